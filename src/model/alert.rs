@@ -1,0 +1,39 @@
+//! Alerts: what a person must know before it is too late.
+
+use serde::{Deserialize, Serialize};
+
+use super::{MeterId, Timestamp};
+
+/// What an alert is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// The open block is about to pass its target.
+    TargetAtRisk,
+    /// A meter does not answer.
+    MeterSilent,
+    /// The configuration on disk is bad; the last good one runs.
+    ConfigRefused,
+    /// The disk is full, or readings were given up for want of room.
+    StoreFull,
+    /// The clock leapt; sealing waits.
+    ClockUnsteady,
+}
+
+/// One alert, from its cause to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Given by the store; 0 before.
+    pub id: i64,
+    pub kind: AlertKind,
+    pub meter: Option<MeterId>,
+    /// Tells one occasion from another: the block's start for `target_at_risk`; the instant it began otherwise. One
+    /// alert for each (kind, meter, occasion), whatever restarts.
+    pub occasion: Timestamp,
+    pub raised: Timestamp,
+    pub cleared: Option<Timestamp>,
+    /// What happened, where, and what to do: one or two plain sentences.
+    pub text: String,
+    /// When the webhook took it.
+    pub delivered: Option<Timestamp>,
+}

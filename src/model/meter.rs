@@ -1,0 +1,163 @@
+//! Meters as the rooms speak of them, and what is known of how well they answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Energy, LineName, MeterId, Quantity, Timestamp};
+
+/// What a meter stands at. Positive power is what the name says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Category {
+    /// Produces.
+    #[serde(rename = "PROD")]
+    Prod,
+    /// Consumes.
+    #[serde(rename = "CONS")]
+    Cons,
+    /// Charges.
+    #[serde(rename = "STOR")]
+    Stor,
+    /// Injects into the grid.
+    #[serde(rename = "INJ")]
+    Inj,
+}
+
+impl Category {
+    pub const NAMES: &'static str = "PROD, CONS, STOR, INJ";
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prod => "PROD",
+            Self::Cons => "CONS",
+            Self::Stor => "STOR",
+            Self::Inj => "INJ",
+        }
+    }
+
+    /// True where positive power and positive `kwh` are import (CONS, STOR), false where they are export (PROD, INJ).
+    pub fn counts_import(self) -> bool {
+        matches!(self, Self::Cons | Self::Stor)
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Category {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "PROD" => Self::Prod,
+            "CONS" => Self::Cons,
+            "STOR" => Self::Stor,
+            "INJ" => Self::Inj,
+            _ => return Err(()),
+        })
+    }
+}
+
+/// A meter of the running config, measured or summed: what the page and the alerts need to know of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meter {
+    pub id: MeterId,
+    pub name: String,
+    pub category: Category,
+    pub origin: Origin,
+    /// Polling interval in ms; `None` for a meter without one.
+    pub interval_ms: Option<u32>,
+    /// The energy one block shall not exceed.
+    pub peak_target: Option<Energy>,
+    pub simulated: bool,
+}
+
+/// Where a meter's blocks come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// A unit on a Modbus line.
+    Modbus { line: LineName, unit: u8, template: String, verified: bool },
+    /// Made of other meters, block by block.
+    Sum { add: Vec<MeterId>, subtract: Vec<MeterId> },
+}
+
+/// How a meter is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Not asked yet.
+    Starting,
+    /// The last poll gave values.
+    Answering,
+    /// No answer; asked again with growing pauses.
+    Silent,
+    /// Answers, but refuses what it is asked (exceptions), or answers nonsense.
+    Refusing,
+}
+
+/// What the source knows of one meter. Counters are since start.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeterStatus {
+    pub condition: Condition,
+    /// Since when the condition holds.
+    pub since: Timestamp,
+    pub last_answer: Option<Timestamp>,
+    /// What went wrong last, for a person; `None` when nothing did.
+    pub problem: Option<String>,
+    /// Registers the meter refused: they are left out and asked again rarely.
+    pub refused_registers: Vec<u16>,
+    pub polls: u64,
+    pub answers: u64,
+    pub timeouts: u64,
+    pub exceptions: u64,
+    pub bad_answers: u64,
+}
+
+/// What the source knows of one line or gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct LineStatus {
+    pub connected: bool,
+    pub since: Timestamp,
+    pub problem: Option<String>,
+    pub connects: u64,
+    pub requests: u64,
+    /// Answers that came after their time-out, thrown away.
+    pub late_answers: u64,
+}
+
+/// All that the sources publish of themselves, once a second at most.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SourcesStatus {
+    pub meters: BTreeMap<MeterId, MeterStatus>,
+    pub lines: BTreeMap<LineName, LineStatus>,
+    /// Poll attempts completed since start, answered or not: the watchdog's sign of life.
+    pub attempts: u64,
+    /// Readings that a full queue to the store made wait.
+    pub waits: u64,
+}
+
+/// One poll of one meter, for a person: what `meterseal read` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PollReport {
+    pub meter: MeterId,
+    pub time: Timestamp,
+    pub values: Vec<PolledValue>,
+}
+
+/// One register of a poll.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolledValue {
+    pub quantity: Quantity,
+    /// In the quantity's unit; `None` when absent.
+    pub value: Option<f64>,
+    /// Zero-based protocol address of the first register.
+    pub register: u16,
+    pub words: Vec<u16>,
+    /// Why there is no value: a sentinel, an exception, no answer.
+    pub absent: Option<String>,
+}

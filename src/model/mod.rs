@@ -1,0 +1,22 @@
+//! The words all rooms share: plain values, no I/O, no tokio.
+
+mod alert;
+mod block;
+mod digest;
+mod id;
+pub mod jcs;
+mod meter;
+mod number;
+mod quantity;
+mod reading;
+mod time;
+
+pub use alert::{Alert, AlertKind};
+pub use block::{Block, BlockFlag, BlockFlags, Border, Method, OpenBlock};
+pub use digest::{Digest, NotHex};
+pub use id::{BadId, LineName, MeterId, SiteId};
+pub use meter::{Category, Condition, LineStatus, Meter, MeterStatus, Origin, PollReport, PolledValue, SourcesStatus};
+pub use number::{Energy, Number, Power, Ratio};
+pub use quantity::{BadQuantity, Quantity, Role, Unit};
+pub use reading::{ClockState, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
+pub use time::{Span, Timestamp};
