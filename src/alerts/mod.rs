@@ -1,6 +1,7 @@
 //! Finds what a person must know, keeps it in the store, and hands it to the webhook until the webhook takes it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ pub struct Config {
 }
 
 /// Where alerts go.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Webhook {
     pub url: String,
     /// JSON in which `{{text}}`, `{{kind}}`, `{{meter}}`, `{{site}}`, `{{time}}`, `{{id}}` and `{{contact}}` are
@@ -26,13 +27,22 @@ pub struct Webhook {
     pub contact: String,
 }
 
-/// What the alerts are judged by.
+/// An address may bear a secret in its path or query, and so may the body: neither is printed.
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").field("url", &"***").field("body", &"***").field("contact", &self.contact).finish()
+    }
+}
+
+/// What the alerts are judged by, and where they tell of their own trouble.
 #[derive(Clone)]
 pub struct Views {
     pub config: watch::Receiver<Arc<Config>>,
     pub meters: watch::Receiver<Arc<Vec<Meter>>>,
     pub open: watch::Receiver<Arc<BTreeMap<MeterId, OpenBlock>>>,
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
+    /// What is wrong with the webhook, for a person; `None` while it takes what it is given.
+    pub problem: watch::Sender<Option<String>>,
 }
 
 /// Raises, clears and delivers until stopped.
