@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Category, Digest, Energy, MeterId, Number, Power, Role, Span, Timestamp};
+use super::{Category, Digest, Energy, MeterId, Number, Power, Ratio, Role, Span, Timestamp};
 
 /// How a block's energy was found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -134,13 +134,43 @@ impl fmt::Debug for BlockFlags {
     }
 }
 
-/// A reading beside a border, carried in the record so that the block stays recomputable when raw readings are gone.
+/// One counted reading of one role, carried in the record with the scale it was taken under, so that the block stays
+/// recomputable when raw readings are gone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Border {
     pub role: Role,
     pub time: Timestamp,
     pub seq: u64,
     pub raw: Number,
+    /// `raw × scale` is the value in kWh or kW.
+    pub scale: Ratio,
+    /// As [`Slot::rolls_over_at`](super::Slot::rolls_over_at).
+    pub rolls_over_at: Option<u64>,
+}
+
+/// Two readings of a register that follow one another, between which it did not simply count on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Break {
+    pub from: Border,
+    pub to: Border,
+    /// True: it passed its end, and the difference is energy. False: it began anew, and nothing is booked.
+    pub rollover: bool,
+}
+
+/// The readings that a block's energy stands on. Each list is by role, in the order import, export, power.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Borders {
+    /// The last counted reading before the start.
+    pub before: Vec<Border>,
+    /// The first and the last counted reading in the block: registers only.
+    pub first: Vec<Border>,
+    pub last: Vec<Border>,
+    /// The first counted reading at or after the end.
+    pub after: Vec<Border>,
+    /// Roll-overs and resets that the block has a part in, by time.
+    pub breaks: Vec<Break>,
+    /// Readings at the end that do not fit the register and are not yet believed.
+    pub pending: Vec<Border>,
 }
 
 /// One meter's energy over one span, sealed. Nothing of it is ever overwritten: a change is the next revision.
@@ -171,9 +201,7 @@ pub struct Block {
     pub readings_sha256: Digest,
     /// The readings committed to are those with `seq` up to this one.
     pub through_seq: u64,
-    /// Per role: the last reading before the start and the first at or after the end, where they exist.
-    pub before: Vec<Border>,
-    pub after: Vec<Border>,
+    pub borders: Borders,
     /// The zone that gave the borders, an IANA name.
     pub zone: String,
     /// The interval that coverage was judged by, ms.

@@ -9,10 +9,11 @@ mod meter;
 mod number;
 mod quantity;
 mod reading;
+pub mod record;
 mod time;
 
 pub use alert::{Alert, AlertKind};
-pub use block::{Block, BlockFlag, BlockFlags, Border, Method, OpenBlock};
+pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use digest::{Digest, NotHex};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use meter::{Category, Condition, LineStatus, Meter, MeterStatus, Origin, PollReport, PolledValue, SourcesStatus};

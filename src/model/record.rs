@@ -1,0 +1,334 @@
+//! The sealed record of a block: canonical JSON (JCS) and back.
+
+use serde_json::{Map, Value, json};
+
+use super::jcs::{self, NotCanonical};
+use super::{
+    Block, BlockFlag, BlockFlags, Border, Borders, Break, Digest, Energy, Method, Number, Power, Ratio, Role, Span,
+    Timestamp,
+};
+
+/// The version of the block rule, in every record.
+pub const RULE: u64 = 1;
+
+/// A text that is no record of a block.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    #[error("not JSON: {0}")]
+    Json(String),
+    #[error("made by block rule {0}, and this program knows rule {RULE}")]
+    Rule(u64),
+    #[error("`{0}` is missing or of the wrong form")]
+    Member(&'static str),
+}
+
+impl Block {
+    /// The sealed record: the bytes that are hashed.
+    pub fn to_record(&self) -> Result<Vec<u8>, NotCanonical> {
+        jcs::to_vec(&self.to_json())
+    }
+
+    /// The sealed record as a JSON value. Energy is whole µWh and power whole mW in decimal strings, times are ms.
+    pub fn to_json(&self) -> Value {
+        let borders = &self.borders;
+        json!({
+            "rule": RULE,
+            "meter": self.meter.as_str(),
+            "start": self.span.start().as_millis(),
+            "end": self.span.end().as_millis(),
+            "nominal_ms": self.nominal_ms,
+            "revision": self.revision,
+            "category": self.category.as_str(),
+            "import_uwh": self.import.map(|energy| energy.as_uwh().to_string()),
+            "export_uwh": self.export.map(|energy| energy.as_uwh().to_string()),
+            "max_mw": self.max_power.map(|power| power.as_mw().to_string()),
+            "min_mw": self.min_power.map(|power| power.as_mw().to_string()),
+            "covered_ms": self.covered_ms,
+            "coverage": self.coverage,
+            "method": self.method,
+            "is_peak_hour": self.is_peak_hour,
+            "flags": self.flags.names(),
+            "readings_sha256": self.readings_sha256.to_string(),
+            "through_seq": self.through_seq,
+            "before": list(&borders.before),
+            "first": list(&borders.first),
+            "last": list(&borders.last),
+            "after": list(&borders.after),
+            "breaks": borders.breaks.iter().map(|at| json!({
+                "from": border(&at.from), "to": border(&at.to), "kind": if at.rollover { "rollover" } else { "reset" },
+            })).collect::<Vec<_>>(),
+            "pending": list(&borders.pending),
+            "zone": self.zone,
+            "interval_ms": self.interval_ms,
+            "template": self.template.map(|digest| digest.to_string()),
+            "sealed": self.sealed.as_millis(),
+        })
+    }
+
+    /// The block of a record.
+    pub fn from_record(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| BadRecord::Json(e.to_string()))?;
+        let record = Record(value.as_object().ok_or(BadRecord::Member("rule"))?);
+        match record.whole("rule")? {
+            RULE => {}
+            other => return Err(BadRecord::Rule(other)),
+        }
+        let (start, end) = (record.time("start")?, record.time("end")?);
+        Ok(Self {
+            meter: record.text("meter")?.parse().map_err(|_| BadRecord::Member("meter"))?,
+            span: Span::new(start, end).ok_or(BadRecord::Member("end"))?,
+            nominal_ms: record.fit("nominal_ms")?,
+            revision: record.fit("revision")?,
+            category: record.text("category")?.parse().map_err(|()| BadRecord::Member("category"))?,
+            import: record.decimal("import_uwh")?.map(Energy::from_uwh),
+            export: record.decimal("export_uwh")?.map(Energy::from_uwh),
+            max_power: record.decimal("max_mw")?.map(Power::from_mw),
+            min_power: record.decimal("min_mw")?.map(Power::from_mw),
+            covered_ms: record.get("covered_ms", Value::as_i64)?,
+            coverage: record.fit("coverage")?,
+            method: Method::deserialize_from(record.text("method")?).ok_or(BadRecord::Member("method"))?,
+            is_peak_hour: record.get("is_peak_hour", Value::as_bool)?,
+            flags: record.flags()?,
+            readings_sha256: record
+                .text("readings_sha256")?
+                .parse()
+                .map_err(|_| BadRecord::Member("readings_sha256"))?,
+            through_seq: record.whole("through_seq")?,
+            borders: Borders {
+                before: record.borders("before")?,
+                first: record.borders("first")?,
+                last: record.borders("last")?,
+                after: record.borders("after")?,
+                breaks: record.breaks()?,
+                pending: record.borders("pending")?,
+            },
+            zone: record.text("zone")?.to_owned(),
+            interval_ms: record.fit("interval_ms")?,
+            template: record.digest("template")?,
+            sealed: record.time("sealed")?,
+        })
+    }
+}
+
+impl Method {
+    /// The word of the record and of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Power => "power",
+            Self::Mixed => "mixed",
+            Self::Sum => "sum",
+        }
+    }
+
+    fn deserialize_from(text: &str) -> Option<Self> {
+        [Self::Counter, Self::Power, Self::Mixed, Self::Sum].into_iter().find(|method| method.as_str() == text)
+    }
+}
+
+/// One line of what `readings_sha256` commits to, LF included.
+pub fn reading_line(role: Role, time: Timestamp, seq: u64, raw: Number) -> Result<Vec<u8>, NotCanonical> {
+    let mut line = jcs::to_vec(&json!({
+        "quantity": role.quantity(),
+        "seq": seq,
+        "time": time.as_millis(),
+        "type": raw.type_name(),
+        "value": number(raw),
+    }))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A whole number as a decimal string, a double as a JSON number.
+fn number(raw: Number) -> Value {
+    match raw {
+        Number::F32(value) => f64::from(value).into(),
+        Number::F64(value) => value.into(),
+        Number::I64(value) => value.to_string().into(),
+        Number::U64(value) => value.to_string().into(),
+    }
+}
+
+fn border(at: &Border) -> Value {
+    let mut value = json!({
+        "quantity": at.role.quantity(),
+        "time": at.time.as_millis(),
+        "seq": at.seq,
+        "type": at.raw.type_name(),
+        "value": number(at.raw),
+        "scale": at.scale,
+    });
+    if let Some(end) = at.rolls_over_at {
+        // Beyond 2^53 as a decimal string, like every whole number that a double may not hold.
+        value["rolls_over_at"] = end.to_string().into();
+    }
+    value
+}
+
+fn list(borders: &[Border]) -> Vec<Value> {
+    borders.iter().map(border).collect()
+}
+
+/// The members of a record, each asked for by name.
+struct Record<'a>(&'a Map<String, Value>);
+
+impl<'a> Record<'a> {
+    fn get<T>(&self, name: &'static str, read: impl Fn(&'a Value) -> Option<T>) -> Result<T, BadRecord> {
+        self.0.get(name).and_then(read).ok_or(BadRecord::Member(name))
+    }
+
+    fn text(&self, name: &'static str) -> Result<&'a str, BadRecord> {
+        self.get(name, Value::as_str)
+    }
+
+    fn whole(&self, name: &'static str) -> Result<u64, BadRecord> {
+        self.get(name, Value::as_u64)
+    }
+
+    fn fit<T: TryFrom<u64>>(&self, name: &'static str) -> Result<T, BadRecord> {
+        T::try_from(self.whole(name)?).map_err(|_| BadRecord::Member(name))
+    }
+
+    fn time(&self, name: &'static str) -> Result<Timestamp, BadRecord> {
+        self.get(name, Value::as_i64).map(Timestamp::from_millis)
+    }
+
+    fn decimal(&self, name: &'static str) -> Result<Option<i64>, BadRecord> {
+        self.get(name, |value| match value {
+            Value::Null => Some(None),
+            _ => value.as_str()?.parse().ok().map(Some),
+        })
+    }
+
+    fn digest(&self, name: &'static str) -> Result<Option<Digest>, BadRecord> {
+        self.get(name, |value| match value {
+            Value::Null => Some(None),
+            _ => value.as_str()?.parse().ok().map(Some),
+        })
+    }
+
+    fn flags(&self) -> Result<BlockFlags, BadRecord> {
+        let known = |name: &Value| BlockFlag::ALL.into_iter().find(|flag| Some(flag.as_str()) == name.as_str());
+        self.get("flags", |value| value.as_array()?.iter().map(known).collect())
+    }
+
+    fn borders(&self, name: &'static str) -> Result<Vec<Border>, BadRecord> {
+        self.get(name, |value| value.as_array()?.iter().map(read_border).collect())
+    }
+
+    fn breaks(&self) -> Result<Vec<Break>, BadRecord> {
+        let read = |value: &Value| {
+            let rollover = match value.get("kind")?.as_str()? {
+                "rollover" => true,
+                "reset" => false,
+                _ => return None,
+            };
+            Some(Break { from: read_border(value.get("from")?)?, to: read_border(value.get("to")?)?, rollover })
+        };
+        self.get("breaks", |value| value.as_array()?.iter().map(read).collect())
+    }
+}
+
+fn read_border(value: &Value) -> Option<Border> {
+    let raw = value.get("value")?;
+    Some(Border {
+        role: Role::ALL.into_iter().find(|role| Some(role.quantity()) == value["quantity"].as_str())?,
+        time: Timestamp::from_millis(value.get("time")?.as_i64()?),
+        seq: value.get("seq")?.as_u64()?,
+        raw: match value.get("type")?.as_str()? {
+            "f64" => Number::from_f64(raw.as_f64()?)?,
+            "i64" => Number::I64(raw.as_str()?.parse().ok()?),
+            "u64" => Number::U64(raw.as_str()?.parse().ok()?),
+            _ => return None,
+        },
+        scale: {
+            let scale = value.get("scale")?.as_array()?;
+            Ratio::new(scale.first()?.as_i64()?, scale.get(1)?.as_i64()?)?
+        },
+        rolls_over_at: match value.get("rolls_over_at") {
+            None => None,
+            Some(end) => Some(end.as_str()?.parse().ok()?),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Category;
+
+    fn at(role: Role, raw: Number) -> Border {
+        Border {
+            role,
+            time: Timestamp::from_millis(1_763_688_599_500),
+            seq: 7,
+            raw,
+            scale: Ratio::new(1, 1000).unwrap(),
+            rolls_over_at: Some(1 << 32),
+        }
+    }
+
+    fn block() -> Block {
+        let time = Timestamp::from_millis;
+        let (import, power) = (at(Role::Import, Number::U64(u64::MAX)), at(Role::Power, Number::F32(0.1)));
+        Block {
+            meter: "main-incomer".parse().unwrap(),
+            span: Span::new(time(1_763_688_600_000), time(1_763_690_400_000)).unwrap(),
+            nominal_ms: 1_800_000,
+            revision: 1,
+            category: Category::Cons,
+            import: Some(Energy::from_uwh(i64::MAX)),
+            export: None,
+            max_power: Some(Power::from_mw(-5)),
+            min_power: None,
+            covered_ms: 1_800_000,
+            coverage: 10_000,
+            method: Method::Counter,
+            is_peak_hour: true,
+            flags: [BlockFlag::Late, BlockFlag::Gap].into_iter().collect(),
+            readings_sha256: Digest::of(b""),
+            through_seq: 12,
+            borders: Borders {
+                before: vec![import, power],
+                breaks: vec![Break { from: import, to: at(Role::Import, Number::I64(-3)), rollover: true }],
+                ..Borders::default()
+            },
+            zone: "Asia/Kuala_Lumpur".to_owned(),
+            interval_ms: 1_000,
+            template: Some(Digest::of(b"t")),
+            sealed: time(1_763_690_410_000),
+        }
+    }
+
+    #[test]
+    fn a_record_is_canonical_and_comes_back_as_it_went() {
+        let block = block();
+        let record = block.to_record().unwrap();
+        assert_eq!(Block::from_record(&record).unwrap(), block);
+        let text = String::from_utf8(record).unwrap();
+        assert!(
+            text.starts_with(r#"{"after":[],"before":[{"quantity":"energy_import_kwh","rolls_over_at":"4294967296","#)
+        );
+        assert!(text.contains(r#""flags":["gap","late"],"import_uwh":"9223372036854775807""#), "{text}");
+        assert!(text.contains(r#""type":"f64","value":0.10000000149011612"#), "{text}");
+    }
+
+    #[test]
+    fn a_record_that_is_none_says_which_member_is_wrong() {
+        let mut value = block().to_json();
+        value["coverage"] = json!("all");
+        let bad = Block::from_record(value.to_string().as_bytes());
+        assert_eq!(bad, Err(BadRecord::Member("coverage")));
+        value["rule"] = json!(2);
+        assert_eq!(Block::from_record(value.to_string().as_bytes()), Err(BadRecord::Rule(2)));
+    }
+
+    #[test]
+    fn a_line_is_what_the_digest_commits_to() {
+        let line = reading_line(Role::Import, Timestamp::from_millis(5), 9, Number::U64(3)).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"quantity\":\"energy_import_kwh\",\"seq\":9,\"time\":5,\"type\":\"u64\",\"value\":\"3\"}\n"
+        );
+    }
+}
