@@ -1,6 +1,9 @@
 //! Meters to readings. Modbus/TCP lines so far; each family of sources is a folder here.
 
+mod layout;
 pub mod template;
+
+pub use layout::{RatioTooFine, layout};
 
 use std::sync::Arc;
 use std::time::Duration;
