@@ -2,6 +2,7 @@
 //!
 //! It gives the same values for the same instant, however often it is started, and it never touches the store.
 
+mod mood;
 pub mod plant;
 mod registers;
 mod server;
@@ -135,4 +136,49 @@ fn standard_offset_ms(zone: &TimeZone) -> i64 {
         midnight.map_or(0, |at| i64::from(at.offset().seconds()) * 1_000)
     };
     offset(1).min(offset(7))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn config(meters: usize) -> Config {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Config { listen, meters, template: registers::tests::template(), timezone: TimeZone::UTC }
+    }
+
+    #[tokio::test]
+    async fn a_config_that_is_pasted_names_every_meter_once() {
+        let simulation = Simulation::bind(&config(UNITS_PER_PORT + 20)).await.unwrap();
+        let table: toml::Table = simulation.config_text().unwrap().parse().unwrap();
+        let lines = table["modbus"].as_array().unwrap();
+        let meters: Vec<_> = lines.iter().flat_map(|line| line["meter"].as_array().unwrap()).collect();
+        let ids: BTreeSet<_> = meters.iter().map(|meter| meter["id"].as_str().unwrap()).collect();
+        assert_eq!((lines.len(), meters.len(), ids.len()), (2, UNITS_PER_PORT + 20, UNITS_PER_PORT + 20));
+        assert!(lines.iter().all(|line| line["simulated"].as_bool() == Some(true)));
+        let categories: BTreeSet<_> = meters[..8].iter().map(|meter| meter["category"].as_str().unwrap()).collect();
+        assert_eq!(categories, ["CONS", "INJ", "PROD", "STOR"].into());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_simulation_closes_its_ports() {
+        let simulation = Simulation::bind(&config(1)).await.unwrap();
+        let address = simulation.simulated().unwrap()[0].address;
+        let (clock, stop) = (Clock::trusted(), CancellationToken::new());
+        let mut task = JoinSet::new();
+        task.spawn(simulation.run(clock, stop.clone()));
+        let held = tokio::net::TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        task.join_next().await.unwrap().unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        drop(held);
+    }
+
+    #[test]
+    fn the_plant_keeps_standard_time() {
+        let offset = |zone: &str| standard_offset_ms(&TimeZone::get(zone).unwrap()) / 3_600_000;
+        assert_eq!((offset("Europe/Berlin"), offset("Australia/Sydney"), offset("Asia/Kuala_Lumpur")), (1, 10, 8));
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::mood::{self, Mood};
 use super::plant::{Plant, Sample};
 use crate::model::{Quantity, Timestamp};
 use crate::sources::template::{Function, Kind, Positive, Register, Template, WordOrder};
@@ -47,6 +48,16 @@ impl Meters {
 
     pub fn template(&self) -> &Arc<Template> {
         &self.template
+    }
+
+    /// The words of every register of the template, in its order, as meter `index` has them at `now`; nothing while it
+    /// does not answer.
+    pub fn image(&self, index: usize, now: Timestamp) -> Option<Vec<Vec<u16>>> {
+        if index >= self.count || mood::of(index, now) != Mood::Well {
+            return None;
+        }
+        let sample = self.plant.sample(index, now);
+        Some(self.template.registers.iter().map(|register| encode(register, &sample)).collect())
     }
 
     /// What meter `index` answers at `now` when asked for `count` registers from `address`. All of one answer belongs

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::mood::{self, Mood};
 use super::registers::{Exception, Meters};
 use crate::clock::Clock;
 use crate::model::Timestamp;
@@ -30,8 +31,6 @@ const HELD_BACK: usize = 16;
 const HEADER: usize = 6;
 /// Unit and PDU.
 const LONGEST: usize = 254;
-/// Index of the meter that does not always answer.
-const FLAKY: usize = 3;
 
 /// Accepts until stopped.
 pub(super) async fn serve(listener: TcpListener, port: Arc<Port>, stop: CancellationToken) {
@@ -119,7 +118,7 @@ impl Port {
         let (unit, pdu) = (frame[HEADER], &frame[HEADER + 1..]);
         let now = self.clock.now();
         let index = self.first + usize::from(unit).wrapping_sub(1);
-        let mood = if index == FLAKY { mood(now) } else { Mood::Well };
+        let mood = mood::of(index, now);
         let answer = match mood {
             Mood::Silent => return Reply::Never,
             Mood::Busy => Err(Exception::Busy),
@@ -150,30 +149,6 @@ impl Port {
         };
         let [_, a, b, c, d] = *pdu else { return Err(Exception::IllegalValue) };
         self.meters.read(index, function, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), now)
-    }
-}
-
-/// How the flaky meter is at the moment.
-#[derive(Debug, PartialEq)]
-enum Mood {
-    Well,
-    Silent,
-    Busy,
-    Slow(Duration),
-}
-
-/// In each 20 minutes it is slow for a while, silent for most of a minute and busy for a moment; every third hour the
-/// silence lasts long enough to show as a gap.
-fn mood(now: Timestamp) -> Mood {
-    const ROUND_S: i64 = 1_200;
-    let second = now.as_millis().div_euclid(1_000);
-    let long = second.div_euclid(ROUND_S).rem_euclid(9) == 0;
-    match second.rem_euclid(ROUND_S) {
-        200..206 => Mood::Slow(Duration::from_millis(1_400)),
-        500..545 => Mood::Silent,
-        545..680 if long => Mood::Silent,
-        900..904 => Mood::Busy,
-        _ => Mood::Well,
     }
 }
 
@@ -293,12 +268,5 @@ mod tests {
         assert_eq!(flaky.read_input_registers(0, 2).await.unwrap(), Err(ExceptionCode::ServerDeviceBusy));
         at(1_000);
         assert!(flaky.read_input_registers(0, 2).await.unwrap().is_ok());
-    }
-
-    #[test]
-    fn a_slow_answer_comes_after_the_usual_time_out() {
-        assert_eq!(mood(Timestamp::from_millis(202_000)), Mood::Slow(Duration::from_millis(1_400)));
-        let gaps = (0..10_800).filter(|second| mood(Timestamp::from_millis(second * 1_000)) == Mood::Silent).count();
-        assert_eq!(gaps, 9 * 45 + 135);
     }
 }
