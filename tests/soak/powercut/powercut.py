@@ -12,11 +12,11 @@
    last call, rebuilds in DIR/cut what the disk may hold, in each way of `disk.WAYS`: only what was synced, all that was
    written, all names with only the synced bytes, and --random (1) seeded parts of what is pending. The state just
    before a flush is the worst one since the flush before it: it has the most acknowledged lines for what is durable.
-3. Runs the verifier on each: `{dir}` becomes DIR/cut/store, `{acked}` a file with the lines acknowledged before the cut. It
+3. Runs the verifier on each: `{dir}` becomes DIR/cut/store, `{acked}` a file with the lines acknowledged before. It
    ends with 0 when the store opens and holds all of them. Before the first line there may be no store at all, or a
    half-made one; whether that opens is the verifier's own affair.
 
-First of all it checks that the recording accounts for every byte the writer left behind, so that no way of writing
+It gives no verdict unless the recording accounts for every byte the writer left behind, so that no way of writing
 goes unseen; memory maps, io_uring and links from outside are refused. One process at a time may write.
 
 Ends with 0 when every cut kept everything; 1 when one did not, and keeps the first five in DIR/failed, each with its
