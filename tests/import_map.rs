@@ -1,8 +1,8 @@
 //! Holds the import map of ARCHITECTURE.md: which room of `src/` may import which, and which room alone may name a
 //! crate. It reads the source as tokens, so paths in comments and strings do not count, and paths in macros do.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// A room and the rooms it may import. Imports point down, and the side rooms never import one another, but for
 /// `simulate`, which reads the register maps of `sources`.
@@ -35,7 +35,7 @@ const LIBRARY: &str = "meterseal";
 fn every_import_in_src_is_on_the_map() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    collect(&src, &mut files);
+    collect(&src, &mut files).unwrap();
     assert!(!files.is_empty(), "no source found in {}", src.display());
     let mut faults = Vec::new();
     for file in files {
@@ -46,16 +46,17 @@ fn every_import_in_src_is_on_the_map() {
     assert!(faults.is_empty(), "imports that are not on the map:\n{}", faults.join("\n"));
 }
 
-fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         if path.is_dir() {
-            collect(&path, files);
+            collect(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
+    files.sort();
+    Ok(())
 }
 
 /// What is wrong in the file at `below` (a path inside `src/`), as `src/web/mod.rs:3: web may not import sources`.
