@@ -1,1 +1,44 @@
-fn main() {}
+//! Arguments, logging, exit code; everything else is `agent`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use meterseal::cli;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    if cli::logs(&arguments) {
+        log();
+    }
+    cli::run(arguments)
+}
+
+/// To the journal when stderr leads there, so that fields stay fields; else to stderr. METERSEAL_LOG says how much.
+fn log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("METERSEAL_LOG")
+        .from_env_lossy();
+    let journal = stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
+        Some(layer) => {
+            let layer = layer.with_syslog_identifier("meterseal".to_owned());
+            Box::new(layer.with_field_prefix(Some("METERSEAL".to_owned())).with_filter(filter))
+        }
+        None => {
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+            Box::new(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter))
+        }
+    };
+    tracing_subscriber::registry().with(layer).init();
+}
+
+/// systemd names the journal's stream by device and inode (systemd.exec(5), JOURNAL_STREAM).
+fn stderr_is_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

@@ -1,1 +1,439 @@
 //! The one place where parts are built, started, watched and stopped; signals and systemd notices live here.
+
+pub mod admin;
+pub mod demo;
+mod stages;
+mod systemd;
+
+use std::net::SocketAddr;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, Checked, Config, Fault, Files};
+use crate::model::{Alert, AlertKind, Meter, SourcesStatus};
+use crate::store::{Ledger, Reader, Store, StoreError};
+use crate::{alerts, blocks, sources, web};
+use admin::{ReloadNow, Reloaded};
+use stages::Stages;
+
+/// Why the daemon ended, by what systemd must do about it.
+#[derive(Debug)]
+pub enum RunError {
+    /// The config is bad and there is no last good one: trying again is of no use.
+    Config {
+        faults: Vec<Fault>,
+    },
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for RunError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A panic in any task or thread ends the process with a message, for systemd to start it anew: nobody knows in what
+/// state it left things. What was acknowledged is on disk.
+pub fn end_on_panic() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
+        let thread = std::thread::current().name().unwrap_or("without name").to_owned();
+        error!("panic in thread {thread}{place}: {}; ending", stages::panic_text(panic.payload()));
+        // The log may be what panicked; stderr is the last that can be told.
+        eprintln!("meterseal: panic in thread {thread}{place}: {}", stages::panic_text(panic.payload()));
+        std::process::exit(1);
+    }));
+}
+
+/// The daemon: runs until SIGTERM or SIGINT, or until something fails.
+pub async fn run(path: &Path) -> Result<(), RunError> {
+    let clock = Clock::system();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (config, store, kept, refused) = opened(path, &clock).await?;
+    let setup = Setup { config, kept, path: Some(path.to_owned()), clock, refused };
+    let mut agent = Agent::start(setup, store).await?;
+    systemd::tell(&[NotifyState::Ready]);
+    let outcome = loop {
+        tokio::select! {
+            ended = agent.ended() => break Err(ended),
+            _ = hangup.recv() => {
+                systemd::tell_reloading();
+                agent.reload().await;
+                systemd::tell(&[NotifyState::Ready]);
+            }
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+        }
+    };
+    systemd::tell(&[NotifyState::Stopping]);
+    match &outcome {
+        Ok(signal) => info!("{signal}: stopping"),
+        Err(ended) => error!("{ended:#}: stopping"),
+    }
+    let drained = tokio::select! {
+        drained = agent.stop() => drained,
+        _ = terminate.recv() => Err(anyhow::anyhow!("a second SIGTERM came before all was drained")),
+    };
+    outcome?;
+    Ok(drained?)
+}
+
+/// The config to run and the store it names: the file's own, or the last good one when the file is bad.
+async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec<Fault>), RunError> {
+    let (_, Checked { config, faults, warnings, kept, store }) = config::load(path, clock.now());
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let socket = admin::socket_path(&store.path);
+    let (limits, own_clock) = (store.clone(), clock.clone());
+    let open = tokio::task::spawn_blocking(move || Store::open(limits, own_clock, Some(socket))).await?;
+    let Some(config) = config else {
+        for fault in &faults {
+            error!("{fault}");
+        }
+        // A bad file may not even name the store, and then there is no last good config to be had.
+        let Ok(opened) = open else { return Err(RunError::Config { faults }) };
+        let last_good = opened.reader().last_good_config().await?;
+        let last_good = last_good.as_deref().and_then(Files::from_kept);
+        let checked = last_good.map(|files| config::check(&files, clock.now()));
+        let Some((config, kept)) = checked.and_then(|checked| Some((checked.config?, checked.kept))) else {
+            opened.close().await?;
+            return Err(RunError::Config { faults });
+        };
+        // The path stays that of the store which is open.
+        let config = Config { store: crate::store::Config { path: store.path, ..config.store.clone() }, ..config };
+        opened.reconfigure(&config.store);
+        return Ok((config, opened, kept, faults));
+    };
+    Ok((config, open?, kept, Vec::new()))
+}
+
+/// What an agent is started with.
+pub struct Setup {
+    pub config: Config,
+    /// The texts to keep as the last good config.
+    pub kept: Files,
+    /// Where to read them again on a reload; absent for a config that is no file.
+    pub path: Option<PathBuf>,
+    pub clock: Clock,
+    /// Faults of the file on disk, if this is the last good config in its stead.
+    pub refused: Vec<Fault>,
+}
+
+/// The running parts.
+pub struct Agent {
+    stages: Stages,
+    store: Store,
+    wires: Wires,
+    running: Config,
+    path: Option<PathBuf>,
+    clock: Clock,
+    reader: Reader,
+    ledger: Ledger,
+    address: SocketAddr,
+    reloads: mpsc::Receiver<ReloadNow>,
+}
+
+/// Through these a new config reaches the parts that run.
+struct Wires {
+    site: watch::Sender<Arc<web::Site>>,
+    sources: watch::Sender<Arc<sources::Config>>,
+    blocks: watch::Sender<Arc<blocks::Config>>,
+    alerts: watch::Sender<Arc<alerts::Config>>,
+    meters: watch::Sender<Arc<Vec<Meter>>>,
+    problems: watch::Sender<Arc<Vec<String>>>,
+}
+
+/// `meterseal read` of several people at once; more of them wait.
+const POLLS: usize = 16;
+const RELOADS: usize = 4;
+/// What the store may take to commit and close, after the stages' own time.
+const CLOSING: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// Starts all parts on a store that is open. Nothing here waits for the network.
+    pub async fn start(setup: Setup, store: Store) -> anyhow::Result<Self> {
+        let Setup { config, kept, path, clock, refused } = setup;
+        // Another part of the process may have chosen it before: all choose the same.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let (reader, ledger) = (store.reader(), store.ledger());
+        let listener = web::bind(&config.web).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", config.web.listen))?;
+        let address = listener.local_addr()?;
+        let socket = admin::socket_path(&config.store.path);
+        let socket = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
+
+        let wires = Wires::of(&config, problems(&config, &store, &refused));
+        let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
+        let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
+        let (polls, polls_asked) = mpsc::channel(POLLS);
+        let (reloads, reloads_asked) = mpsc::channel(RELOADS);
+        let mut stages = Stages::default();
+        let secs = Duration::from_secs;
+
+        stages.start("sources", secs(3), |stop| {
+            let work = sources::run(
+                wires.sources.subscribe(),
+                store.ingest(),
+                clock.clone(),
+                status.clone(),
+                polls_asked,
+                stop,
+            );
+            async move {
+                work.await;
+                Ok(())
+            }
+        });
+        stages.start("blocks", secs(2), |stop| {
+            let (config, open) = (wires.blocks.subscribe(), open.clone());
+            let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), open, stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("alerts", secs(1), |stop| {
+            let (config, meters) = (wires.alerts.subscribe(), wires.meters.subscribe());
+            let views = alerts::Views { config, meters, open: open.subscribe(), sources: status.subscribe() };
+            let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("web", secs(1), |stop| {
+            let views = web::Views {
+                reader: reader.clone(),
+                clock: clock.clone(),
+                site: wires.site.subscribe(),
+                meters: wires.meters.subscribe(),
+                open: open.subscribe(),
+                sources: status.subscribe(),
+                problems: wires.problems.subscribe(),
+            };
+            let work = web::run(listener, views, stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("admin", Duration::from_millis(500), |stop| {
+            let desk = admin::Desk {
+                path: path.clone(),
+                clock: clock.clone(),
+                reader: reader.clone(),
+                status: status.subscribe(),
+                problems: wires.problems.subscribe(),
+                polls,
+                reloads,
+            };
+            admin::serve(socket, desk, stop)
+        });
+        stages.start("watchdog", Duration::from_millis(500), |stop| {
+            let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
+            systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters }, stop)
+        });
+
+        let agent = Self {
+            stages,
+            store,
+            wires,
+            running: config,
+            path,
+            clock,
+            reader,
+            ledger,
+            address,
+            reloads: reloads_asked,
+        };
+        if refused.is_empty() {
+            agent.taken(&kept).await;
+        } else {
+            agent.refused(&refused).await;
+        }
+        info!(site = %agent.running.site_id, page = %format!("http://{address}/"), "running");
+        Ok(agent)
+    }
+
+    /// Where the page and the API are.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Does what the admin socket asks, and resolves when a part ends though nobody asked it to.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        loop {
+            tokio::select! {
+                ended = self.stages.ended() => return ended,
+                Some(ReloadNow(reply)) = self.reloads.recv() => {
+                    let reloaded = self.reload().await;
+                    if reply.send(reloaded).is_err() {
+                        warn!("who asked for a reload has gone");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the config again and tells each part what changed for it. A bad one is refused, and what runs goes on.
+    pub async fn reload(&mut self) -> Reloaded {
+        let Some(path) = &self.path else {
+            return Reloaded { faults: vec!["this daemon has no config file".to_owned()], ..Reloaded::default() };
+        };
+        let (path, now) = (path.clone(), self.clock.now());
+        let load = tokio::task::spawn_blocking(move || config::load(&path, now).1);
+        let Ok(Checked { config, faults, warnings, kept, .. }) = load.await else {
+            return Reloaded { faults: vec!["the config could not be read".to_owned()], ..Reloaded::default() };
+        };
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        let Some(config) = config else {
+            self.refused(&faults).await;
+            self.wires.problems.send_replace(Arc::new(problems(&self.running, &self.store, &faults)));
+            return Reloaded { faults: faults.iter().map(ToString::to_string).collect(), ..Reloaded::default() };
+        };
+        self.apply(config, &kept).await
+    }
+
+    async fn apply(&mut self, new: Config, kept: &Files) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        let mut later = |what: &str, differs: bool| {
+            if differs {
+                reloaded.at_next_start.push(what.to_owned());
+            }
+        };
+        later("site.id", new.site_id != self.running.site_id);
+        later("store.path", new.store.path != self.running.store.path);
+        later("web.listen", new.web != self.running.web);
+        reloaded.changed = self.wires.tell(&new);
+        let path = self.running.store.path.clone();
+        let store = crate::store::Config { path, ..new.store.clone() };
+        if store != self.running.store {
+            self.store.reconfigure(&store);
+            reloaded.changed.push("store".to_owned());
+        }
+        // What waits for the next start still differs at the next reload, and is told again.
+        let (site_id, web) = (self.running.site_id.clone(), self.running.web.clone());
+        self.running = Config { store, site_id, web, ..new };
+        let mut all = problems(&self.running, &self.store, &[]);
+        all.extend(
+            reloaded.at_next_start.iter().map(|key| format!("{key} has changed: restart meterseal to apply it")),
+        );
+        self.wires.problems.send_replace(Arc::new(all));
+        self.taken(kept).await;
+        info!(changed = ?reloaded.changed, at_next_start = ?reloaded.at_next_start, "config read again");
+        reloaded
+    }
+
+    /// A good config runs: it is kept, and alerts of a refused one end.
+    async fn taken(&self, kept: &Files) {
+        let ended = async {
+            self.ledger.save_config(kept.to_kept()).await?;
+            for alert in self.reader.alerts(true, OPEN_ALERTS).await? {
+                if alert.kind == AlertKind::ConfigRefused {
+                    self.ledger.clear_alert(alert.id, self.clock.now()).await?;
+                }
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = ended.await {
+            error!(%error, "the config runs, and could not be kept as the last good one");
+        }
+    }
+
+    /// The config on disk is bad: one alert stands until a good one comes.
+    async fn refused(&self, faults: &[Fault]) {
+        for fault in faults {
+            error!("config refused: {fault}");
+        }
+        let now = self.clock.now();
+        let raised = async {
+            let open = self.reader.alerts(true, OPEN_ALERTS).await?;
+            if open.iter().any(|alert| alert.kind == AlertKind::ConfigRefused) {
+                return Ok(());
+            }
+            let text = refusal(faults);
+            let kind = AlertKind::ConfigRefused;
+            let alert =
+                Alert { id: 0, kind, meter: None, occasion: now, raised: now, cleared: None, text, delivered: None };
+            self.ledger.raise(alert).await.map(|_| ())
+        };
+        let raised: Result<(), StoreError> = raised.await;
+        if let Err(error) = raised {
+            error!(%error, "the alert of a refused config could not be kept");
+        }
+    }
+
+    /// Drains in the direction of the data, then commits and closes the store: below 10 s in all.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stages.drain().await;
+        timeout(CLOSING, self.store.close()).await.context("the store did not close in time")??;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Alerts that one look takes in; open ones are few.
+const OPEN_ALERTS: usize = 1_000;
+
+impl Wires {
+    fn of(config: &Config, problems: Vec<String>) -> Self {
+        Self {
+            site: watch::Sender::new(Arc::new(config.site.clone())),
+            sources: watch::Sender::new(Arc::new(config.sources.clone())),
+            blocks: watch::Sender::new(Arc::new(config.blocks.clone())),
+            alerts: watch::Sender::new(Arc::new(config.alerts.clone())),
+            meters: watch::Sender::new(Arc::new(config.meters().to_vec())),
+            problems: watch::Sender::new(Arc::new(problems)),
+        }
+    }
+
+    /// Tells those parts whose config differs; gives their names. Blocks learn of a new meter before it is read.
+    fn tell(&self, new: &Config) -> Vec<String> {
+        let told = [
+            ("site", replaced(&self.site, &new.site)),
+            ("blocks", replaced(&self.blocks, &new.blocks)),
+            ("meters", replaced(&self.meters, &new.blocks.meters)),
+            ("alerts", replaced(&self.alerts, &new.alerts)),
+            ("sources", replaced(&self.sources, &new.sources)),
+        ];
+        told.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()
+    }
+}
+
+fn replaced<T: PartialEq + Clone>(wire: &watch::Sender<Arc<T>>, new: &T) -> bool {
+    wire.send_if_modified(|current| {
+        let differs = **current != *new;
+        if differs {
+            *current = Arc::new(new.clone());
+        }
+        differs
+    })
+}
+
+/// What a person should know of the parts, for the page and `status`.
+fn problems(config: &Config, store: &Store, refused: &[Fault]) -> Vec<String> {
+    let mut problems = config.off.clone();
+    let of = &store.identity().site;
+    if *of != config.site_id {
+        problems.push(format!("the store was made for site {of}, and the config says site {}", config.site_id));
+    }
+    if !refused.is_empty() {
+        problems.push(refusal(refused));
+    }
+    problems
+}
+
+fn refusal(faults: &[Fault]) -> String {
+    let first = faults.first().map(ToString::to_string).unwrap_or_default();
+    let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
+    format!("The config on disk is refused and the last good one runs: {first}{more}. See `meterseal check`.")
+}

@@ -1,1 +1,273 @@
 //! The command line: arguments in, text and exit codes out. The work is done by `agent`.
+
+mod packaging;
+mod print;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::agent::{self, admin};
+use crate::clock::Clock;
+use crate::config::{self, Checked};
+use crate::model::MeterId;
+use crate::store;
+
+/// The seal on the meter for energy data: reads meters, loses no acknowledged reading, closes 30-minute energy blocks.
+#[derive(Parser)]
+#[command(
+    name = "meterseal",
+    version,
+    after_help = "Example:\n  meterseal demo\n\nSee `meterseal COMMAND --help` for each command."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create the store and the gateway's key, once, and print the first API token
+    #[command(after_help = "Example:\n  sudo -u meterseal meterseal init -c /etc/meterseal/meterseal.toml")]
+    Init {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Run the daemon
+    #[command(after_help = "Example:\n  meterseal run -c /etc/meterseal/meterseal.toml\n\n\
+        SIGHUP reads the config again, SIGTERM drains and stops. METERSEAL_LOG=debug says more.")]
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Run the whole daemon on simulated meters, with no set-up
+    #[command(after_help = "Example:\n  meterseal demo --listen 127.0.0.1:3001 --meters 8")]
+    Demo {
+        /// Address of the page and the API; port 0 takes a free one
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
+        listen: SocketAddr,
+        /// Keep the demo's store in this folder instead of a throw-away one
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// How many meters to simulate
+        #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
+        meters: u16,
+    },
+    /// Tell every fault of a config: exit code 0 when there is none, 2 otherwise
+    #[command(after_help = "Example:\n  meterseal check -c /etc/meterseal/meterseal.toml")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Poll a meter once and print what it says
+    #[command(after_help = "Example:\n  meterseal read main-incomer")]
+    Read {
+        /// The meter's id in the config
+        meter: String,
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run simulated Modbus/TCP meters alone, for tests and training
+    #[command(
+        after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
+    )]
+    Simulate {
+        /// Address of the first meters; port 0 takes a free one
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5020")]
+        listen: SocketAddr,
+        /// How many meters to simulate
+        #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
+        meters: u16,
+        /// Whose registers they have
+        #[arg(long, value_name = "T", default_value = "eastron-sdm630")]
+        template: String,
+    },
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  meterseal completions bash > /usr/share/bash-completion/completions/meterseal")]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands to a folder
+    #[command(after_help = "Example:\n  meterseal man | man -l -")]
+    Man {
+        /// Write meterseal.1, meterseal-run.1 and so on here
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// The config
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    path: PathBuf,
+}
+
+/// What ended a command: one plain sentence, a hint, and the exit code.
+pub struct Failed {
+    why: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failed {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), hint: None, code: 1 }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(format!("{error:#}"))
+    }
+}
+
+impl From<store::StoreError> for Failed {
+    fn from(error: store::StoreError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+/// A bad config with no last good one: systemd must not try again (`RestartPreventExitStatus=78`, sysexits.h).
+const EX_CONFIG: u8 = 78;
+
+/// `check` found faults.
+const FAULTY: u8 = 2;
+
+/// True for commands that run long and log: the others print.
+pub fn logs(arguments: &Arguments) -> bool {
+    matches!(arguments.command, Command::Run { .. } | Command::Demo { .. } | Command::Simulate { .. })
+}
+
+/// Does what was asked, prints what came of it, and gives the exit code.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let done = match arguments.command {
+        Command::Init { config } => init(&config.path),
+        Command::Run { config } => daemon(&config.path),
+        Command::Demo { listen, data, meters } => demo(listen, data, meters),
+        Command::Check { config, json } => check(&config.path, json),
+        Command::Read { meter, config, json } => read(&meter, &config.path, json),
+        Command::Simulate { listen, meters, template } => simulate(listen, meters, template),
+        Command::Completions { shell } => packaging::completions(shell),
+        Command::Man { output } => packaging::man(output.as_deref()),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failed) => {
+            eprintln!("meterseal: {}", failed.why);
+            if let Some(hint) = failed.hint {
+                eprintln!("{hint}");
+            }
+            ExitCode::from(failed.code)
+        }
+    }
+}
+
+type Done = Result<ExitCode, Failed>;
+
+fn init(path: &Path) -> Done {
+    let clock = Clock::system();
+    let config = good_config(path, &clock)?;
+    let created = store::init(&config.store, &config.site_id, &clock).map_err(|error| match error {
+        store::StoreError::Exists { .. } => {
+            Failed::from(error).hint("Nothing was changed. To begin anew, move that folder away first.")
+        }
+        error => error.into(),
+    })?;
+    println!("created the store of site {} at {}", created.identity.site, config.store.path.display());
+    println!("gateway: {}", created.identity.gateway);
+    println!("token:   {}", created.token);
+    println!("Keep the token: it is shown once, and opens the API on {}.", config.web.listen);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn daemon(path: &Path) -> Done {
+    agent::end_on_panic();
+    match runtime()?.block_on(agent::run(path)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(agent::RunError::Config { faults }) => {
+            print::faults(&faults);
+            let why = format!(
+                "{} has {} and there is no last good config",
+                path.display(),
+                print::counted(faults.len(), "fault")
+            );
+            Err(Failed { code: EX_CONFIG, ..Failed::new(why) }.hint("Mend it, and see with `meterseal check`."))
+        }
+        Err(agent::RunError::Failed(error)) => Err(error.into()),
+    }
+}
+
+fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16) -> Done {
+    agent::end_on_panic();
+    runtime()?.block_on(agent::demo::run(listen, data, usize::from(meters)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn simulate(listen: SocketAddr, meters: u16, template: String) -> Done {
+    runtime()?.block_on(agent::demo::simulate(listen, usize::from(meters), &template))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(path: &Path, json: bool) -> Done {
+    let (_, checked) = config::load(path, Clock::system().now());
+    if json {
+        print::check_json(&checked);
+    } else {
+        print::check(path, &checked);
+    }
+    Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
+}
+
+fn read(meter: &str, path: &Path, json: bool) -> Done {
+    let id: MeterId = meter.parse().map_err(|error: crate::model::BadId| Failed::new(error.to_string()))?;
+    let config = good_config(path, &Clock::system())?;
+    let report = runtime()?.block_on(admin::read_meter(&config, &id)).map_err(|error| {
+        let failed = Failed::from(error);
+        let known = config.sources.lines.iter().flat_map(|line| &line.meters).map(|meter| meter.id.as_str());
+        match known.clone().find(|known| *known == id.as_str()) {
+            Some(_) => failed.hint("See that the device is on, and that address and unit are right."),
+            None => failed.hint(format!("Known meters: {}.", known.collect::<Vec<_>>().join(", "))),
+        }
+    })?;
+    if json {
+        print::json(&report);
+    } else {
+        print::poll(&report);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The config, when it has no fault; otherwise they are printed.
+fn good_config(path: &Path, clock: &Clock) -> Result<config::Config, Failed> {
+    let (_, Checked { config, faults, .. }) = config::load(path, clock.now());
+    config.ok_or_else(|| {
+        print::faults(&faults);
+        let why = format!("{} has {}", path.display(), print::counted(faults.len(), "fault"));
+        Failed { code: FAULTY, ..Failed::new(why) }.hint("Mend it, and see with `meterseal check`.")
+    })
+}
+
+/// Two workers are enough for thousands of polls a second; SQLite has threads of its own.
+fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .enable_all();
+    builder.build().map_err(|error| Failed::new(format!("cannot start threads: {error}")))
+}

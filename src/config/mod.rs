@@ -1,1 +1,100 @@
 //! Turns the file into one checked config made of each room's own, and tells every fault at once.
+//!
+//! Reads files, the environment and credentials; never the clock, the store or the network.
+
+mod files;
+mod meters;
+mod parts;
+mod report;
+mod secret;
+mod section;
+mod templates;
+mod tree;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use crate::model::{Meter, SiteId, Timestamp};
+use crate::{alerts, blocks, sources, store, web};
+
+pub use files::{Files, Unreadable};
+pub use report::Fault;
+pub use secret::Secret;
+
+/// Where the config is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/meterseal/meterseal.toml";
+
+/// A config without faults: what each room needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub site_id: SiteId,
+    pub site: web::Site,
+    pub store: store::Config,
+    pub web: web::Config,
+    pub sources: sources::Config,
+    /// Also holds the meters, measured and summed.
+    pub blocks: blocks::Config,
+    pub alerts: alerts::Config,
+    /// Parts that are turned off for want of a secret, for a person.
+    pub off: Vec<String>,
+}
+
+/// What there is to say of a config.
+#[derive(Debug)]
+pub struct Checked {
+    /// Absent when there are faults.
+    pub config: Option<Config>,
+    pub faults: Vec<Fault>,
+    pub warnings: Vec<Fault>,
+    /// The texts as they may be kept: secrets that stand in them are left out.
+    pub kept: Files,
+    /// What the file says of the store, faulty as the rest may be: there lies the last good config.
+    pub store: store::Config,
+}
+
+impl Config {
+    pub fn meters(&self) -> &[Meter] {
+        &self.blocks.meters
+    }
+
+    /// The same, with all that it measures flagged as made up by a simulator.
+    #[must_use]
+    pub fn simulated(mut self) -> Self {
+        self.site.simulated = true;
+        self.sources.lines.iter_mut().for_each(|line| line.simulated = true);
+        self.blocks.meters.iter_mut().for_each(|meter| meter.simulated = true);
+        self
+    }
+}
+
+/// Reads and checks the config at `path`. A file that cannot be read is a fault like others.
+pub fn load(path: &Path, now: Timestamp) -> (Option<Files>, Checked) {
+    match Files::read(path) {
+        Ok(files) => {
+            let checked = check(&files, now);
+            (Some(files), checked)
+        }
+        Err(Unreadable { path, source }) => {
+            let mend = "name the file with -c, and let the user that runs meterseal read it".to_owned();
+            let why = format!("cannot be read: {source}");
+            let fault = Fault { file: path, line: 0, key: String::new(), why, mend };
+            let (faults, warnings, kept) = (vec![fault], Vec::new(), Files::default());
+            (None, Checked { config: None, faults, warnings, kept, store: parts::default_store() })
+        }
+    }
+}
+
+/// Checks a config. `now` only says which of the zone's offsets holds at present.
+pub fn check(files: &Files, now: Timestamp) -> Checked {
+    let report = report::Report::new(files);
+    let (table, torn) = tree::merged(&report);
+    let parts::Read { config, inline, store } = parts::read(&table, &report, now);
+    let (faults, warnings, off) = report.told_in_order(&torn);
+    let config = config.filter(|_| faults.is_empty()).map(|config| Config { off, ..config });
+    // A credential that never exists: the part that needs it is off when this text is read again.
+    let kept = files.replaced(&inline, "{ credential = \"not-kept-in-the-store\" }");
+    Checked { config, faults, warnings, kept, store }
+}

@@ -4,7 +4,7 @@
 //! committed first and blocks follow from it, so no transaction spans both.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,12 @@ pub struct Created {
 /// Makes a new store with the gateway's Ed25519 key and the first API token (scope admin).
 pub fn init(config: &Config, site: &SiteId, clock: &Clock) -> Result<Created, StoreError> {
     let _ = (config, site, clock);
+    todo!()
+}
+
+/// Whether the store at `path` is there and open in no process; fails as [`Store::open`] would. Changes nothing.
+pub fn free(path: &Path) -> Result<(), StoreError> {
+    let _ = path;
     todo!()
 }
 

@@ -1,0 +1,235 @@
+//! The admin socket: commands talk to the running daemon. One JSON line asks, one JSON line answers.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::model::{MeterId, PollReport, SourcesStatus};
+use crate::sources::{self, PollNow};
+use crate::store::{self, Reader, StoreError};
+
+/// What a command asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Polls a meter now: a [`PollReport`].
+    Read { meter: MeterId },
+    /// How everything is doing.
+    Status {},
+    /// Reads the config again, as SIGHUP does: a [`Reloaded`].
+    Reload {},
+    /// Checks the config on disk: faults and warnings.
+    Check {},
+}
+
+/// What came of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Done(Value),
+    Failed(String),
+}
+
+/// What came of reading the config again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Parts that changed and were told.
+    pub changed: Vec<String>,
+    /// What waits for the next start.
+    pub at_next_start: Vec<String>,
+    /// Why the file was refused; what ran before goes on. Empty when it was taken.
+    pub faults: Vec<String>,
+}
+
+/// A reload that somebody waits for.
+pub struct ReloadNow(pub oneshot::Sender<Reloaded>);
+
+/// What the socket's requests need.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where the config lies; absent for a config that is no file.
+    pub path: Option<PathBuf>,
+    pub clock: Clock,
+    pub reader: Reader,
+    pub status: watch::Receiver<Arc<SourcesStatus>>,
+    pub problems: watch::Receiver<Arc<Vec<String>>>,
+    pub polls: mpsc::Sender<PollNow>,
+    pub reloads: mpsc::Sender<ReloadNow>,
+}
+
+/// More than a person with a few scripts needs; the next one waits in the kernel's queue.
+const CONNECTIONS: usize = 8;
+/// A request names a meter at most.
+const REQUEST_BYTES: u64 = 4_096;
+/// An answer is a poll of 255 values, or the status of some thousand meters.
+const REPLY_BYTES: u64 = 16 << 20;
+/// A poll of a meter that is slow or away, and then some.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where the socket of a daemon on this store is: in the runtime directory that systemd made, else beside the store.
+pub fn socket_path(store: &Path) -> PathBuf {
+    // systemd separates several directories with colons (systemd.exec(5)); ours has one.
+    let runtime = std::env::var("RUNTIME_DIRECTORY").ok().and_then(|all| all.split(':').next().map(PathBuf::from));
+    runtime.filter(|path| path.is_absolute()).unwrap_or_else(|| store.join("run")).join("meterseal.sock")
+}
+
+/// Opens the socket for this user and root. The store's lock is held, so a socket that is there already is a dead one.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until stopped.
+pub async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(ended) = connections.join_next() => ended.context("an admin request")?,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(answer_one(stream, desk.clone()));
+                }
+                Err(error) => {
+                    warn!(%error, "admin socket");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn answer_one(stream: UnixStream, desk: Desk) {
+    match timeout(PATIENCE, answer(stream, desk)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("admin request: {error:#}"),
+        Err(_) => debug!("admin request took too long"),
+    }
+}
+
+async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let (input, mut output) = stream.into_split();
+    let reply = if allowed(peer) {
+        let mut line = String::new();
+        BufReader::new(input.take(REQUEST_BYTES)).read_line(&mut line).await?;
+        match serde_json::from_str(&line) {
+            Ok(request) => {
+                desk.done(request).await.map_or_else(|error| Reply::Failed(format!("{error:#}")), Reply::Done)
+            }
+            Err(error) => Reply::Failed(format!("not a request: {error}")),
+        }
+    } else {
+        warn!(uid = peer, "admin request of another user refused");
+        Reply::Failed(format!("user {peer} may not: ask as root or as the user that runs meterseal"))
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    output.write_all(&text).await?;
+    output.shutdown().await?;
+    Ok(())
+}
+
+/// Root, and the user that runs the daemon.
+fn allowed(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+impl Desk {
+    async fn done(&self, request: Request) -> anyhow::Result<Value> {
+        match request {
+            Request::Read { meter } => {
+                let (reply, answer) = oneshot::channel();
+                let gone = || anyhow!("the sources have stopped");
+                self.polls.send(PollNow { meter, reply }).await.map_err(|_| gone())?;
+                Ok(serde_json::to_value(answer.await.map_err(|_| gone())??)?)
+            }
+            Request::Status {} => Ok(json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "pid": std::process::id(),
+                "gateway": self.reader.identity().gateway,
+                "problems": **self.problems.borrow(),
+                "store": self.reader.health(),
+                "sources": **self.status.borrow(),
+            })),
+            Request::Reload {} => {
+                let (reply, answer) = oneshot::channel();
+                let gone = || anyhow!("the daemon is stopping");
+                self.reloads.send(ReloadNow(reply)).await.map_err(|_| gone())?;
+                Ok(serde_json::to_value(answer.await.map_err(|_| gone())?)?)
+            }
+            Request::Check {} => {
+                let Some(path) = &self.path else { bail!("this daemon has no config file") };
+                let (_, checked) = config::load(path, self.clock.now());
+                Ok(json!({ "faults": checked.faults, "warnings": checked.warnings }))
+            }
+        }
+    }
+}
+
+/// Asks the daemon behind `socket`.
+pub async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<T> {
+    let stream = UnixStream::connect(socket).await;
+    let mut stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    stream.write_all(&text).await?;
+    let mut line = Vec::new();
+    timeout(PATIENCE, stream.take(REPLY_BYTES).read_to_end(&mut line))
+        .await
+        .context("the daemon does not answer")??;
+    match serde_json::from_slice(&line).context("the daemon's answer was not understood")? {
+        Reply::Done(value) => Ok(serde_json::from_value(value)?),
+        Reply::Failed(why) => Err(anyhow!(why)),
+    }
+}
+
+/// One poll of a meter: by the daemon that runs on this store, or straight from the meter when none does.
+pub async fn read_meter(config: &Config, id: &MeterId) -> anyhow::Result<PollReport> {
+    if let Some(socket) = daemon_of(&config.store)? {
+        return ask(&socket, &Request::Read { meter: id.clone() }).await;
+    }
+    let mut all = config.sources.lines.iter().flat_map(|line| line.meters.iter().map(move |meter| (line, meter)));
+    let Some((line, meter)) = all.find(|(_, meter)| meter.id == *id) else {
+        return Err(sources::PollFailed::Unknown(id.clone()).into());
+    };
+    Ok(sources::poll_once(line, meter, &Clock::system()).await?)
+}
+
+/// The socket of the daemon that has this store open; `None` when nobody has.
+fn daemon_of(store: &store::Config) -> anyhow::Result<Option<PathBuf>> {
+    match store::free(&store.path) {
+        Ok(()) | Err(StoreError::Missing { .. }) => Ok(None),
+        Err(StoreError::Locked { socket: Some(socket), .. }) => Ok(Some(socket)),
+        Err(StoreError::Locked { socket: None, pid, .. }) => {
+            bail!("process {pid} has the store open and takes no requests: try again when it is done")
+        }
+        // Whether a daemon runs cannot be seen, and many gateways take one connection only.
+        Err(error) => Err(error).context("run this as root or as the user that runs meterseal"),
+    }
+}

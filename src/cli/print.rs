@@ -1,0 +1,90 @@
+//! What commands print.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::config::{Checked, Fault};
+use crate::model::{Origin, PollReport};
+
+/// Every fault on stderr, one a line.
+pub fn faults(faults: &[Fault]) {
+    for fault in faults {
+        eprintln!("{fault}");
+    }
+}
+
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// What `check` has to say: faults on stderr, the rest on stdout.
+pub fn check(path: &Path, checked: &Checked) {
+    faults(&checked.faults);
+    for warning in &checked.warnings {
+        println!("warning: {warning}");
+    }
+    for (meter, template) in unverified(checked) {
+        println!("{meter}: template {template} is unverified: no recording from elsewhere backs it");
+    }
+    match &checked.config {
+        Some(config) => {
+            let (meters, lines) =
+                (counted(config.meters().len(), "meter"), counted(config.sources.lines.len(), "line"));
+            println!("{}: good, {meters} on {lines}", path.display());
+        }
+        None => eprintln!("{}: {}", path.display(), counted(checked.faults.len(), "fault")),
+    }
+}
+
+pub fn check_json(checked: &Checked) {
+    let unverified: Vec<_> =
+        unverified(checked).map(|(meter, template)| json!({ "meter": meter, "template": template })).collect();
+    json(&json!({
+        "good": checked.config.is_some(),
+        "faults": checked.faults,
+        "warnings": checked.warnings,
+        "unverified": unverified,
+    }));
+}
+
+fn unverified(checked: &Checked) -> impl Iterator<Item = (&str, &str)> {
+    checked.config.iter().flat_map(|config| config.meters()).filter_map(|meter| match &meter.origin {
+        Origin::Modbus { template, verified: false, .. } => Some((meter.id.as_str(), template.as_str())),
+        _ => None,
+    })
+}
+
+pub fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("meterseal: cannot print: {error}"),
+    }
+}
+
+/// One poll as a table.
+pub fn poll(report: &PollReport) {
+    println!("{} at {}", report.meter, report.time);
+    let mut rows = vec![["quantity", "value", "unit", "register", "raw words"].map(str::to_owned)];
+    for value in &report.values {
+        let shown = match (value.value, &value.absent) {
+            (Some(number), _) => number.to_string(),
+            (None, Some(why)) => format!("({why})"),
+            (None, None) => "-".to_owned(),
+        };
+        let words: Vec<_> = value.words.iter().map(|word| format!("{word:04x}")).collect();
+        let unit = value.quantity.unit().symbol().to_owned();
+        rows.push([value.quantity.to_string(), shown, unit, value.register.to_string(), words.join(" ")]);
+    }
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for [quantity, value, unit, register, words] in &rows {
+        let [a, b, c, d, _] = widths;
+        println!("{quantity:<a$}  {value:>b$}  {unit:<c$}  {register:>d$}  {words}");
+    }
+}

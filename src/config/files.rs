@@ -1,0 +1,127 @@
+//! The texts that make up a config: the file, `conf.d/*.toml` and `meters/*.toml` beside it.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use super::report::Place;
+
+/// The texts of one config, as read at one moment. Kept whole in the store as the last good config, so that a file
+/// that was broken or deleted since does not change what that config means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The main file first, then those of `conf.d` by name.
+    config: Vec<Text>,
+    /// Register maps of the plant's own, by name.
+    meters: Vec<Text>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Text {
+    path: PathBuf,
+    text: String,
+}
+
+/// A file of a config cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {source}")]
+pub struct Unreadable {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl Files {
+    /// Reads the config at `path` and what lies beside it.
+    pub fn read(path: &Path) -> Result<Self, Unreadable> {
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let mut config = vec![Text::read(path.to_owned())?];
+        config.extend(folder(&beside.join("conf.d"))?);
+        Ok(Self { config, meters: folder(&beside.join("meters"))? })
+    }
+
+    /// A config that is one text, as if it stood at `path`.
+    pub fn of_text(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self { config: vec![Text { path: path.into(), text: text.into() }], meters: Vec::new() }
+    }
+
+    /// As the store keeps it.
+    pub fn to_kept(&self) -> String {
+        // Plain strings and paths that came from this process: they have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// From what the store kept.
+    pub fn from_kept(kept: &str) -> Option<Self> {
+        serde_json::from_str(kept).ok().filter(|files: &Self| !files.config.is_empty())
+    }
+
+    /// The same texts with `replacement` in the stead of each place.
+    #[must_use]
+    pub fn replaced(&self, places: &[Place], replacement: &str) -> Self {
+        let mut places = places.to_vec();
+        places.sort();
+        let mut files = self.clone();
+        // From the end, so that the places before stay true.
+        for place in places.iter().rev() {
+            files.config[place.file].text.replace_range(place.start..place.end, replacement);
+        }
+        files
+    }
+
+    /// The texts of the config proper, in the order in which they are merged.
+    pub fn config(&self) -> impl Iterator<Item = &str> {
+        self.config.iter().map(|file| file.text.as_str())
+    }
+
+    /// Register maps of the plant's own: path and text.
+    pub fn meters(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.meters.iter().map(|file| (file.path.as_path(), file.text.as_str()))
+    }
+
+    pub fn path(&self, file: usize) -> &Path {
+        &self.config[file].path
+    }
+
+    /// The line of a place, from 1.
+    pub fn line(&self, place: Place) -> usize {
+        let text = self.config[place.file].text.as_bytes();
+        text[..place.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// Where a file comes among these.
+    pub fn rank(&self, path: &Path) -> usize {
+        let all = self.config.iter().chain(&self.meters);
+        all.map(|file| file.path.as_path()).position(|other| other == path).unwrap_or(usize::MAX)
+    }
+}
+
+impl Text {
+    fn read(path: PathBuf) -> Result<Self, Unreadable> {
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(Unreadable { path, source }),
+        }
+    }
+}
+
+/// The `*.toml` files of a folder by name; none when there is no such folder.
+fn folder(folder: &Path) -> Result<Vec<Text>, Unreadable> {
+    let unreadable = |source| Unreadable { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        // An editor's `.#x.toml` is not a config.
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.into_iter().map(Text::read).collect()
+}

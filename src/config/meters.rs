@@ -1,0 +1,310 @@
+//! Lines, meters and sums, and what must hold among them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::report::{Place, Report};
+use super::section::{Field, Section, nearest};
+use super::templates::Templates;
+use super::tree::Value;
+use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio};
+use crate::sources::{Line, MeterConfig};
+
+/// All meters of a config, as the sources and as everybody else must know them.
+#[derive(Default)]
+pub struct Meters {
+    pub lines: Vec<Line>,
+    pub meters: Vec<Meter>,
+}
+
+const CATEGORIES: [&str; 4] = ["PROD", "CONS", "STOR", "INJ"];
+
+/// Other ways to reach a meter, which this version does not have.
+const OTHER_WIRES: [&str; 2] = ["serial", "rtu_over_tcp"];
+const OF_SERIAL: &[&str] = &["baud", "parity", "stop_bits"];
+
+pub fn read(root: &mut Section) -> Meters {
+    let templates = Templates::of(root.report);
+    let mut known =
+        Known { report: root.report, ids: BTreeMap::new(), lines: BTreeMap::new(), addresses: BTreeMap::new() };
+    let mut all = Meters::default();
+    for line in root.tables("modbus").unwrap_or_default() {
+        read_line(line, &templates, &mut known, &mut all);
+    }
+    let mut sums = Vec::new();
+    for sum in root.tables("sum").unwrap_or_default() {
+        read_sum(sum, &mut known, &mut sums);
+    }
+    check_parts(&sums, &known);
+    let simulated = !all.lines.is_empty() && all.lines.iter().all(|line| line.simulated);
+    all.meters.extend(sums.into_iter().filter_map(|sum| sum.meter).map(|meter| Meter { simulated, ..meter }));
+    all
+}
+
+/// What is taken already, and where.
+struct Known<'t> {
+    report: &'t Report<'t>,
+    ids: BTreeMap<MeterId, Place>,
+    lines: BTreeMap<LineName, Place>,
+    addresses: BTreeMap<String, Place>,
+}
+
+impl Known<'_> {
+    fn take_id(&mut self, id: &MeterId, place: Place, path: &str) {
+        if let Some(first) = self.ids.get(id) {
+            let why = format!("`{id}` is the id of another meter at {}", self.report.spot(*first));
+            self.report.fault(place, path, why, "every meter and every sum has an id of its own");
+        } else {
+            self.ids.insert(id.clone(), place);
+        }
+    }
+}
+
+fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &mut Meters) {
+    let report = part.report;
+    let path = part.path_of("name");
+    let name = part.named::<LineName>("name", "give the line a name, such as name = \"msb\"").map(|(name, place)| {
+        if let Some(first) = known.lines.get(&name) {
+            let why = format!("`{name}` is the name of another line at {}", report.spot(*first));
+            report.fault(place, &path, why, "every line has a name of its own");
+        }
+        known.lines.insert(name.clone(), place);
+        name
+    });
+    let tcp = address(&mut part, known);
+    let secs = Duration::from_secs;
+    let timeout = part.duration("timeout", Duration::from_millis(10)..=secs(60)).unwrap_or(secs(1));
+    let gap = part.duration("gap", Duration::ZERO..=secs(10)).unwrap_or(Duration::ZERO);
+    let parallel = part.integer("parallel", 1..=16).and_then(|parallel| usize::try_from(parallel).ok()).unwrap_or(1);
+    let simulated = part.flag("simulated").unwrap_or(false);
+    let given = part.tables("meter");
+    if given.as_ref().is_none_or(Vec::is_empty) {
+        report.warn(part.place, &part.path_of("meter"), "this line has no meter", "add a [[modbus.meter]]");
+    }
+    let mut meters = Vec::new();
+    for meter in given.unwrap_or_default() {
+        let Some((config, meter)) = read_meter(meter, name.as_ref(), templates, known) else { continue };
+        meters.push(config);
+        all.meters.push(Meter { simulated, ..meter });
+    }
+    part.done(OF_SERIAL);
+    let (Some(name), Some(tcp)) = (name, tcp) else { return };
+    all.lines.push(Line { name, tcp, timeout, gap, parallel, meters, simulated });
+}
+
+/// `host:port`; resolved when it is connected to, never here.
+fn address(part: &mut Section, known: &mut Known) -> Option<String> {
+    let mut other = false;
+    for wire in OTHER_WIRES {
+        if let Some(field) = part.get(wire) {
+            other = true;
+            field.fault::<()>(
+                "this version of meterseal reads Modbus/TCP only",
+                "reach the meter with tcp = \"host:502\"",
+            );
+        }
+    }
+    if other && part.get("tcp").is_none() {
+        return None;
+    }
+    let field = part.need("tcp", "name the gateway or meter: tcp = \"192.0.2.10:502\"")?;
+    let text = field.text()?;
+    let parts = text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+    let Some((host, Ok(port))) = parts else {
+        return field.fault(format!("{} is no host and port", field.shown()), "write it as \"192.0.2.10:502\"");
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let formed = match bare {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+    };
+    if !formed || port == 0 {
+        return field.fault(format!("{} is no host and port", field.shown()), "write it as \"192.0.2.10:502\"");
+    }
+    if let Some(first) = known.addresses.get(text) {
+        let why = format!("{text} is the address of another line at {}", known.report.spot(*first));
+        known.report.warn(
+            field.place,
+            &field.path,
+            why,
+            "units behind one address share a line; many gateways take one connection only",
+        );
+    }
+    known.addresses.insert(text.to_owned(), field.place);
+    Some(text.to_owned())
+}
+
+fn read_meter(
+    mut part: Section,
+    line: Option<&LineName>,
+    templates: &Templates,
+    known: &mut Known,
+) -> Option<(MeterConfig, Meter)> {
+    let path = part.path_of("id");
+    let id = part.named::<MeterId>("id", "give the meter an id, such as id = \"main-incomer\"").map(|(id, place)| {
+        known.take_id(&id, place, &path);
+        id
+    });
+    let name = part.text("name").map(str::to_owned);
+    let unit = part.integer("unit", 0..=255).and_then(|unit| u8::try_from(unit).ok()).unwrap_or(1);
+    let category = category(&mut part);
+    let interval = part.duration("interval", INTERVAL).unwrap_or(Duration::from_secs(1));
+    let ct_ratio = ratio(&mut part, "ct_ratio").unwrap_or(Ratio::ONE);
+    let vt_ratio = ratio(&mut part, "vt_ratio").unwrap_or(Ratio::ONE);
+    let invert = part.flag("invert").unwrap_or(false);
+    let peak_target = peak_target(&mut part);
+    let template = match (part.get("template"), part.get("registers")) {
+        (Some(field), None) => field.text().and_then(|name| templates.named(name, &field)),
+        (None, Some(registers)) => templates.inline(id.as_ref(), &registers),
+        (Some(_), Some(registers)) => {
+            registers.fault("a meter has a template or registers of its own", "take one of them out")
+        }
+        (None, None) => {
+            let mend = "name one: template = \"eastron-sdm630\", or write [modbus.meter.registers]";
+            part.report.fault(part.place, &part.path_of("template"), super::report::MISSING, mend);
+            None
+        }
+    };
+    part.done(&[]);
+    let (id, category, template) = (id?, category?, template?);
+    let meter = Meter {
+        name: name.unwrap_or_else(|| id.to_string()),
+        id: id.clone(),
+        category,
+        origin: Origin::Modbus {
+            line: line?.clone(),
+            unit,
+            template: template.name.clone(),
+            verified: template.verified,
+        },
+        interval_ms: u32::try_from(interval.as_millis()).ok(),
+        peak_target,
+        simulated: false,
+    };
+    Some((MeterConfig { id, unit, template, category, interval, ct_ratio, vt_ratio, invert }, meter))
+}
+
+const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15 * 60);
+
+fn category(part: &mut Section) -> Option<Category> {
+    let mend = "say what it stands at: category = \"CONS\" (or PROD, STOR, INJ); it gives power its sign";
+    let field = part.need("category", mend)?;
+    CATEGORIES[field.one_of(&CATEGORIES)?].parse().ok()
+}
+
+/// `"200/5"`, `"40"`, `40` or `0.5`.
+fn ratio(part: &mut Section, key: &'static str) -> Option<Ratio> {
+    let field = part.get(key)?;
+    let ratio = match field.value {
+        Value::Text(text) => Ratio::parse(text.trim()),
+        Value::Integer(value) => Ratio::new(*value, 1),
+        Value::Float(text) => Ratio::parse(text),
+        _ => None,
+    };
+    // The way round is said by `invert`; a ratio below 0 would hide it.
+    match ratio.filter(|ratio| <(i64, i64)>::from(*ratio).0 > 0) {
+        Some(ratio) => Some(ratio),
+        None => field.fault(format!("{} is no ratio above 0", field.shown()), "write it as \"200/5\" or 40"),
+    }
+}
+
+/// kWh in one block.
+fn peak_target(part: &mut Section) -> Option<Energy> {
+    let field = part.get("peak_target_kwh")?;
+    let kwh: Option<f64> = match field.value {
+        Value::Integer(value) => value.to_string().parse().ok(),
+        Value::Float(text) => text.parse().ok(),
+        _ => None,
+    };
+    let energy = kwh
+        .filter(|kwh| *kwh > 0.0 && *kwh <= 1e6)
+        .and_then(Number::from_f64)
+        .and_then(|kwh| kwh.scaled(Ratio::ONE, Energy::KWH_DECIMALS));
+    match energy {
+        Some(uwh) => Some(Energy::from_uwh(uwh)),
+        None => field.fault(format!("{} is no energy of one block", field.shown()), "give kWh above 0, up to 1000000"),
+    }
+}
+
+/// A sum, and the places where it names its parts.
+struct Sum<'t> {
+    id: Option<MeterId>,
+    parts: Vec<(MeterId, Field<'t>)>,
+    meter: Option<Meter>,
+}
+
+fn read_sum<'t>(mut part: Section<'t>, known: &mut Known, sums: &mut Vec<Sum<'t>>) {
+    let path = part.path_of("id");
+    let id = part.named::<MeterId>("id", "give the sum an id, such as id = \"plant-total\"").map(|(id, place)| {
+        known.take_id(&id, place, &path);
+        id
+    });
+    let name = part.text("name").map(str::to_owned);
+    let category = category(&mut part);
+    let peak_target = peak_target(&mut part);
+    let add = part.need("add", "name the meters it is made of: add = [\"main-incomer\"]").and_then(|field| {
+        let listed = field.list()?;
+        if listed.is_empty() { field.fault("names no meter", "") } else { Some(listed) }
+    });
+    let subtract = part.get("subtract").and_then(|field| field.list()).unwrap_or_default();
+    part.done(&[]);
+
+    let ids = |fields: &[Field<'t>]| -> Vec<(MeterId, Field<'t>)> {
+        fields.iter().filter_map(|field| Some((field.parsed()?, field.clone()))).collect()
+    };
+    let (add, subtract) = (ids(&add.unwrap_or_default()), ids(&subtract));
+    let only_ids = |parts: &[(MeterId, Field)]| parts.iter().map(|(id, _)| id.clone()).collect();
+    let meter = id.clone().zip(category).map(|(id, category)| Meter {
+        name: name.unwrap_or_else(|| id.to_string()),
+        id,
+        category,
+        origin: Origin::Sum { add: only_ids(&add), subtract: only_ids(&subtract) },
+        interval_ms: None,
+        peak_target,
+        simulated: false,
+    });
+    sums.push(Sum { id, parts: add.into_iter().chain(subtract).collect(), meter });
+}
+
+/// Parts are known meters, each once, and no sum is a part of itself.
+fn check_parts(sums: &[Sum], known: &Known) {
+    for sum in sums {
+        for (at, (id, field)) in sum.parts.iter().enumerate() {
+            if !known.ids.contains_key(id) {
+                let mend = nearest(id.as_str(), known.ids.keys().map(MeterId::as_str)).map_or_else(
+                    || "name a meter or another sum".to_owned(),
+                    |near| format!("did you mean \"{near}\"?"),
+                );
+                field.fault::<()>(format!("there is no meter `{id}`"), mend);
+            }
+            if sum.parts[..at].iter().any(|(other, _)| other == id) {
+                field.fault::<()>(format!("`{id}` is in this sum already"), "name each part once");
+            }
+        }
+        let Some(id) = &sum.id else { continue };
+        if let Some((_, field)) = sum.parts.iter().find(|(part, _)| part == id || reaches(sums, part, id)) {
+            field.fault::<()>(
+                format!("`{id}` would be a part of itself"),
+                "take it out of this sum, or out of that part",
+            );
+        }
+    }
+}
+
+/// Whether `from` is made of `wanted`, directly or through other sums.
+fn reaches(sums: &[Sum], from: &MeterId, wanted: &MeterId) -> bool {
+    let (mut seen, mut ahead) = (Vec::new(), vec![from]);
+    while let Some(next) = ahead.pop() {
+        if seen.contains(&next) {
+            continue;
+        }
+        seen.push(next);
+        for sum in sums.iter().filter(|sum| sum.id.as_ref() == Some(next)) {
+            if sum.parts.iter().any(|(part, _)| part == wanted) {
+                return true;
+            }
+            ahead.extend(sum.parts.iter().map(|(part, _)| part));
+        }
+    }
+    false
+}

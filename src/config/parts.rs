@@ -1,0 +1,323 @@
+//! The parts of the file: site, tariff, store, web and alerts; meters have a file of their own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::report::{Place, Report};
+use super::secret::{Fetched, fetch};
+use super::section::{Field, Section, nearest};
+use super::tree::{Table, Value};
+use super::{Config, meters, units};
+use crate::blocks::PeakWindow;
+use crate::model::{SiteId, Timestamp};
+use crate::sources::BlockGrid;
+use crate::{alerts, blocks, sources, store, web};
+
+/// Parts of the format that this version does not have.
+const LATER: &[&str] = &["mqtt", "influx", "query", "upstream", "anchor"];
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/// What the file says, faulty or not.
+pub struct Read {
+    /// Absent when there is not enough for one.
+    pub config: Option<Config>,
+    /// Where secrets stand in the text.
+    pub inline: Vec<Place>,
+    pub store: store::Config,
+}
+
+pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
+    let mut root = Section::root(table, report);
+    let site = site(&mut root);
+    let tariff = tariff(&mut root);
+    let store = store(&mut root);
+    let web = web(&mut root);
+    let meters = meters::read(&mut root);
+    let (alerts, inline) = alerts(&mut root);
+    root.done(LATER);
+
+    let (Some(site), Some(tariff), Some(web)) = (site, tariff, web) else {
+        return Read { config: None, inline, store };
+    };
+    let block = grid(&site.timezone, tariff.block_minutes, tariff.clock_offset_ms, now);
+    let peaks: Vec<_> = tariff.peaks.iter().map(|peak| (peak.days, peak.from_minute, peak.to_minute)).collect();
+    let config = Config {
+        site: web::Site {
+            id: site.id.to_string(),
+            name: site.name,
+            organization: site.organization,
+            timezone: site.timezone.clone(),
+            block_minutes: tariff.block_minutes,
+            peaks,
+            simulated: !meters.lines.is_empty() && meters.lines.iter().all(|line| line.simulated),
+        },
+        site_id: site.id,
+        store: store.clone(),
+        web,
+        sources: sources::Config { lines: meters.lines, block },
+        blocks: blocks::Config {
+            timezone: site.timezone,
+            block_minutes: tariff.block_minutes,
+            clock_offset_ms: tariff.clock_offset_ms,
+            peaks: tariff.peaks,
+            meters: meters.meters,
+        },
+        alerts,
+        off: Vec::new(),
+    };
+    Read { config: Some(config), inline, store }
+}
+
+struct SitePart {
+    id: SiteId,
+    name: String,
+    organization: String,
+    timezone: String,
+}
+
+fn site(root: &mut Section) -> Option<SitePart> {
+    let mut part = root.table("site");
+    let id = part.named::<SiteId>("id", "give the site a name of a-z 0-9 -, such as id = \"plant-7\"");
+    let name = part.text("name");
+    let organization = part.text("organization");
+    let mend = "block borders and peak hours follow local time: timezone = \"Asia/Kuala_Lumpur\"";
+    let timezone = part.need("timezone", mend).and_then(|field| timezone(&field));
+    part.done(&[]);
+    let (id, _) = id?;
+    Some(SitePart {
+        name: name.unwrap_or(id.as_str()).to_owned(),
+        organization: organization.unwrap_or_default().to_owned(),
+        timezone: timezone?,
+        id,
+    })
+}
+
+/// The zone's own name: `europe/berlin` is `Europe/Berlin`.
+fn timezone(field: &Field) -> Option<String> {
+    let name = field.text()?;
+    if let Some(zone) = TimeZone::get(name).ok().and_then(|zone| zone.iana_name().map(str::to_owned)) {
+        return Some(zone);
+    }
+    let all: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let mend = nearest(name, all.iter().map(String::as_str)).map_or_else(
+        || "give an IANA name such as \"Europe/Berlin\" or \"UTC\"".to_owned(),
+        |near| format!("did you mean \"{near}\"?"),
+    );
+    field.fault(format!("{} is no time zone", field.shown()), mend)
+}
+
+struct Tariff {
+    block_minutes: u8,
+    clock_offset_ms: i64,
+    peaks: Vec<PeakWindow>,
+}
+
+fn tariff(root: &mut Section) -> Option<Tariff> {
+    let mut part = root.table("tariff");
+    let block_minutes = match part.get("block_minutes").map(|field| (field.value, field)) {
+        None => 30,
+        Some((Value::Integer(15), _)) => 15,
+        Some((Value::Integer(30), _)) => 30,
+        Some((Value::Integer(60), _)) => 60,
+        Some((_, field)) => field.fault(format!("{} is none of 15, 30, 60", field.shown()), "").unwrap_or(30),
+    };
+    let clock_offset_ms = part.get("clock_offset").and_then(|field| {
+        let offset = units::signed_duration_ms(field.text()?);
+        match offset {
+            Some(offset) if offset.abs() <= 15 * 60_000 => Some(offset),
+            Some(_) => field.fault(format!("{} is not within -15min to 15min", field.shown()), ""),
+            None => field.fault(format!("{} is not a duration", field.shown()), "write it as \"2s\" or \"-1500ms\""),
+        }
+    });
+    let peaks = match part.tables("peak") {
+        Some(peaks) => peaks.into_iter().filter_map(|peak| peak_window(peak, block_minutes)).collect(),
+        None => vec![PeakWindow { days: [true; 7], from_minute: DEFAULT_PEAK.0, to_minute: DEFAULT_PEAK.1 }],
+    };
+    part.done(&[]);
+    Some(Tariff { block_minutes, clock_offset_ms: clock_offset_ms.unwrap_or(0), peaks })
+}
+
+/// 14:00 to 22:00.
+const DEFAULT_PEAK: (u16, u16) = (14 * 60, 22 * 60);
+
+fn peak_window(mut peak: Section, block_minutes: u8) -> Option<PeakWindow> {
+    let mut edge = |key: &'static str, default: u16| {
+        let Some(field) = peak.get(key) else { return Some(default) };
+        let Some(minute) = units::time_of_day(field.text()?) else {
+            return field.fault(format!("{} is no time of day", field.shown()), "write it as \"14:00\"");
+        };
+        if minute % u16::from(block_minutes) != 0 {
+            let why = format!("{} lies inside a block of {block_minutes} minutes", field.shown());
+            return field.fault(why, format!("take a multiple of {block_minutes} minutes"));
+        }
+        Some(minute)
+    };
+    let (from, to) = (edge("from", DEFAULT_PEAK.0), edge("to", DEFAULT_PEAK.1));
+    let days = match peak.get("days") {
+        None => Some([true; 7]),
+        Some(field) => field.list().map(|listed| {
+            let mut days = [false; 7];
+            if listed.is_empty() {
+                field.fault::<()>("names no day", "leave it out for every day");
+            }
+            listed.iter().filter_map(|day| day.one_of(&DAYS)).for_each(|day| days[day] = true);
+            days
+        }),
+    };
+    let (place, path, report) = (peak.place, peak.path_of("to"), peak.report);
+    peak.done(&[]);
+    let (from_minute, to_minute, days) = (from?, to?, days?);
+    if from_minute == to_minute || from_minute == 24 * 60 {
+        report.fault(place, &path, "the window is empty", "the whole day is from = \"00:00\", to = \"24:00\"");
+    }
+    Some(PeakWindow { days, from_minute, to_minute })
+}
+
+fn store(root: &mut Section) -> store::Config {
+    let mut part = root.table("store");
+    let path = part.get("path").and_then(|field| {
+        let path = PathBuf::from(field.text()?);
+        if path.is_absolute() {
+            Some(path)
+        } else {
+            field.fault(format!("{} is not an absolute path", field.shown()), "")
+        }
+    });
+    let least_wait = Duration::from_millis(100);
+    let default = default_store();
+    let config = store::Config {
+        path: path.unwrap_or(default.path),
+        commit_every: part.duration("commit_every", least_wait..=DAY / 1_440).unwrap_or(default.commit_every),
+        keep_raw: part.duration("keep_raw", DAY..=DAY * 36_500).unwrap_or(default.keep_raw),
+        max_disk: part.size("max_disk", 8_000_000, "8MB").unwrap_or(default.max_disk),
+        reserve: part.size("reserve", 1_000_000, "1MB").unwrap_or(default.reserve),
+    };
+    part.done(&[]);
+    config
+}
+
+/// What holds where the file says nothing.
+pub fn default_store() -> store::Config {
+    store::Config {
+        path: "/var/lib/meterseal".into(),
+        commit_every: Duration::from_secs(1),
+        keep_raw: DAY * 90,
+        max_disk: 2_000_000_000,
+        reserve: 64_000_000,
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn web(root: &mut Section) -> Option<web::Config> {
+    let mut part = root.table("web");
+    let listen = match part.get("listen") {
+        None => Some(SocketAddr::from(([127, 0, 0, 1], 3001))),
+        Some(field) => listen(&field),
+    };
+    if let Some(field) = part.get("tls")
+        && !matches!(field.value, Value::Text(text) if text == "off")
+    {
+        field.fault::<()>("this version of meterseal has no TLS", "say \"off\", and listen on 127.0.0.1");
+    }
+    part.done(&["session_idle"]);
+    Some(web::Config { listen: listen? })
+}
+
+fn listen(field: &Field) -> Option<SocketAddr> {
+    let Ok(address) = field.text()?.parse::<SocketAddr>() else {
+        let mend = "write it as \"127.0.0.1:3001\" or \"[::1]:3001\"";
+        return field.fault(format!("{} is no address and port", field.shown()), mend);
+    };
+    if !address.ip().is_loopback() {
+        let why = format!("{address} can be reached from outside, which needs TLS and sign-in");
+        return field
+            .fault(why, "this version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L");
+    }
+    Some(address)
+}
+
+/// Placeholders of a webhook's body.
+const PLACEHOLDERS: &[&str] = &["text", "kind", "meter", "site", "time", "id", "contact"];
+
+fn alerts(root: &mut Section) -> (alerts::Config, Vec<Place>) {
+    let mut part = root.table("alerts");
+    let mut inline = Vec::new();
+    let webhook = part.get("webhook").and_then(|field| webhook(&field, &mut inline));
+    part.done(&[]);
+    (alerts::Config { webhook }, inline)
+}
+
+fn webhook(field: &Field, inline: &mut Vec<Place>) -> Option<alerts::Webhook> {
+    let mut part = field.section()?;
+    let url =
+        part.need("url", "name where alerts are sent: url = \"https://...\"").and_then(|url| webhook_url(&url, inline));
+    let body = match part.get("body") {
+        None => Some(r#"{"to":"{{contact}}","message":"{{text}}"}"#.to_owned()),
+        Some(body) => webhook_body(&body),
+    };
+    let contact = part.text("contact").unwrap_or_default().to_owned();
+    part.done(&[]);
+    Some(alerts::Webhook { url: url?, body: body?, contact })
+}
+
+/// An address may bear a token, so it may be a secret.
+fn webhook_url(field: &Field, inline: &mut Vec<Place>) -> Option<String> {
+    let (url, inside) = match fetch(field) {
+        Fetched::Here(secret) => (secret, false),
+        Fetched::Inline(secret) => (secret, true),
+        Fetched::Missing(why) => {
+            field.report.off(field.place, &field.path, "the webhook of the alerts", &why);
+            return None;
+        }
+        Fetched::Faulty => return None,
+    };
+    let Ok(parsed) = reqwest::Url::parse(url.reveal()) else {
+        return field.fault("is no URL", "write it as \"https://host/path\"");
+    };
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return field.fault(format!("{}: is neither http nor https", parsed.scheme()), "");
+    }
+    if inside && (!parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some()) {
+        inline.push(field.place);
+        let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
+        field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
+    }
+    Some(url.reveal().to_owned())
+}
+
+fn webhook_body(field: &Field) -> Option<String> {
+    let body = field.text()?;
+    let mut rest = body;
+    while let Some((_, after)) = rest.split_once("{{") {
+        let Some((name, after)) = after.split_once("}}") else {
+            return field.fault("`{{` has no `}}`", "");
+        };
+        if !PLACEHOLDERS.contains(&name.trim()) {
+            let mend = nearest(name.trim(), PLACEHOLDERS.iter().copied()).map_or_else(
+                || format!("known: {}", PLACEHOLDERS.join(", ")),
+                |near| format!("did you mean `{{{{{near}}}}}`?"),
+            );
+            return field.fault(format!("no such placeholder: `{{{{{}}}}}`", name.trim()), mend);
+        }
+        rest = after;
+    }
+    let json: Result<serde_json::Value, _> = serde_json::from_str(body);
+    match json {
+        Ok(_) => Some(body.to_owned()),
+        Err(error) => field.fault(format!("is not JSON: {error}"), "placeholders stand inside of quotes"),
+    }
+}
+
+/// Where borders lie at present: whole blocks of the utility's demand clock, which runs `offset_ms` ahead of ours.
+fn grid(timezone: &str, block_minutes: u8, offset_ms: i64, now: Timestamp) -> BlockGrid {
+    let every_ms = i64::from(block_minutes) * 60_000;
+    let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
+    let now = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
+    let ahead_ms = i64::from(zone.to_offset(now).seconds()) * 1_000 + offset_ms;
+    BlockGrid { every_ms, offset_ms: (-ahead_ms).rem_euclid(every_ms) }
+}

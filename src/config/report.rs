@@ -1,0 +1,124 @@
+//! What is wrong with a config, all of it, each with its file and line.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::files::Files;
+
+/// Where something stands: a file of [`Files`] and a byte of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub file: usize,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// One fault of a config, or one warning.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fault {
+    pub file: PathBuf,
+    /// From 1; 0 when the fault is the file's as a whole.
+    pub line: usize,
+    /// Such as `modbus[0].meter[1].interval`; places in lists count from 0, over all files.
+    pub key: String,
+    pub why: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.why)?;
+        if self.mend.is_empty() { Ok(()) } else { write!(f, "; {}", self.mend) }
+    }
+}
+
+/// Faults and warnings as they are found. One is shared by all that look at one config.
+pub struct Report<'f> {
+    files: &'f Files,
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<Fault>>,
+    /// Parts that are off for want of a secret: told by `run` as well, while it runs.
+    off: RefCell<Vec<String>>,
+}
+
+impl<'f> Report<'f> {
+    pub fn new(files: &'f Files) -> Self {
+        Self { files, faults: RefCell::default(), warnings: RefCell::default(), off: RefCell::default() }
+    }
+
+    pub fn files(&self) -> &'f Files {
+        self.files
+    }
+
+    /// `file:line`, for a fault that names a second place.
+    pub fn spot(&self, place: Place) -> String {
+        format!("{}:{}", self.files.path(place.file).display(), self.files.line(place))
+    }
+
+    pub fn fault(&self, place: Place, key: &str, why: impl Into<String>, mend: impl Into<String>) {
+        self.faults.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+    }
+
+    pub fn warn(&self, place: Place, key: &str, why: impl Into<String>, mend: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+    }
+
+    /// A part is turned off, and the rest runs.
+    pub fn off(&self, place: Place, key: &str, part: &str, why: &str) {
+        self.warn(place, key, format!("{part} is off: {why}"), "");
+        self.off.borrow_mut().push(format!("{part} is off: {why}"));
+    }
+
+    /// A fault of a file of registers: it has no place in the tree.
+    pub fn fault_of_file(&self, file: PathBuf, line: usize, key: &str, why: String, mend: String) {
+        self.faults.borrow_mut().push(Fault { file, line, key: key.to_owned(), why, mend });
+    }
+
+    fn told(&self, place: Place, key: &str, why: String, mend: String) -> Fault {
+        let (file, line) = (self.files.path(place.file).to_owned(), self.files.line(place));
+        Fault { file, line, key: key.to_owned(), why, mend }
+    }
+
+    /// Faults, warnings, and the parts that are off: each in the order of files and lines.
+    ///
+    /// A line that is no TOML is told once: what follows from reading half of it is left out, and so is all that seems
+    /// to be missing from a file of which some lines were not understood.
+    pub fn told_in_order(self, torn: &[Place]) -> (Vec<Fault>, Vec<Fault>, Vec<String>) {
+        let torn_lines: Vec<_> =
+            torn.iter().map(|place| (self.files.path(place.file).to_owned(), self.files.line(*place))).collect();
+        let mut faults = self.faults.into_inner();
+        faults.retain(|fault| {
+            let follows = torn_lines.iter().any(|(file, line)| *file == fault.file && *line == fault.line)
+                || (!torn.is_empty() && fault.why == MISSING);
+            !follows || fault.key == NOT_TOML
+        });
+        let order = |fault: &Fault| (self.files.rank(&fault.file), fault.line);
+        faults.sort_by_key(order);
+        faults.dedup();
+        for fault in &mut faults {
+            if fault.key == NOT_TOML {
+                fault.key.clear();
+            }
+        }
+        let mut warnings = self.warnings.into_inner();
+        warnings.sort_by_key(order);
+        (faults, warnings, self.off.into_inner())
+    }
+}
+
+/// The `why` of a key that should be there.
+pub const MISSING: &str = "is missing";
+
+/// The `key` of a fault of syntax, until it is told.
+pub const NOT_TOML: &str = "(not TOML)";

@@ -1,0 +1,84 @@
+//! Secrets are references: the text of one is fetched when the config is read, and never printed.
+
+use std::path::Path;
+use std::{env, fmt, fs};
+
+use super::section::Field;
+use super::tree::Value;
+
+/// A secret's text. Prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one place that must send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What becomes of a field that holds a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fetched {
+    Here(Secret),
+    /// It stands in the file itself.
+    Inline(Secret),
+    /// The reference is right, but leads to nothing: the part that needs it is off, and the rest runs.
+    Missing(String),
+    /// No reference at all; the fault has been told.
+    Faulty,
+}
+
+/// Fetches what `field` refers to: `{ env = "X" }`, `{ file = "P" }`, `{ credential = "N" }`, or a text.
+pub fn fetch(field: &Field) -> Fetched {
+    if let Value::Text(text) = field.value {
+        return Fetched::Inline(Secret(text.clone()));
+    }
+    let Some(mut section) = field.section() else { return Fetched::Faulty };
+    let kinds = ["env", "file", "credential"].map(|kind| section.get(kind).map(|field| (kind, field)));
+    section.done(&[]);
+    let mut given = kinds.into_iter().flatten();
+    let (Some((kind, reference)), None) = (given.next(), given.next()) else {
+        let mend = "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
+        field.fault::<()>("is no reference to one secret", mend);
+        return Fetched::Faulty;
+    };
+    let Some(name) = reference.text() else { return Fetched::Faulty };
+    let found = match kind {
+        "env" => env::var(name).map_err(|_| format!("the environment has no {name}")),
+        "file" => read(Path::new(name)),
+        _ if name.is_empty() || name.contains('/') => {
+            reference.fault::<()>("a credential has a plain name", "give the name of a LoadCredential= of the unit");
+            return Fetched::Faulty;
+        }
+        _ => match env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(folder) => read(&Path::new(&folder).join(name)),
+            None => Err(format!("credential {name} cannot be seen outside the service")),
+        },
+    };
+    match found {
+        Ok(text) if text.is_empty() => Fetched::Missing(format!("{kind} {name} is empty")),
+        Ok(text) => Fetched::Here(Secret(text)),
+        Err(why) => Fetched::Missing(why),
+    }
+}
+
+/// A secret in a file ends before its last line feed.
+fn read(path: &Path) -> Result<String, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+    }
+}
