@@ -143,6 +143,9 @@ pub struct Agent {
     ledger: Ledger,
     address: SocketAddr,
     reloads: mpsc::Receiver<ReloadNow>,
+    /// What is wrong with the config and the store, and with the webhook: together the problems that are shown.
+    own_problems: Vec<String>,
+    webhook: watch::Receiver<Option<String>>,
 }
 
 /// Through these a new config reaches the parts that run.
@@ -174,9 +177,11 @@ impl Agent {
         let socket = admin::socket_path(&config.store.path);
         let socket = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
-        let wires = Wires::of(&config, problems(&config, &store, &refused));
+        let own_problems = problems(&config, &store, &refused);
+        let wires = Wires::of(&config, own_problems.clone());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
         let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
+        let webhook = watch::Sender::new(None);
         let (polls, polls_asked) = mpsc::channel(POLLS);
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
         let mut stages = Stages::default();
@@ -203,7 +208,8 @@ impl Agent {
         });
         stages.start("alerts", secs(1), |stop| {
             let (config, meters) = (wires.alerts.subscribe(), wires.meters.subscribe());
-            let views = alerts::Views { config, meters, open: open.subscribe(), sources: status.subscribe() };
+            let (open, sources) = (open.subscribe(), status.subscribe());
+            let views = alerts::Views { config, meters, open, sources, problem: webhook.clone() };
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
@@ -248,6 +254,8 @@ impl Agent {
             ledger,
             address,
             reloads: reloads_asked,
+            own_problems,
+            webhook: webhook.subscribe(),
         };
         if refused.is_empty() {
             agent.taken(&kept).await;
@@ -272,6 +280,7 @@ impl Agent {
         loop {
             tokio::select! {
                 ended = self.stages.ended() => return ended,
+                Ok(()) = self.webhook.changed() => self.show_problems(),
                 Some(ReloadNow(reply)) = self.reloads.recv() => {
                     let reloaded = self.reload().await;
                     if reply.send(reloaded).is_err() {
@@ -297,7 +306,8 @@ impl Agent {
         }
         let Some(config) = config else {
             self.refused(&faults).await;
-            self.wires.problems.send_replace(Arc::new(problems(&self.running, &self.store, &faults)));
+            self.own_problems = problems(&self.running, &self.store, &faults);
+            self.show_problems();
             return Reloaded { faults: faults.iter().map(ToString::to_string).collect(), ..Reloaded::default() };
         };
         self.apply(config, &kept).await
@@ -331,6 +341,12 @@ impl Agent {
         self.taken(kept).await;
         info!(changed = ?reloaded.changed, at_next_start = ?reloaded.at_next_start, "config read again");
         reloaded
+    }
+
+    fn show_problems(&mut self) {
+        let mut all = self.own_problems.clone();
+        all.extend(self.webhook.borrow_and_update().clone());
+        self.wires.problems.send_replace(Arc::new(all));
     }
 
     /// A good config runs: it is kept, and alerts of a refused one end.

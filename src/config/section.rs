@@ -104,7 +104,7 @@ impl<'t> Section<'t> {
 
     pub fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let field = self.get(key)?;
-        let Some(value) = field.text().map(units::duration) else { return None };
+        let value = field.text().map(units::duration)?;
         let Some(value) = value else {
             return field.fault(
                 format!("{} is not a duration", field.shown()),
@@ -120,7 +120,7 @@ impl<'t> Section<'t> {
 
     pub fn size(&mut self, key: &'static str, least: u64, least_written: &str) -> Option<u64> {
         let field = self.get(key)?;
-        let Some(value) = field.text().map(units::size) else { return None };
+        let value = field.text().map(units::size)?;
         let Some(value) = value else {
             return field.fault(format!("{} is not a size", field.shown()), "write it as \"500MB\" or \"2GB\"");
         };

@@ -67,7 +67,7 @@ pub fn time_of_day(text: &str) -> Option<u16> {
 pub fn written(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
-        if ms >= unit && ms % unit == 0 {
+        if ms >= unit && ms.is_multiple_of(unit) {
             return format!("{}{name}", ms / unit);
         }
     }
