@@ -50,13 +50,15 @@ struct Known<'t> {
 }
 
 impl Known<'_> {
-    fn take_id(&mut self, id: &MeterId, place: Place, path: &str) {
-        if let Some(first) = self.ids.get(id) {
+    /// The id, if it is free.
+    fn take_id(&mut self, id: MeterId, place: Place, path: &str) -> Option<MeterId> {
+        if let Some(first) = self.ids.get(&id) {
             let why = format!("`{id}` is the id of another meter at {}", self.report.spot(*first));
             self.report.fault(place, path, why, "every meter and every sum has an id of its own");
-        } else {
-            self.ids.insert(id.clone(), place);
+            return None;
         }
+        self.ids.insert(id.clone(), place);
+        Some(id)
     }
 }
 
@@ -141,10 +143,9 @@ fn read_meter(
     known: &mut Known,
 ) -> Option<(MeterConfig, Meter)> {
     let path = part.path_of("id");
-    let id = part.named::<MeterId>("id", "give the meter an id, such as id = \"main-incomer\"").map(|(id, place)| {
-        known.take_id(&id, place, &path);
-        id
-    });
+    let id = part
+        .named::<MeterId>("id", "give the meter an id, such as id = \"main-incomer\"")
+        .and_then(|(id, place)| known.take_id(id, place, &path));
     let name = part.text("name").map(str::to_owned);
     let unit = part.integer("unit", 0..=255).and_then(|unit| u8::try_from(unit).ok()).unwrap_or(1);
     let category = category(&mut part);
@@ -235,10 +236,9 @@ struct Sum<'t> {
 
 fn read_sum<'t>(mut part: Section<'t>, known: &mut Known, sums: &mut Vec<Sum<'t>>) {
     let path = part.path_of("id");
-    let id = part.named::<MeterId>("id", "give the sum an id, such as id = \"plant-total\"").map(|(id, place)| {
-        known.take_id(&id, place, &path);
-        id
-    });
+    let id = part
+        .named::<MeterId>("id", "give the sum an id, such as id = \"plant-total\"")
+        .and_then(|(id, place)| known.take_id(id, place, &path));
     let name = part.text("name").map(str::to_owned);
     let category = category(&mut part);
     let peak_target = peak_target(&mut part);

@@ -12,9 +12,6 @@ mod templates;
 mod tree;
 mod units;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 
 use crate::model::{Meter, SiteId, Timestamp};
