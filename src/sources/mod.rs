@@ -1,14 +1,18 @@
 //! Meters to readings. Modbus/TCP lines so far; each family of sources is a folder here.
 
 mod layout;
+mod modbus;
 pub mod template;
 
 pub use layout::{RatioTooFine, layout};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -76,20 +80,191 @@ pub enum PollFailed {
 }
 
 /// Polls all lines until stopped, and follows changes of the config: a line that stays the same goes on undisturbed.
+/// Panics when a line's task does, as a stage that ends unasked ends the process.
 pub async fn run(
-    config: watch::Receiver<Arc<Config>>,
+    mut config: watch::Receiver<Arc<Config>>,
     ingest: Ingest,
     clock: Clock,
     status: watch::Sender<Arc<SourcesStatus>>,
-    polls: mpsc::Receiver<PollNow>,
+    mut polls: mpsc::Receiver<PollNow>,
     stop: CancellationToken,
 ) {
-    let _ = (config, ingest, clock, status, polls, stop);
-    todo!()
+    let mut lines = Lines { ingest, clock, running: HashMap::new(), tasks: JoinSet::new(), past: Counted::default() };
+    let mut look = tokio::time::interval(TELL_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut config_open, mut polls_open) = (true, true);
+    let first = config.borrow_and_update().clone();
+    lines.follow(&first).await;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = config.changed(), if config_open => match changed {
+                Ok(()) => {
+                    let wanted = config.borrow_and_update().clone();
+                    lines.follow(&wanted).await;
+                }
+                Err(_) => config_open = false,
+            },
+            order = polls.recv(), if polls_open => match order {
+                Some(order) => lines.order(order),
+                None => polls_open = false,
+            },
+            Some(ended) = lines.tasks.join_next_with_id() => lines.ended(ended),
+            _ = look.tick() => drop(status.send_replace(Arc::new(lines.status()))),
+        }
+    }
+    lines.follow(&Config::default()).await;
+    status.send_replace(Arc::new(lines.status()));
 }
 
 /// One poll over a connection of its own: `meterseal read` while no daemon runs.
 pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Result<PollReport, PollFailed> {
-    let _ = (line, meter, clock);
-    todo!()
+    modbus::poll_once(line, meter, clock).await
+}
+
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Polls that wait for one line; the asker of one more is told that the line is busy.
+const WAITING_POLLS: usize = 8;
+
+/// The lines that run.
+struct Lines {
+    ingest: Ingest,
+    clock: Clock,
+    running: HashMap<LineName, Running>,
+    tasks: JoinSet<()>,
+    /// Of lines that run no more, so that the counts never go back.
+    past: Counted,
+}
+
+struct Running {
+    line: Arc<Line>,
+    block: BlockGrid,
+    stop: CancellationToken,
+    polls: mpsc::Sender<PollNow>,
+    report: watch::Receiver<modbus::Report>,
+    task: tokio::task::Id,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    attempts: u64,
+    waits: u64,
+}
+
+impl Lines {
+    /// Ends what is no longer wanted as it is, then begins what is new. A changed line is begun only when its old task
+    /// has ended, as many a gateway takes one connection only.
+    async fn follow(&mut self, config: &Config) {
+        let goes_on = |name: &LineName, running: &Running| {
+            running.block == config.block
+                && config.lines.iter().any(|line| line.name == *name && *line == *running.line)
+        };
+        let leaving: Vec<LineName> = self
+            .running
+            .iter()
+            .filter(|(name, running)| !goes_on(name, running))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut leaving: HashMap<tokio::task::Id, Running> = leaving
+            .iter()
+            .filter_map(|name| self.running.remove(name))
+            .map(|running| (running.task, running))
+            .collect();
+        leaving.values().for_each(|running| running.stop.cancel());
+        while !leaving.is_empty() {
+            let Some(ended) = self.tasks.join_next_with_id().await else { break };
+            let id = task_of(&ended);
+            if let Some(running) = leaving.remove(&id) {
+                let report = running.report.borrow();
+                self.past.attempts += report.attempts;
+                self.past.waits += report.waits;
+                if let Err(error) = ended {
+                    end_with(error);
+                }
+            } else {
+                self.ended(ended);
+            }
+        }
+        for line in &config.lines {
+            if !self.running.contains_key(&line.name) {
+                self.begin(line, config.block);
+            }
+        }
+    }
+
+    fn begin(&mut self, line: &Line, block: BlockGrid) {
+        let line = Arc::new(line.clone());
+        let (order, orders) = mpsc::channel(WAITING_POLLS);
+        let (tell, report) = watch::channel(modbus::Report::new(&line, self.clock.now()));
+        let stop = CancellationToken::new();
+        let outside = modbus::Outside {
+            ingest: self.ingest.clone(),
+            clock: self.clock.clone(),
+            polls: orders,
+            report: tell,
+            stop: stop.clone(),
+        };
+        let task = self.tasks.spawn(modbus::run(line.clone(), block, outside)).id();
+        let name = line.name.clone();
+        self.running.insert(name, Running { line, block, stop, polls: order, report, task });
+    }
+
+    fn order(&self, order: PollNow) {
+        let holds = |running: &&Running| running.line.meters.iter().any(|meter| meter.id == order.meter);
+        let refused = match self.running.values().find(holds) {
+            None => Some((order, None)),
+            Some(running) => running
+                .polls
+                .try_send(order)
+                .err()
+                .map(|error| (error.into_inner(), Some("its line is busy".to_owned()))),
+        };
+        if let Some((PollNow { meter, reply }, why)) = refused {
+            let failed = match why {
+                Some(why) => PollFailed::NoAnswer { meter, why },
+                None => PollFailed::Unknown(meter),
+            };
+            // The asker may be gone.
+            drop(reply.send(Err(failed)));
+        }
+    }
+
+    fn ended(&self, ended: Result<(tokio::task::Id, ()), JoinError>) {
+        match ended {
+            Err(error) => end_with(error),
+            Ok((id, ())) => {
+                let name = self.running.iter().find(|(_, running)| running.task == id).map(|(name, _)| name);
+                panic!("the task of line {name:?} ended unasked");
+            }
+        }
+    }
+
+    fn status(&self) -> SourcesStatus {
+        let mut status =
+            SourcesStatus { attempts: self.past.attempts, waits: self.past.waits, ..SourcesStatus::default() };
+        for (name, running) in &self.running {
+            let report = running.report.borrow();
+            status.attempts += report.attempts;
+            status.waits += report.waits;
+            status.lines.insert(name.clone(), report.line.clone());
+            let meters = running.line.meters.iter().zip(&report.meters);
+            status.meters.extend(meters.map(|(meter, known)| (meter.id.clone(), known.clone())));
+        }
+        status
+    }
+}
+
+fn task_of(ended: &Result<(tokio::task::Id, ()), JoinError>) -> tokio::task::Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
+    }
+}
+
+/// A line's panic becomes this task's, which the agent ends the process for.
+fn end_with(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
 }

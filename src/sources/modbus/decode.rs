@@ -1,0 +1,125 @@
+//! From register words to numbers. Absent is not zero: NaN, infinities and sentinels give a reason, never a number.
+
+use crate::model::Number;
+use crate::sources::template::{Kind, Register, WordOrder};
+
+/// Why a register that answered has no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    #[error("not a number (NaN)")]
+    NotANumber,
+    #[error("infinite")]
+    Infinite,
+    #[error("the meter says that it has no value ({0:#x})")]
+    Sentinel(u64),
+    #[error("the answer is too short for it")]
+    TooShort,
+}
+
+/// The number in `words`, which begin at the register's address.
+pub fn number(register: &Register, words: &[u16]) -> Result<Number, Absent> {
+    let words = words.get(..usize::from(register.kind.width())).ok_or(Absent::TooShort)?;
+    let bits = match register.order {
+        WordOrder::HighFirst => joined(words.iter()),
+        WordOrder::LowFirst => joined(words.iter().rev()),
+    };
+    if register.absent.contains(&bits) {
+        return Err(Absent::Sentinel(bits));
+    }
+    let [.., b3, b2, b1, b0] = bits.to_be_bytes();
+    match register.kind {
+        Kind::U16 | Kind::U32 | Kind::U64 => Ok(Number::U64(bits)),
+        Kind::I16 => Ok(Number::I64(i64::from(i16::from_be_bytes([b1, b0])))),
+        Kind::I32 => Ok(Number::I64(i64::from(i32::from_be_bytes([b3, b2, b1, b0])))),
+        Kind::I64 => Ok(Number::I64(i64::from_be_bytes(bits.to_be_bytes()))),
+        Kind::F32 => {
+            let value = f32::from_be_bytes([b3, b2, b1, b0]);
+            Number::from_f32(value).ok_or(if value.is_nan() { Absent::NotANumber } else { Absent::Infinite })
+        }
+        Kind::F64 => {
+            let value = f64::from_be_bytes(bits.to_be_bytes());
+            Number::from_f64(value).ok_or(if value.is_nan() { Absent::NotANumber } else { Absent::Infinite })
+        }
+    }
+}
+
+fn joined<'w>(words: impl Iterator<Item = &'w u16>) -> u64 {
+    words.fold(0, |bits, word| bits << 16 | u64::from(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Ratio;
+    use crate::sources::template::{Function, Positive};
+    use proptest::prelude::*;
+
+    fn register(kind: Kind, order: WordOrder, absent: &[u64]) -> Register {
+        Register {
+            quantity: "power_kw".parse().unwrap(),
+            function: Function::Input,
+            address: 0,
+            kind,
+            order,
+            scale: Ratio::ONE,
+            absent: absent.to_vec(),
+            rolls_over_at: None,
+            ct: false,
+            vt: false,
+            positive: Positive::Import,
+        }
+    }
+
+    fn decoded(kind: Kind, words: &[u16]) -> Result<Number, Absent> {
+        number(&register(kind, WordOrder::HighFirst, &[]), words)
+    }
+
+    #[test]
+    fn each_type_reads_its_words() {
+        assert_eq!(decoded(Kind::U16, &[0xFFFF]), Ok(Number::U64(65_535)));
+        assert_eq!(decoded(Kind::I16, &[0xFFFF]), Ok(Number::I64(-1)));
+        assert_eq!(decoded(Kind::U32, &[1, 2]), Ok(Number::U64(65_538)));
+        assert_eq!(decoded(Kind::I32, &[0xFFFF, 0xFFFE]), Ok(Number::I64(-2)));
+        assert_eq!(decoded(Kind::I64, &[0x8000, 0, 0, 0]), Ok(Number::I64(i64::MIN)));
+        assert_eq!(decoded(Kind::U64, &[0xFFFF; 4]), Ok(Number::U64(u64::MAX)));
+        assert_eq!(decoded(Kind::F32, &[0x4366, 0x1999]), Ok(Number::F32(230.099_99)));
+        assert_eq!(decoded(Kind::F64, &[0x3FF8, 0, 0, 0]), Ok(Number::F64(1.5)));
+    }
+
+    #[test]
+    fn what_is_no_number_is_absent_with_its_reason() {
+        assert_eq!(decoded(Kind::F32, &[0x7FC0, 0]), Err(Absent::NotANumber));
+        assert_eq!(decoded(Kind::F32, &[0xFF80, 0]), Err(Absent::Infinite));
+        assert_eq!(decoded(Kind::F64, &[0x7FF8, 0, 0, 1]), Err(Absent::NotANumber));
+        assert_eq!(decoded(Kind::U32, &[1]), Err(Absent::TooShort));
+        let sentinel = register(Kind::I16, WordOrder::HighFirst, &[0x8000]);
+        assert_eq!(number(&sentinel, &[0x8000]), Err(Absent::Sentinel(0x8000)));
+        assert_eq!(number(&sentinel, &[0x7FFF]), Ok(Number::I64(32_767)));
+    }
+
+    #[test]
+    fn minus_zero_is_zero() {
+        assert_eq!(decoded(Kind::F32, &[0x8000, 0]).map(Number::to_display).map(f64::to_bits), Ok(0));
+    }
+
+    proptest! {
+        #[test]
+        fn low_word_first_is_the_same_words_the_other_way_round(words in prop::array::uniform4(any::<u16>())) {
+            for kind in [Kind::U32, Kind::I32, Kind::F32, Kind::U64, Kind::I64, Kind::F64] {
+                let words = &words[..usize::from(kind.width())];
+                let reversed: Vec<u16> = words.iter().rev().copied().collect();
+                prop_assert_eq!(
+                    number(&register(kind, WordOrder::HighFirst, &[]), words),
+                    number(&register(kind, WordOrder::LowFirst, &[]), &reversed)
+                );
+            }
+        }
+
+        #[test]
+        fn a_float_is_kept_bit_by_bit(value in any::<f32>().prop_filter("a number", |v| v.is_finite())) {
+            let bits = value.to_bits();
+            let words = [bits >> 16, bits & 0xFFFF].map(|word| u16::try_from(word).unwrap());
+            prop_assert_eq!(decoded(Kind::F32, &words), Ok(Number::F32(value)));
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! The task that holds one line: its connections, its units, and what is due on them.
+//!
+//! One task owns all of it. What is under way on each connection is a future that the task drives itself, so that no
+//! state is shared and an answer costs one wake-up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::asking::Asking;
+use super::link::Link;
+use super::pace::{Connecting, Grid, Patience, Share, border_after};
+use super::poll::{Outcome, Target, poll};
+use crate::clock::Clock;
+use crate::model::{Condition, Layout, LineStatus, MeterStatus, PollReport, Timestamp};
+use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow, layout};
+use crate::store::Ingest;
+
+/// A meter with an interval from here on is also polled right after each block border.
+const LONG_MS: u64 = 5_000;
+
+/// The line is looked at this often when it has such meters: a step of the wall clock moves the borders.
+const LOOK_MS: u64 = 10_000;
+
+/// A line on which no unit answers is connected anew after this many time-outs, and not before this long.
+const SILENT_TIMEOUTS: u32 = 5;
+const SILENT_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// A connection is given this long to come about.
+pub const CONNECT_AT_LEAST: Duration = Duration::from_secs(3);
+
+/// What is under way when the line stops may end within this.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How often a poll that was cut short is made again at once, before its next turn.
+const SECOND_TRIES: u32 = 3;
+const SECOND_TRY_MS: u64 = 1_000;
+
+/// What a line tells of itself.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// In the order of the config.
+    pub meters: Vec<MeterStatus>,
+    pub line: LineStatus,
+    pub attempts: u64,
+    pub waits: u64,
+}
+
+/// What a line needs from outside.
+pub struct Outside {
+    pub ingest: Ingest,
+    pub clock: Clock,
+    /// Somebody waits for each; when full, the asker is told that the line is busy.
+    pub polls: mpsc::Receiver<PollNow>,
+    pub report: watch::Sender<Report>,
+    pub stop: CancellationToken,
+}
+
+impl Report {
+    /// A line that has not done anything yet.
+    pub fn new(line: &Line, now: Timestamp) -> Self {
+        let meter = MeterStatus {
+            condition: Condition::Starting,
+            since: now,
+            last_answer: None,
+            problem: None,
+            refused_registers: Vec::new(),
+            polls: 0,
+            answers: 0,
+            timeouts: 0,
+            exceptions: 0,
+            bad_answers: 0,
+        };
+        Self {
+            meters: vec![meter; line.meters.len()],
+            line: LineStatus { connected: false, since: now, problem: None, connects: 0, requests: 0, late_answers: 0 },
+            attempts: 0,
+            waits: 0,
+        }
+    }
+}
+
+/// Polls a line's meters until stopped.
+pub async fn run(line: Arc<Line>, block: BlockGrid, outside: Outside) {
+    let Outside { ingest, clock, mut polls, report, stop } = outside;
+    let mut state = State::new(line, block, clock.clone(), ingest, report);
+    let mut under_way = FuturesUnordered::new();
+    let mut orders_open = true;
+    let mut stopped = std::pin::pin!(stop.cancelled());
+    loop {
+        while let Some(job) = state.next_job() {
+            under_way.push(job.run());
+        }
+        let wake = state.wake_in();
+        let sleep = async {
+            match wake {
+                Some(pause) => clock.sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            Some(done) = under_way.next(), if !under_way.is_empty() => state.finish(done),
+            order = polls.recv(), if orders_open => match order {
+                Some(order) => state.order(order),
+                None => orders_open = false,
+            },
+            () = sleep => {}
+        }
+    }
+    // An answer that is on its way is taken; what is cut off here was not acknowledged.
+    let rest = async { while under_way.next().await.is_some() {} };
+    if timeout(LAST_ANSWERS, rest).await.is_err() {
+        info!(line = %state.line.name, "stopped before the last answer came");
+    }
+}
+
+struct State {
+    line: Arc<Line>,
+    block: BlockGrid,
+    clock: Clock,
+    ingest: Ingest,
+    report: watch::Sender<Report>,
+    lanes: Vec<Lane>,
+    units: Vec<Unit>,
+    meters: Vec<Meter>,
+    /// The next block border, where meters with a long interval get a poll more.
+    border: Option<Timestamp>,
+    /// Since when no unit has answered, though asked.
+    silent_since_ms: Option<u64>,
+}
+
+/// One connection.
+struct Lane {
+    at: LaneAt,
+    connecting: Connecting,
+    /// Something was heard on this connection.
+    heard: bool,
+}
+
+enum LaneAt {
+    Closed { retry_ms: u64 },
+    Idle(Box<Link>),
+    Busy,
+}
+
+/// A device behind the line; several meters may be parts of it.
+struct Unit {
+    id: u8,
+    patience: Patience,
+    busy: bool,
+}
+
+struct Meter {
+    config: MeterConfig,
+    layout: Arc<Layout>,
+    /// Not here while a poll is under way.
+    asking: Option<Box<Asking>>,
+    /// Place in `State::units`.
+    unit: usize,
+    grid: Grid,
+    due_ms: u64,
+    second_tries: u32,
+    orders: Vec<PollNow>,
+}
+
+/// Something that takes a lane.
+enum Job {
+    Connect { lane: usize, line: Arc<Line> },
+    Poll(Box<PollJob>),
+}
+
+struct PollJob {
+    lane: usize,
+    meter: usize,
+    link: Box<Link>,
+    asking: Box<Asking>,
+    unit: u8,
+    layout: Arc<Layout>,
+    wait: Duration,
+    clock: Clock,
+    ingest: Ingest,
+    told: bool,
+}
+
+enum Done {
+    Connected { lane: usize, link: Result<Box<Link>, String> },
+    Polled { job: Box<PollJob>, outcome: Outcome },
+}
+
+impl Job {
+    async fn run(self) -> Done {
+        match self {
+            Self::Connect { lane, line } => {
+                let wait = line.timeout.max(CONNECT_AT_LEAST);
+                let link = Link::open(&line.tcp, wait, line.gap).await;
+                Done::Connected { lane, link: link.map(Box::new).map_err(|error| error.to_string()) }
+            }
+            Self::Poll(mut job) => {
+                let PollJob { link, asking, unit, layout, wait, clock, ingest, told, .. } = &mut *job;
+                let target = Target { unit: *unit, layout, wait: *wait, clock, ingest: Some(ingest), told: *told };
+                let outcome = poll(link, asking, &target).await;
+                Done::Polled { job, outcome }
+            }
+        }
+    }
+}
+
+impl State {
+    fn new(line: Arc<Line>, block: BlockGrid, clock: Clock, ingest: Ingest, report: watch::Sender<Report>) -> Self {
+        let start = Share::of_name(line.name.as_str());
+        let now_ms = clock.since_boot_ms();
+        let mut units: Vec<Unit> = Vec::new();
+        let mut meters = Vec::new();
+        for (at, config) in line.meters.iter().enumerate() {
+            let layout = match layout(config, line.simulated) {
+                Ok(layout) => Arc::new(layout),
+                Err(error) => {
+                    // The config room refuses such a meter; were one to get here, the others must go on.
+                    warn!(meter = %config.id, %error, "not polled");
+                    continue;
+                }
+            };
+            let share = start.plus(at, line.meters.len());
+            let unit = units.iter().position(|unit| unit.id == config.unit).unwrap_or_else(|| {
+                units.push(Unit { id: config.unit, patience: Patience::new(line.timeout, share), busy: false });
+                units.len() - 1
+            });
+            let grid = Grid::new(config.interval, share);
+            let first = Grid::new(config.interval.min(Duration::from_millis(LONG_MS)), share).after(now_ms);
+            meters.push(Meter {
+                config: config.clone(),
+                layout,
+                asking: Some(Box::new(Asking::new(config.template.clone()))),
+                unit,
+                grid,
+                due_ms: first,
+                second_tries: 0,
+                orders: Vec::new(),
+            });
+        }
+        let lanes = (0..line.parallel.max(1)).map(|at| Lane {
+            at: LaneAt::Closed { retry_ms: 0 },
+            connecting: Connecting::new(start.plus(at, line.parallel.max(1))),
+            heard: false,
+        });
+        let border = border_after(block, clock.now());
+        Self {
+            lanes: lanes.collect(),
+            units,
+            meters,
+            border,
+            silent_since_ms: None,
+            line,
+            block,
+            clock,
+            ingest,
+            report,
+        }
+    }
+
+    /// Something to do now on a lane that is free.
+    fn next_job(&mut self) -> Option<Job> {
+        if self.meters.is_empty() {
+            return None;
+        }
+        self.ask_at_the_border();
+        let now_ms = self.clock.since_boot_ms();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            match &lane.at {
+                LaneAt::Closed { retry_ms } if *retry_ms <= now_ms => {
+                    lane.at = LaneAt::Busy;
+                    return Some(Job::Connect { lane: at, line: self.line.clone() });
+                }
+                _ => {}
+            }
+        }
+        let lane = self.lanes.iter().position(|lane| matches!(lane.at, LaneAt::Idle(_)))?;
+        let meter = self.most_urgent(now_ms)?;
+        let LaneAt::Idle(link) = std::mem::replace(&mut self.lanes[lane].at, LaneAt::Busy) else { return None };
+        let polled = &mut self.meters[meter];
+        let unit = &mut self.units[polled.unit];
+        // Taken above only when it is here.
+        let asking = polled.asking.take()?;
+        unit.busy = true;
+        Some(Job::Poll(Box::new(PollJob {
+            lane,
+            meter,
+            link,
+            asking,
+            unit: unit.id,
+            layout: polled.layout.clone(),
+            wait: unit.patience.wait(),
+            clock: self.clock.clone(),
+            ingest: self.ingest.clone(),
+            told: !polled.orders.is_empty(),
+        })))
+    }
+
+    /// The meter to poll now: one that somebody waits for, else the one whose next turn comes first.
+    fn most_urgent(&self, now_ms: u64) -> Option<usize> {
+        let free = self.meters.iter().enumerate().filter(|(_, meter)| !self.units[meter.unit].busy);
+        let due = free.filter(|(_, meter)| !meter.orders.is_empty() || self.due_ms(meter) <= now_ms);
+        due.min_by_key(|(_, meter)| {
+            let deadline = self.due_ms(meter).saturating_add(meter.grid.interval_ms());
+            if meter.orders.is_empty() { deadline } else { 0 }
+        })
+        .map(|(at, _)| at)
+    }
+
+    fn due_ms(&self, meter: &Meter) -> u64 {
+        self.units[meter.unit].patience.again_ms().unwrap_or(meter.due_ms)
+    }
+
+    /// Meters with a long interval are due when a block has ended, so that its border lies beside a reading.
+    fn ask_at_the_border(&mut self) {
+        let Some(border) = self.border else { return };
+        let now = self.clock.now();
+        let ahead = border.millis_since(now);
+        if (1..=self.block.every_ms).contains(&ahead) {
+            return;
+        }
+        self.border = border_after(self.block, now);
+        if ahead > self.block.every_ms {
+            return; // the clock was set back
+        }
+        let now_ms = self.clock.since_boot_ms();
+        for meter in self.meters.iter_mut().filter(|meter| meter.grid.interval_ms() >= LONG_MS) {
+            meter.due_ms = meter.due_ms.min(now_ms);
+        }
+    }
+
+    /// How long nothing will be due on a lane that is free; `None` when only an answer can bring something to do.
+    fn wake_in(&self) -> Option<Duration> {
+        let now_ms = self.clock.since_boot_ms();
+        let closed = self.lanes.iter().filter_map(|lane| match lane.at {
+            LaneAt::Closed { retry_ms } => Some(retry_ms),
+            _ => None,
+        });
+        let mut wake = if self.meters.is_empty() { None } else { closed.min() };
+        if self.lanes.iter().any(|lane| matches!(lane.at, LaneAt::Idle(_))) {
+            let free = self.meters.iter().filter(|meter| !self.units[meter.unit].busy);
+            wake = free.map(|meter| self.due_ms(meter)).chain(wake).min();
+            if let Some(border) = self.border
+                && self.meters.iter().any(|meter| meter.grid.interval_ms() >= LONG_MS)
+            {
+                let left = u64::try_from(border.millis_since(self.clock.now())).unwrap_or(0).min(LOOK_MS);
+                wake = wake.map(|wake| wake.min(now_ms + left));
+            }
+        }
+        wake.map(|at| Duration::from_millis(at.saturating_sub(now_ms)))
+    }
+
+    fn order(&mut self, order: PollNow) {
+        let found = self.meters.iter_mut().find(|meter| meter.config.id == order.meter);
+        let Some(meter) = found else {
+            let failed = PollFailed::Unknown(order.meter);
+            drop(order.reply.send(Err(failed)));
+            return;
+        };
+        if self.lanes.iter().all(|lane| matches!(lane.at, LaneAt::Closed { .. })) {
+            let why = self.report.borrow().line.problem.clone().unwrap_or_else(|| "not connected yet".to_owned());
+            drop(order.reply.send(Err(PollFailed::NoAnswer { meter: order.meter, why })));
+            return;
+        }
+        meter.orders.push(order);
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Connected { lane, link: Ok(link) } => self.connected(lane, link),
+            Done::Connected { lane, link: Err(why) } => {
+                let why = format!("no connection to {}: {why}", self.line.tcp);
+                self.report.send_modify(|report| report.attempts += 1);
+                self.close(lane, &why);
+            }
+            Done::Polled { job, outcome } => self.polled(*job, outcome),
+        }
+    }
+
+    fn connected(&mut self, lane: usize, link: Box<Link>) {
+        let now_ms = self.clock.since_boot_ms();
+        self.lanes[lane].at = LaneAt::Idle(link);
+        self.lanes[lane].heard = false;
+        let now = self.clock.now();
+        self.report.send_modify(|report| {
+            report.line.connects += 1;
+            if !report.line.connected {
+                report.line.connected = true;
+                report.line.since = now;
+            }
+        });
+        // After a time without any connection, or without any answer, no unit's silence is its own.
+        if self.silent_since_ms.take().is_some() || self.open_lanes() == 1 {
+            self.units.iter_mut().for_each(|unit| unit.patience.try_now(now_ms));
+        }
+    }
+
+    /// The lane has no connection any more. It is opened again, soon if it worked.
+    fn close(&mut self, lane: usize, why: &str) {
+        let now_ms = self.clock.since_boot_ms();
+        let closed = &mut self.lanes[lane];
+        if closed.heard {
+            closed.connecting.worked();
+        }
+        closed.heard = false;
+        closed.at = LaneAt::Closed { retry_ms: now_ms + closed.connecting.pause_ms() };
+        if self.open_lanes() > 0 {
+            return;
+        }
+        let now = self.clock.now();
+        if self.report.borrow().line.problem.as_deref() != Some(why) {
+            warn!(line = %self.line.name, problem = why, "no connection");
+        }
+        self.report.send_modify(|report| {
+            if report.line.connected {
+                report.line.connected = false;
+                report.line.since = now;
+            }
+            report.line.problem = Some(why.to_owned());
+            for meter in &mut report.meters {
+                change(meter, Condition::Silent, now);
+                meter.problem = Some(why.to_owned());
+            }
+        });
+        for order in self.meters.iter_mut().flat_map(|meter| meter.orders.drain(..)) {
+            let failed = PollFailed::NoAnswer { meter: order.meter, why: why.to_owned() };
+            drop(order.reply.send(Err(failed)));
+        }
+    }
+
+    fn open_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| !matches!(lane.at, LaneAt::Closed { .. })).count()
+    }
+
+    fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
+        let PollJob { lane, meter: at, link, mut asking, unit: unit_id, .. } = job;
+        let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
+        let late = link.late();
+        let meter = &mut self.meters[at];
+        let unit = &mut self.units[meter.unit];
+        unit.busy = false;
+        let was_away = unit.patience.misses() > 1;
+        // A second connection that a gateway takes and never serves says nothing of the unit.
+        let others_heard = self.lanes.iter().enumerate().any(|(other, lane_at)| other != lane && lane_at.heard);
+        let dead_lane = !outcome.heard && !outcome.away && !self.lanes[lane].heard && others_heard;
+        let lost = outcome.broken.is_some() && self.lanes[lane].heard;
+        if outcome.heard {
+            unit.patience.answered(outcome.took);
+        } else if !dead_lane && !lost && outcome.wrong == 0 {
+            unit.patience.missed(now_ms);
+        }
+        if outcome.heard || outcome.away || outcome.wrong > 0 || !late.is_empty() {
+            self.lanes[lane].heard = true;
+            self.silent_since_ms = None;
+        } else if outcome.timeouts > 0 {
+            self.silent_since_ms.get_or_insert(now_ms);
+        }
+        if was_away && outcome.heard {
+            asking.forget_silences();
+        }
+        // A poll that was cut short is made again before its turn, when its turn is far.
+        meter.due_ms = meter.grid.after(now_ms);
+        let cut_short = outcome.timeouts > 0 || outcome.busy || dead_lane || lost || (was_away && outcome.heard);
+        if cut_short && meter.second_tries < SECOND_TRIES {
+            meter.second_tries += 1;
+            let pause = if dead_lane || lost || was_away { 0 } else { SECOND_TRY_MS };
+            meter.due_ms = meter.due_ms.min(now_ms + pause);
+        } else if !cut_short {
+            meter.second_tries = 0;
+        }
+        let orders = std::mem::take(&mut meter.orders);
+        if !orders.is_empty() {
+            answer(orders, &outcome, now);
+        }
+        let refused = asking.refused_registers();
+        meter.asking = Some(asking);
+        for late in &late {
+            if let Some(unit) = self.units.iter_mut().find(|unit| unit.id == late.unit) {
+                unit.patience.was_late(now_ms);
+            }
+        }
+        if late.iter().any(|late| late.unit == unit_id) && outcome.problem.is_none() {
+            outcome.problem = Some("an answer came after its time-out".to_owned());
+        }
+        self.tell(at, &outcome, refused, late.len(), now);
+        let limit = (self.line.timeout * SILENT_TIMEOUTS).max(SILENT_AT_LEAST).as_millis();
+        let silent_ms = self.silent_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
+        if let Some(why) = outcome.broken {
+            self.close(lane, &why);
+        } else if dead_lane {
+            self.close(lane, "this connection is not served");
+        } else if u128::from(silent_ms) >= limit {
+            self.close(lane, &format!("no unit has answered for {} s", silent_ms / 1000));
+        } else {
+            self.lanes[lane].at = LaneAt::Idle(link);
+        }
+    }
+
+    fn tell(&self, at: usize, outcome: &Outcome, refused: Vec<u16>, late: usize, now: Timestamp) {
+        let Some(at) = self.line.meters.iter().position(|meter| meter.id == self.meters[at].config.id) else { return };
+        self.report.send_modify(|report| {
+            report.attempts += 1;
+            report.waits += outcome.waits;
+            let line = &mut report.line;
+            line.requests += outcome.requests;
+            line.late_answers += u64::try_from(late).unwrap_or(0);
+            if outcome.unstored.is_some() {
+                line.problem.clone_from(&outcome.unstored);
+            } else if outcome.heard && line.problem.is_some() {
+                line.problem = None;
+            }
+            let meter = &mut report.meters[at];
+            meter.polls += 1;
+            meter.answers += u64::from(outcome.answers > 0);
+            meter.timeouts += outcome.timeouts;
+            meter.exceptions += outcome.exceptions;
+            meter.bad_answers += outcome.wrong;
+            let condition = if outcome.answers > 0 {
+                meter.last_answer = Some(now);
+                Condition::Answering
+            } else if outcome.heard || outcome.wrong > 0 {
+                Condition::Refusing
+            } else {
+                Condition::Silent
+            };
+            change(meter, condition, now);
+            if meter.problem != outcome.problem {
+                meter.problem.clone_from(&outcome.problem);
+            }
+            if meter.refused_registers != refused {
+                warn!(meter = %self.line.meters[at].id, registers = ?refused, "the meter refuses registers");
+                meter.refused_registers = refused;
+            }
+        });
+        if let Some(why) = &outcome.unstored {
+            warn!(line = %self.line.name, problem = %why, "a reading is not stored");
+        }
+    }
+}
+
+fn change(meter: &mut MeterStatus, condition: Condition, now: Timestamp) {
+    if meter.condition != condition {
+        meter.condition = condition;
+        meter.since = now;
+    }
+}
+
+fn answer(orders: Vec<PollNow>, outcome: &Outcome, time: Timestamp) {
+    for order in orders {
+        let meter = order.meter;
+        let report = if outcome.answers > 0 || outcome.heard {
+            Ok(PollReport { meter, time, values: outcome.told.clone() })
+        } else {
+            let why = outcome.problem.clone().unwrap_or_else(|| "no request was due".to_owned());
+            Err(PollFailed::NoAnswer { meter, why })
+        };
+        // The asker may be gone; the readings are stored all the same.
+        drop(order.reply.send(report));
+    }
+}

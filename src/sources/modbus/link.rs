@@ -1,0 +1,129 @@
+//! One connection to a gateway, with one request under way at a time.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_modbus::client::{Client as _, Context, tcp};
+use tokio_modbus::slave::{Slave, SlaveContext as _};
+use tokio_modbus::{Error, ProtocolError};
+
+use super::frames::{Frames, Late, Seen, look};
+use super::plan::Request;
+use crate::sources::template::Function;
+
+/// Unacknowledged bytes, or a peer that is gone, end a connection after this long (tcp(7), TCP_USER_TIMEOUT).
+const GONE_AFTER: Duration = Duration::from_secs(15);
+
+/// Why a request gave no words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The connection stays good: an answer that comes late is dropped by its transaction id.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+    #[error("{}", exception(*.0))]
+    Exception(u8),
+    /// A whole answer, but not to what was asked; the connection stays good.
+    #[error("{0}")]
+    Wrong(String),
+    /// The connection is of no more use.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// An open connection. After `Trouble::Broken` it must be dropped.
+pub struct Link {
+    context: Context,
+    seen: Arc<Mutex<Seen>>,
+    calls: u64,
+    gap: Duration,
+    free_at: Option<Instant>,
+}
+
+impl Link {
+    /// Connects to `address` (`host:port`); `gap` is the pause kept between requests.
+    pub async fn open(address: &str, wait: Duration, gap: Duration) -> io::Result<Self> {
+        let stream = match timeout(wait, TcpStream::connect(address)).await {
+            Ok(stream) => stream?,
+            Err(_) => {
+                let text = format!("no connection within {wait:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        };
+        stream.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_keepidle(&stream, GONE_AFTER)?;
+        sockopt::set_tcp_keepintvl(&stream, GONE_AFTER / 3)?;
+        sockopt::set_tcp_user_timeout(&stream, u32::try_from(GONE_AFTER.as_millis()).unwrap_or(u32::MAX))?;
+        let (frames, seen) = Frames::new(stream);
+        Ok(Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None })
+    }
+
+    /// Reads registers of `unit`: exactly as many words as were asked for.
+    pub async fn read(&mut self, unit: u8, request: &Request, wait: Duration) -> Result<Vec<u16>, Trouble> {
+        if let Some(free_at) = self.free_at.take() {
+            sleep_until(free_at).await;
+        }
+        let call = match request.function {
+            Function::Holding => tokio_modbus::Request::ReadHoldingRegisters(request.address, request.count),
+            Function::Input => tokio_modbus::Request::ReadInputRegisters(request.address, request.count),
+        };
+        self.context.set_slave(Slave(unit));
+        self.calls += 1;
+        let answer = timeout(wait, self.context.call(call)).await;
+        if !self.gap.is_zero() {
+            self.free_at = Some(Instant::now() + self.gap);
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(_) if look(&self.seen).written == self.calls => return Err(Trouble::Silent(wait)),
+            // The rest of the request would go out before the next one.
+            Err(_) => return Err(Trouble::Broken(format!("the request could not be sent within {wait:?}"))),
+        };
+        let words = match answer {
+            Ok(Ok(
+                tokio_modbus::Response::ReadHoldingRegisters(words) | tokio_modbus::Response::ReadInputRegisters(words),
+            )) => words,
+            Ok(Ok(_)) => return Err(Trouble::Wrong("the answer is to another function".to_owned())),
+            Ok(Err(code)) => return Err(Trouble::Exception(code.into())),
+            Err(Error::Protocol(ProtocolError::HeaderMismatch { .. })) => {
+                let answered_as = look(&self.seen).answered_as;
+                return Err(Trouble::Wrong(format!("unit {answered_as} answered in the place of unit {unit}")));
+            }
+            Err(Error::Protocol(ProtocolError::FunctionCodeMismatch { .. })) => {
+                return Err(Trouble::Wrong("the answer is to another function".to_owned()));
+            }
+            Err(Error::Transport(error)) => return Err(Trouble::Broken(error.to_string())),
+        };
+        if words.len() != usize::from(request.count) {
+            let text = format!("{} registers came where {} were asked for", words.len(), request.count);
+            return Err(Trouble::Wrong(text));
+        }
+        Ok(words)
+    }
+
+    /// The late answers that were dropped since the last call.
+    pub fn late(&self) -> Vec<Late> {
+        std::mem::take(&mut look(&self.seen).late)
+    }
+}
+
+/// An exception by its number and the name that the Modbus application protocol (1.1b3, 7) gives it.
+pub fn exception(code: u8) -> String {
+    let name = match code {
+        1 => "illegal function",
+        2 => "illegal data address",
+        3 => "illegal data value",
+        4 => "server device failure",
+        5 => "acknowledge: still at work",
+        6 => "server device busy",
+        8 => "memory parity error",
+        10 => "gateway path unavailable",
+        11 => "the gateway got no answer from the unit",
+        _ => "unknown",
+    };
+    format!("exception {code} ({name})")
+}

@@ -1,0 +1,208 @@
+//! One poll of one meter over an open connection: asks, decodes, hands the readings on.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::asking::Asking;
+use super::decode;
+use super::link::{Link, Trouble, exception};
+use super::plan::Request;
+use crate::clock::Clock;
+use crate::model::{Layout, PolledValue, Reading, Values};
+use crate::store::Ingest;
+
+/// At most this many halvings in one poll, so that a meter that refuses everything does not hold up its line.
+const MOST_HALVINGS: u32 = 24;
+
+/// Whom to ask, and where the readings go.
+pub struct Target<'a> {
+    pub unit: u8,
+    pub layout: &'a Arc<Layout>,
+    pub wait: Duration,
+    pub clock: &'a Clock,
+    /// Without one the values are only told.
+    pub ingest: Option<&'a Ingest>,
+    /// Every register with its words is wanted for a person.
+    pub told: bool,
+}
+
+/// What came of a poll.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub requests: u64,
+    /// Requests that gave values.
+    pub answers: u64,
+    pub timeouts: u64,
+    pub exceptions: u64,
+    pub wrong: u64,
+    /// The unit said something, be it an exception.
+    pub heard: bool,
+    /// The gateway said that the unit does not answer, or cannot be reached.
+    pub away: bool,
+    /// The unit asked to be asked later.
+    pub busy: bool,
+    /// The longest that an answer took.
+    pub took: Duration,
+    pub problem: Option<String>,
+    /// The connection is of no more use.
+    pub broken: Option<String>,
+    /// Readings that had to wait for the store, and why the last one was not taken.
+    pub waits: u64,
+    pub unstored: Option<String>,
+    /// In the order of the template, when they were wanted.
+    pub told: Vec<PolledValue>,
+}
+
+/// Asks all that is to be asked of a meter now.
+pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> Outcome {
+    let mut outcome = Outcome { told: untold(asking, target), ..Outcome::default() };
+    let mut halvings = 0;
+    // A unit whose every request is left out is still asked something, or it would never be found again.
+    let mut next = asking.next(0, target.clock.since_boot_ms()).or_else(|| asking.any());
+    while let Some((at, request)) = next {
+        let read = read(link, &request, target, &mut outcome).await;
+        let now_ms = target.clock.since_boot_ms();
+        let mut from = at + 1;
+        match read {
+            Ok(words) => {
+                outcome.answers += 1;
+                asking.answered(at);
+                take(&request, &words, asking, target, &mut outcome).await;
+            }
+            Err(Trouble::Exception(code @ 1..=3)) => {
+                asking.was_refused(at, code, code == 1, now_ms);
+                halvings += 1;
+                from = at;
+                if halvings > MOST_HALVINGS {
+                    break;
+                }
+            }
+            Err(Trouble::Exception(10 | 11) | Trouble::Broken(_)) => break,
+            Err(Trouble::Exception(_) | Trouble::Wrong(_)) => {}
+            Err(Trouble::Silent(_)) => {
+                asking.was_silent(at, now_ms);
+                break;
+            }
+        }
+        next = asking.next(from, now_ms);
+    }
+    asking.settle();
+    let now_ms = target.clock.since_boot_ms();
+    if outcome.heard
+        && outcome.broken.is_none()
+        && !outcome.away
+        && let Some(request) = asking.to_try_again(now_ms)
+    {
+        let refused = match read(link, &request, target, &mut outcome).await {
+            Ok(_) => None,
+            Err(Trouble::Exception(code)) => Some(code),
+            Err(_) => asking.refusal(request.registers.start),
+        };
+        asking.tried_again(&request, refused, now_ms);
+    }
+    tell_absences(asking, &mut outcome);
+    outcome
+}
+
+/// One request, with what it says of the unit.
+async fn read(
+    link: &mut Link,
+    request: &Request,
+    target: &Target<'_>,
+    outcome: &mut Outcome,
+) -> Result<Vec<u16>, Trouble> {
+    let asked = Instant::now();
+    outcome.requests += 1;
+    let answer = link.read(target.unit, request, target.wait).await;
+    match &answer {
+        Ok(_) | Err(Trouble::Exception(_) | Trouble::Wrong(_)) => outcome.took = outcome.took.max(asked.elapsed()),
+        Err(_) => {}
+    }
+    match &answer {
+        Ok(_) => outcome.heard = true,
+        Err(trouble) => {
+            match trouble {
+                Trouble::Exception(code) => {
+                    outcome.exceptions += 1;
+                    outcome.away |= matches!(code, 10 | 11);
+                    outcome.busy |= matches!(code, 5 | 6);
+                    outcome.heard |= !outcome.away;
+                }
+                Trouble::Wrong(_) => outcome.wrong += 1,
+                Trouble::Silent(_) => outcome.timeouts += 1,
+                Trouble::Broken(why) => outcome.broken = Some(why.clone()),
+            }
+            let last = u32::from(request.address) + u32::from(request.count) - 1;
+            outcome.problem = Some(format!("registers {} to {last}: {trouble}", request.address));
+        }
+    }
+    answer
+}
+
+/// Decodes the words of one answer and hands the reading on.
+async fn take(request: &Request, words: &[u16], asking: &Asking, target: &Target<'_>, outcome: &mut Outcome) {
+    let taken = target.clock.stamp();
+    let mut values = Vec::with_capacity(request.registers.len());
+    for place in request.registers.clone() {
+        let Some(register) = asking.template().registers.get(place) else { continue };
+        let from = usize::from(register.address - request.address);
+        let number = decode::number(register, words.get(from..).unwrap_or(&[]));
+        if let Some(told) = outcome.told.get_mut(place) {
+            told.words = words.iter().skip(from).take(usize::from(register.kind.width())).copied().collect();
+            told.value = number.as_ref().ok().map(|number| target.layout.slots[place].scale.display(*number));
+            told.absent = number.as_ref().err().map(ToString::to_string);
+        }
+        if let (Ok(number), Ok(place)) = (number, u8::try_from(place)) {
+            values.push((place, number));
+        }
+    }
+    if let Some(ingest) = target.ingest
+        && !values.is_empty()
+    {
+        let reading = Reading { layout: target.layout.clone(), taken, values: Values::from(values) };
+        let mut offer = pin!(ingest.offer(reading));
+        let mut waited = false;
+        let taken = poll_fn(|cx| {
+            let taken = offer.as_mut().poll(cx);
+            waited |= taken.is_pending();
+            taken
+        });
+        if let Err(error) = taken.await {
+            outcome.unstored = Some(error.to_string());
+        }
+        outcome.waits += u64::from(waited);
+    }
+}
+
+const NOT_ASKED: &str = "not asked";
+
+fn untold(asking: &Asking, target: &Target<'_>) -> Vec<PolledValue> {
+    if !target.told {
+        return Vec::new();
+    }
+    let registers = asking.template().registers.iter().zip(&target.layout.slots);
+    registers
+        .map(|(register, slot)| PolledValue {
+            quantity: slot.quantity.clone(),
+            value: None,
+            register: register.address,
+            words: Vec::new(),
+            absent: Some(NOT_ASKED.to_owned()),
+        })
+        .collect()
+}
+
+/// Why registers have no value that no answer told.
+fn tell_absences(asking: &Asking, outcome: &mut Outcome) {
+    for (place, told) in outcome.told.iter_mut().enumerate() {
+        if let Some(code) = asking.refusal(place) {
+            told.absent = Some(exception(code));
+        } else if told.absent.as_deref() == Some(NOT_ASKED) {
+            told.absent = outcome.problem.clone().or(told.absent.take());
+        }
+    }
+}
