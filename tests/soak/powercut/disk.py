@@ -13,10 +13,8 @@ import os
 import posixpath
 from dataclasses import dataclass, field
 
+from pages import File, Resize, Write, put, replay, resize, some_of
 from recording import Unreadable, content, descriptor, path
-
-PAGE = 4096
-SECTOR = 512
 
 # synced   only what was made durable
 # written  everything that was written
@@ -26,29 +24,6 @@ SECTOR = 512
 WAYS = ("synced", "written", "names", "random")
 
 FLUSHES = ("fsync", "fdatasync", "sync", "syncfs")
-_SUPPORTED_ELSEWHERE = ("read", "readv", "chdir", "fchdir", "fcntl", "mmap")
-
-
-@dataclass
-class Write:
-    order: int
-    end: int  # the line on which the call returned
-    offset: int
-    data: bytes
-
-
-@dataclass
-class Resize:
-    order: int
-    end: int
-    size: int
-
-
-@dataclass(eq=False)
-class File:
-    live: bytearray = field(default_factory=bytearray)
-    synced: bytearray = field(default_factory=bytearray)
-    pending: list = field(default_factory=list)
 
 
 @dataclass
@@ -139,15 +114,9 @@ class Disk:
         return f"{call.name} {os.path.relpath(flushed, self.root)}"
 
     def apply(self, call):
-        if call.name == "io_uring_setup" and call.result >= 0:
-            raise Unreadable("the program writes through io_uring, which leaves no system calls to record")
         if call.result < 0:
             return
-        act = getattr(self, "_" + call.name, None)
-        if act:
-            act(call)
-        elif call.name not in _SUPPORTED_ELSEWHERE:
-            raise Unreadable(f"{call.name} is not supported")
+        getattr(self, "_" + call.name)(call)
 
     def _inside(self, name):
         return name is not None and related(name, self.root)
@@ -233,6 +202,9 @@ class Disk:
         # The index of an SQLite log is mapped, and made anew by whoever opens the store first.
         if self._inside(name) and not name.endswith("-shm"):
             raise Unreadable(f"{name} is written through a memory map, which leaves no system calls to record")
+
+    def _io_uring_setup(self, call):
+        raise Unreadable("the program writes through io_uring, which leaves no system calls to record")
 
     def _put(self, call, offset=None, durable=False):
         """A write at `offset`, or at the position of the descriptor."""
@@ -454,63 +426,3 @@ class Disk:
             held = {name: seen[id(file)] for name, file in names.files.items()}
         below = len(self.root) + 1
         return {name[below:]: data for name, data in held.items()}, {name[below:] for name in names.folders}
-
-
-def put(data, offset, piece):
-    if not piece:
-        return
-    if len(data) < offset:
-        data.extend(bytes(offset - len(data)))
-    data[offset:offset + len(piece)] = piece
-
-
-def resize(data, size):
-    if size < len(data):
-        del data[size:]
-    else:
-        data.extend(bytes(size - len(data)))
-
-
-def replay(data, op):
-    if isinstance(op, Resize):
-        resize(data, op.size)
-    else:
-        put(data, op.offset, op.data)
-
-
-def some_of(file, last, share, random):
-    """The content of `file` with the resizes up to `last` and, of each pending page, the writes up to a random one.
-
-    A page that was under way when the power went holds some sectors of one age and some of another.
-    """
-    data = bytearray(file.synced)
-    until = {}  # page -> how many of the pending changes each of its sectors has seen
-    for count, op in enumerate(file.pending):
-        if isinstance(op, Resize):
-            if op.order <= last:
-                resize(data, op.size)
-            continue
-        offset, end = op.offset, op.offset + len(op.data)
-        while offset < end:
-            page, within = divmod(offset, PAGE)
-            stop = min(end, offset - within + PAGE)
-            if page not in until:
-                until[page] = _ages(len(file.pending), share, random)
-            while offset < stop:
-                step = min(stop, offset - offset % SECTOR + SECTOR)
-                if count < until[page][offset % PAGE // SECTOR]:
-                    put(data, offset, op.data[offset - op.offset:step - op.offset])
-                offset = step
-    return bytes(data)
-
-
-def _ages(count, share, random):
-    def age():
-        return count if random.random() < share / 2 else random.randint(0, count)
-
-    if random.random() >= share:
-        return [0] * (PAGE // SECTOR)
-    first, second = age(), age()
-    if random.random() < 0.7:
-        return [first] * (PAGE // SECTOR)
-    return [random.choice((first, second)) for _ in range(PAGE // SECTOR)]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 # What changes a folder, what makes a change durable, and what moves a file position.
-_TRACED = (
+TRACED = (
     "open,openat,creat,write,writev,pwrite64,pwritev,pwritev2,read,readv,lseek,mmap,ftruncate,truncate,fallocate,"
     "copy_file_range,sendfile,splice,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,"
     "mkdir,mkdirat,dup,dup2,dup3,fcntl,chdir,fchdir,fsync,fdatasync,sync,syncfs,io_uring_setup"
@@ -31,7 +31,7 @@ class Call:
 
 def command(recording, argv):
     """The strace command that runs `argv` and leaves its recording in the file `recording`."""
-    traced = ",".join("?" + name for name in _TRACED.split(","))  # not every processor has all of them
+    traced = ",".join("?" + name for name in TRACED.split(","))  # not every processor has all of them
     return [
         "strace", "-f", "--seccomp-bpf", "-y", "-xx", "-s", str(LONGEST_STRING), "-e", "signal=none",
         "-e", f"trace={traced}", "-o", str(recording), "--", *argv,

@@ -11,7 +11,8 @@ import unittest
 
 import powercut
 import recording
-from disk import PAGE, SECTOR, Disk
+from disk import Disk
+from pages import PAGE, SECTOR
 from recording import Unreadable
 
 EXAMPLE = str(pathlib.Path(__file__).resolve().parent / "sqlite_example.py")
@@ -76,6 +77,10 @@ class Recording(unittest.TestCase):
         self.assertEqual(len(call.args), 4)
         self.assertEqual(recording.content(call.args[1]), b"a,b")
         self.assertEqual(recording.descriptor(call.args[0]), (3, "/s/a"))
+
+    def test_every_call_that_is_recorded_is_understood(self):
+        for name in recording.TRACED.split(","):
+            self.assertTrue(hasattr(Disk, "_" + name), name)
 
     def test_a_string_that_was_cut_off_is_refused(self):
         with self.assertRaises(Unreadable):
