@@ -1,16 +1,261 @@
-//! The whole daemon on simulated meters, with no set-up.
+//! The whole daemon with no set-up: simulated meters on a real socket, and a store and a key that are thrown away.
+//! Also the simulated meters alone.
 
+mod history;
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The demo, until it is interrupted.
+use anyhow::{Context as _, bail};
+use jiff::tz::TimeZone;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Agent, Setup};
+use crate::clock::Clock;
+use crate::config::{self, Checked, Config, Files};
+use crate::model::Timestamp;
+use crate::simulate::{self, Simulation};
+use crate::sources::template::{self, Template};
+use crate::store::{self, Store};
+
+/// One request reads it all, and energy is whole watt-hours, so that small loads show in short times.
+const REGISTERS: &str = include_str!("demo/simulated.toml");
+
+/// Runs the demo until Ctrl-C or SIGTERM.
 pub async fn run(listen: SocketAddr, data: Option<PathBuf>, meters: usize) -> anyhow::Result<()> {
-    let _ = (listen, data, meters);
-    todo!()
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let folder = Folder::open(data)?;
+    let demo = tokio::select! {
+        demo = Demo::start(listen, folder, meters) => demo?,
+        // Nothing runs yet; what is half written goes with the folder.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    say(&demo.welcome())?;
+    let mut demo = demo;
+    let ended = tokio::select! {
+        ended = demo.agent.ended() => Err(ended),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    demo.stop().await?;
+    ended
 }
 
-/// The simulated meters alone, until they are interrupted.
+/// The simulated meters alone, until Ctrl-C or SIGTERM. Prints a config ready to paste.
 pub async fn simulate(listen: SocketAddr, meters: usize, template: &str) -> anyhow::Result<()> {
-    let _ = (listen, meters, template);
-    todo!()
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let simulation = simulation(listen, meters, shipped(template)?).await?;
+    say(&simulation.config_text()?)?;
+    let stop = CancellationToken::new();
+    let asked = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    };
+    tokio::join!(simulation.run(Clock::system(), stop.clone()), asked);
+    Ok(())
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn shipped(name: &str) -> anyhow::Result<Arc<Template>> {
+    let known = template::shipped();
+    let Some((name, text)) = known.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        bail!("there is no template `{name}`; known: {}", names.join(", "))
+    };
+    parsed(name, text)
+}
+
+fn parsed(name: &str, text: &str) -> anyhow::Result<Arc<Template>> {
+    let parsed = template::parse(name, text);
+    parsed.map(Arc::new).map_err(|faults| anyhow::anyhow!("template {name} is faulty: {faults:?}"))
+}
+
+async fn simulation(listen: SocketAddr, meters: usize, template: Arc<Template>) -> anyhow::Result<Simulation> {
+    let config = simulate::Config { listen, meters, template, timezone: TimeZone::system() };
+    let opened = Simulation::bind(&config).await;
+    opened.with_context(|| format!("cannot listen on {listen} for the simulated meters"))
+}
+
+/// The demo as it runs.
+struct Demo {
+    agent: Agent,
+    folder: Folder,
+    token: String,
+    first_meter: String,
+    /// The day before it was started, and the day after.
+    shown: (Timestamp, Timestamp),
+    meters: JoinSet<()>,
+    stop_meters: CancellationToken,
+}
+
+impl Demo {
+    async fn start(listen: SocketAddr, folder: Folder, meters: usize) -> anyhow::Result<Self> {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let simulation = simulation(loopback, meters, parsed("simulated", REGISTERS)?).await?;
+        let meters = simulation.meters();
+        let first_meter = simulation.simulated()?.swap_remove(0).id;
+        let (config, kept) = folder.config(listen, &simulation)?;
+        let clock = Clock::trusted();
+        let now = clock.now();
+        let begin = history::start(&config, meters.count(), now);
+        let token = write_history(&config, &folder, &meters, begin, &clock).await?;
+
+        let (stop_meters, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        tasks.spawn(simulation.run(clock.clone(), stop_meters.clone()));
+        let socket = super::admin::socket_path(&config.store.path);
+        let store = Store::open(config.store.clone(), clock.clone(), Some(socket))?;
+        let setup = Setup { config, kept, path: Some(folder.config_file()), clock, refused: Vec::new() };
+        let agent = Agent::start(setup, store).await?;
+        let shown = (begin, now.plus_millis(86_400_000));
+        Ok(Self { agent, folder, token, first_meter, shown, meters: tasks, stop_meters })
+    }
+
+    /// What a person needs to begin: each line can be pasted.
+    fn welcome(&self) -> String {
+        let (address, token, meter, (from, to)) = (self.agent.address(), &self.token, &self.first_meter, self.shown);
+        let ask = |path: &str| format!("curl -s -H 'Authorization: Bearer {token}' 'http://{address}{path}'\n");
+        [
+            format!("page: http://{address}/#token={token}\n"),
+            format!("token: {token}\n"),
+            ask("/api/meters/summary"),
+            ask(&format!("/api/meters/{meter}/current-block")),
+            ask(&format!("/api/meters/{meter}/readings?resolution=block&format=csv&from={from}&to={to}")),
+        ]
+        .concat()
+    }
+
+    /// Stops the daemon first: a meter that goes away before it would be told as silent.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let stopped = self.agent.stop().await;
+        self.stop_meters.cancel();
+        while self.meters.join_next().await.is_some() {}
+        drop(self.folder);
+        stopped
+    }
+}
+
+/// Makes the store if there is none, and writes what the meters showed from `begin`, or since its last reading. Gives
+/// the API token.
+async fn write_history(
+    config: &Config,
+    folder: &Folder,
+    meters: &simulate::Meters,
+    begin: Timestamp,
+    wall: &Clock,
+) -> anyhow::Result<String> {
+    let clock = Clock::manual(begin);
+    let token = match folder.token()? {
+        Some(token) => token,
+        None => folder.keep_token(store::init(&config.store, &config.site_id, &clock)?.token)?,
+    };
+    let store = Store::open(config.store.clone(), clock.clone(), None)?;
+    let newest = store.reader().live().values().flat_map(|values| values.values().map(|live| live.time)).max();
+    let from = newest.map_or(begin, |newest| begin.max(newest.plus_millis(1)));
+    clock.advance_to(from);
+
+    let terminal = io::stderr().is_terminal();
+    let told = |percent| {
+        if terminal {
+            eprint!("\rwriting the history of a day: {percent} %");
+        }
+    };
+    history::write(config, meters, &store, &clock, from, wall, told).await?;
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    store.close().await?;
+    Ok(token)
+}
+
+/// Where a demo keeps its store, and the config with which other commands find it.
+struct Folder {
+    path: PathBuf,
+    thrown_away: bool,
+}
+
+impl Folder {
+    /// A folder that is given is kept, and a demo that is there already goes on.
+    fn open(given: Option<PathBuf>) -> anyhow::Result<Self> {
+        let private = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let Some(path) = given else {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random)?;
+            let path = std::env::temp_dir().join(format!("meterseal-demo-{:016x}", u64::from_be_bytes(random)));
+            private(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            return Ok(Self { path, thrown_away: true });
+        };
+        private(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let folder = Self { path: fs::canonicalize(&path)?, thrown_away: false };
+        if folder.token()?.is_none() && fs::read_dir(&folder.path)?.next().is_some() {
+            bail!("{} holds something else than a demo: give an empty or a new folder", path.display());
+        }
+        Ok(folder)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.path.join("meterseal.toml")
+    }
+
+    /// The token of the demo that is here already.
+    fn token(&self) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.path.join("token")) {
+            Ok(token) => Ok(Some(token.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A store keeps only the token's digest, so a demo that goes on must keep the token beside it.
+    fn keep_token(&self, token: String) -> io::Result<String> {
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path.join("token"));
+        writeln!(file?, "{token}")?;
+        Ok(token)
+    }
+
+    /// Writes the demo's config and reads it as any other.
+    fn config(&self, listen: SocketAddr, simulation: &Simulation) -> anyhow::Result<(Config, Files)> {
+        let maps = self.path.join("meters");
+        fs::create_dir_all(&maps)?;
+        fs::write(maps.join("simulated.toml"), REGISTERS)?;
+        let zone = TimeZone::system();
+        let text = format!(
+            "# Written by `meterseal demo` each time it starts.\n[site]\nid = \"demo\"\nname = \"Simulated plant\"\n\
+             organization = \"meterseal demo\"\ntimezone = \"{}\"\n[store]\npath = {:?}\nreserve = \"1MB\"\n\
+             [web]\nlisten = \"{listen}\"\n{}",
+            zone.iana_name().unwrap_or("UTC"),
+            self.path.join("store"),
+            simulation.config_text()?,
+        );
+        fs::write(self.config_file(), text)?;
+        let (_, Checked { config, faults, kept, .. }) = config::load(&self.config_file(), Clock::trusted().now());
+        match config {
+            Some(config) => Ok((config.simulated(), kept)),
+            None => bail!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.thrown_away
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            eprintln!("meterseal: {} is left behind: {error}", self.path.display());
+        }
+    }
 }

@@ -1,9 +1,5 @@
 //! Seals what is due. The rule itself is pure and reads neither clock nor store.
 
-pub mod calendar;
-pub mod register;
-pub mod rule;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,7 +17,7 @@ pub struct Config {
     pub timezone: String,
     /// 15, 30 or 60.
     pub block_minutes: u8,
-    /// How far the utility's block borders lie after those of our clock, ms.
+    /// The utility's demand clock minus ours, ms.
     pub clock_offset_ms: i64,
     pub peaks: Vec<PeakWindow>,
     pub meters: Vec<Meter>,

@@ -5,6 +5,7 @@ mod modbus;
 pub mod template;
 
 pub use layout::{RatioTooFine, layout};
+pub use modbus::number;
 
 use std::collections::HashMap;
 use std::sync::Arc;

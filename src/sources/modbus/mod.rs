@@ -15,6 +15,7 @@ mod poll;
 
 use std::sync::Arc;
 
+pub use decode::number;
 pub use line::{Outside, Report, run};
 
 use super::{Line, MeterConfig, PollFailed, layout};
