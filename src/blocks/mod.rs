@@ -1,5 +1,9 @@
 //! Seals what is due. The rule itself is pure and reads neither clock nor store.
 
+pub mod calendar;
+pub mod register;
+pub mod rule;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,7 +21,7 @@ pub struct Config {
     pub timezone: String,
     /// 15, 30 or 60.
     pub block_minutes: u8,
-    /// The utility's demand clock minus ours, ms.
+    /// How far the utility's block borders lie after those of our clock, ms.
     pub clock_offset_ms: i64,
     pub peaks: Vec<PeakWindow>,
     pub meters: Vec<Meter>,

@@ -22,6 +22,13 @@ impl Digest {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
+    /// The digest of the parts one after the other.
+    pub fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut hash = sha2::Sha256::new();
+        parts.iter().for_each(|part| hash.update(part));
+        Self(hash.finalize().into())
+    }
+
     /// A digest computed elsewhere.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

@@ -126,17 +126,19 @@ impl Method {
     }
 }
 
-/// One line of what `readings_sha256` commits to, LF included.
-pub fn reading_line(role: Role, time: Timestamp, seq: u64, raw: Number) -> Result<Vec<u8>, NotCanonical> {
-    let mut line = jcs::to_vec(&json!({
-        "quantity": role.quantity(),
-        "seq": seq,
-        "time": time.as_millis(),
-        "type": raw.type_name(),
-        "value": number(raw),
-    }))?;
-    line.push(b'\n');
-    Ok(line)
+/// Appends one line of what `readings_sha256` commits to, LF included. Written straight: the members are in canonical
+/// order, and a block may have tens of thousands of lines.
+pub fn write_reading_line(role: Role, time: Timestamp, seq: u64, raw: Number, out: &mut Vec<u8>) {
+    let (quantity, kind) = (role.quantity(), raw.type_name());
+    let head = format!(r#"{{"quantity":"{quantity}","seq":{seq},"time":{},"type":"{kind}","value":"#, time.as_millis());
+    out.extend_from_slice(head.as_bytes());
+    match raw {
+        Number::F32(value) => jcs::write_f64(f64::from(value), out),
+        Number::F64(value) => jcs::write_f64(value, out),
+        Number::I64(value) => out.extend_from_slice(format!("\"{value}\"").as_bytes()),
+        Number::U64(value) => out.extend_from_slice(format!("\"{value}\"").as_bytes()),
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// A whole number as a decimal string, a double as a JSON number.
@@ -324,8 +326,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_the_digest_commits_to() {
-        let line = reading_line(Role::Import, Timestamp::from_millis(5), 9, Number::U64(3)).unwrap();
+    fn a_line_is_canonical_json() {
+        for raw in [Number::U64(u64::MAX), Number::I64(-3), Number::F32(0.1), Number::F64(1e21)] {
+            let mut line = Vec::new();
+            write_reading_line(Role::Import, Timestamp::from_millis(-5), 9, raw, &mut line);
+            assert_eq!(line.pop(), Some(b'\n'));
+            assert_eq!(line, jcs::to_vec(&serde_json::from_slice(&line).unwrap()).unwrap());
+        }
+        let mut line = Vec::new();
+        write_reading_line(Role::Import, Timestamp::from_millis(5), 9, Number::U64(3), &mut line);
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"quantity\":\"energy_import_kwh\",\"seq\":9,\"time\":5,\"type\":\"u64\",\"value\":\"3\"}\n"

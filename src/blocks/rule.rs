@@ -1,0 +1,837 @@
+//! The block rule: what one meter's readings say of one span. Pure; reads neither clock nor store.
+//!
+//! A [`Tally`] takes the readings of a span in order of time, then seq, begins with what is carried into the span and
+//! goes on, past its end, until each register has a counted reading at or after it. The same tally makes a sealed
+//! block when it is finished and the open block while it runs.
+
+use std::sync::Arc;
+
+use super::register::{Register, Step, StepKind, border_of, part_before};
+use crate::model::record::write_reading_line;
+use crate::model::{
+    Block, BlockFlag, BlockFlags, Border, Borders, Break, Category, ClockState, Digest, Energy, Layout, MeterId,
+    Method, Power, Role, Span, StoredReading, Timestamp,
+};
+
+/// Nominally: the least time that a reading speaks for, whatever the interval.
+const LEAST_REACH_MS: i64 = 60_000;
+
+/// How long one reading speaks for: max(3 × interval, 60 s).
+pub fn reach_ms(interval_ms: u32) -> i64 {
+    (3 * i64::from(interval_ms)).max(LEAST_REACH_MS)
+}
+
+/// What is known of a meter at an instant from all readings before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Carry {
+    pub import: Register,
+    pub export: Register,
+    /// The last reading of power.
+    pub power: Option<Border>,
+}
+
+impl Carry {
+    /// What the record of the block before tells: enough to go on without any raw reading.
+    pub fn after(borders: &Borders) -> Self {
+        let of = |list: &[Border], role| list.iter().find(|at| at.role == role).copied();
+        let last = |role| of(&borders.last, role).or_else(|| of(&borders.before, role));
+        let register = |role| {
+            let pending: Vec<_> = borders.pending.iter().filter(|at| at.role == role).copied().collect();
+            Register::resume(last(role), &pending)
+        };
+        Self { import: register(Role::Import), export: register(Role::Export), power: last(Role::Power) }
+    }
+}
+
+/// What a block's record says beside its energy, given by whoever closes it.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub meter: MeterId,
+    pub category: Category,
+    pub interval_ms: u32,
+    pub template: Option<Digest>,
+    pub simulated: bool,
+    pub nominal_ms: u32,
+    /// A zone change cut the span.
+    pub cut: bool,
+    pub is_peak_hour: bool,
+    pub zone: String,
+    pub through_seq: u64,
+    pub sealed: Timestamp,
+}
+
+/// One direction's register over the span.
+#[derive(Clone, Debug, Default)]
+struct Track {
+    register: Register,
+    /// The reading taken last, counted or not.
+    newest: Option<Border>,
+    before: Option<Border>,
+    first: Option<Border>,
+    last: Option<Border>,
+    after: Option<Border>,
+    breaks: Vec<Break>,
+    /// Energy in the span so far; `None` while no counted reading lies in it and no step across.
+    uwh: Option<i64>,
+}
+
+/// The readings of one span, taken one after the other.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    span: Span,
+    reach_ms: i64,
+    import: Track,
+    export: Track,
+    power: Held,
+    /// The last reading that speaks for the meter, of any role.
+    spoke: Option<Timestamp>,
+    covered_ms: i64,
+    readings: u64,
+    flags: BlockFlags,
+    /// The lines of the span's readings that `readings_sha256` commits to: some 100 bytes for each value, and only
+    /// while a block is being closed.
+    lines: Option<Vec<u8>>,
+    places: Option<(Arc<Layout>, [Option<u8>; 3])>,
+}
+
+/// Power held from reading to reading.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    before: Option<Border>,
+    last: Option<Border>,
+    after: Option<Border>,
+    in_span: bool,
+    /// A reading came after the span, beyond its reach.
+    ended: bool,
+    max: Option<i64>,
+    min: Option<i64>,
+    /// mW·ms in the span, in the direction that the category counts and against it.
+    along: i128,
+    against: i128,
+}
+
+impl Tally {
+    /// Begins a span with what is carried into it. `hashed` says whether the readings are to be committed to: an
+    /// open block need not.
+    pub fn begin(span: Span, carry: Carry, interval_ms: u32, hashed: bool) -> Self {
+        let track =
+            |register: Register| Track { before: register.last().map(|last| last.at), register, ..Track::default() };
+        Self {
+            span,
+            reach_ms: reach_ms(interval_ms),
+            import: track(carry.import),
+            export: track(carry.export),
+            power: Held { before: carry.power, ..Held::default() },
+            spoke: None,
+            covered_ms: 0,
+            readings: 0,
+            flags: BlockFlags::NONE,
+            lines: hashed.then(Vec::new),
+            places: None,
+        }
+    }
+
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Takes the next reading, in the span or after it.
+    pub fn push(&mut self, reading: &StoredReading) {
+        if reading.time < self.span.start() {
+            return;
+        }
+        let places = self.places(&reading.layout);
+        let [import, export, power] =
+            [Role::Import, Role::Export, Role::Power].map(|role| border_of(reading, role, places[role as usize]));
+        if import.is_none() && export.is_none() && power.is_none() {
+            return;
+        }
+        self.cover(reading.time);
+        if reading.time < self.span.end() {
+            self.note(reading);
+            // In the order of the quantities' names, as the lines are.
+            for border in [export, import, power].into_iter().flatten() {
+                self.commit(&border);
+            }
+        }
+        for border in [import, export, power].into_iter().flatten() {
+            self.take(border);
+        }
+    }
+
+    /// Takes one value from beyond the span, found by looking far ahead for a role's next one.
+    pub fn take_ahead(&mut self, border: Border) {
+        if border.time >= self.span.end() {
+            self.take(border);
+        }
+    }
+
+    /// Whether the span's end still waits for a counted value of this role, or one kept aside for its verdict.
+    pub fn wants(&self, role: Role) -> bool {
+        match role {
+            Role::Import => self.import.wants(),
+            Role::Export => self.export.wants(),
+            // Power tells nothing across a gap: only a reading within reach of the end is looked for.
+            Role::Power => false,
+        }
+    }
+
+    /// What the next span begins with.
+    pub fn carry(&self) -> Carry {
+        Carry::after(&self.borders())
+    }
+
+    /// Import and export so far or in the end, with power held no further than `until`.
+    pub fn energy(&self, category: Category, until: Timestamp) -> (Option<Energy>, Option<Energy>, Method) {
+        let (import, export) = (self.import.uwh, self.export.uwh);
+        let register = import.is_some() || export.is_some();
+        let held = (self.power.in_span && (import.is_none() || export.is_none()))
+            .then(|| self.power.energy(category, self.span, self.reach_ms, until));
+        // A meter with one register has no other direction, unless its power says otherwise.
+        let by_power = |uwh: i64| (!register || uwh > 0).then_some(uwh);
+        let (from_power, to_power) = held.map_or((None, None), |(a, b)| (by_power(a), by_power(b)));
+        let used = import.is_none() && from_power.is_some() || export.is_none() && to_power.is_some();
+        let method = match (register, used) {
+            (true, true) => Method::Mixed,
+            (false, true) => Method::Power,
+            (true, false) => Method::Counter,
+            // Nothing is known: by what the meter last had.
+            (false, false) if self.import.before.is_some() || self.export.before.is_some() => Method::Counter,
+            (false, false) if self.power.before.is_some() => Method::Power,
+            (false, false) => Method::Counter,
+        };
+        let energy = |uwh: Option<i64>| uwh.map(Energy::from_uwh);
+        (energy(import.or(from_power)), energy(export.or(to_power)), method)
+    }
+
+    /// The greatest and the least power read in the span.
+    pub fn extremes(&self) -> (Option<Power>, Option<Power>) {
+        (self.power.max.map(Power::from_mw), self.power.min.map(Power::from_mw))
+    }
+
+    /// The last value of power in the span or carried into it.
+    pub fn last_power(&self) -> Option<(Timestamp, Power)> {
+        let last = self.power.last.or(self.power.before)?;
+        Some((last.time, Power::from_mw(milliwatts(&last)?)))
+    }
+
+    pub fn covered_ms(&self) -> i64 {
+        self.covered_ms
+    }
+
+    pub fn flags(&self) -> BlockFlags {
+        self.flags
+    }
+
+    /// How many readings lie in the span.
+    pub fn readings(&self) -> u64 {
+        self.readings
+    }
+
+    /// The block that these readings make, as its first revision.
+    pub fn finish(mut self, terms: Terms) -> Block {
+        let (import, export, method) = self.energy(terms.category, self.span.end());
+        let silent = import.is_none() && export.is_none();
+        if silent {
+            self.covered_ms = 0;
+        }
+        let whole = self.span.millis();
+        let mut flags = self.flags;
+        if self.covered_ms < whole {
+            flags.add(BlockFlag::Gap);
+        }
+        if terms.cut {
+            flags.add(BlockFlag::Dst);
+        }
+        if terms.simulated {
+            flags.add(BlockFlag::Simulated);
+        }
+        let (max_power, min_power) = self.extremes();
+        let borders = self.borders();
+        let readings_sha256 = self.digest(&borders);
+        Block {
+            meter: terms.meter,
+            span: self.span,
+            nominal_ms: terms.nominal_ms,
+            revision: 0,
+            category: terms.category,
+            import,
+            export,
+            max_power,
+            min_power,
+            covered_ms: self.covered_ms,
+            coverage: share(self.covered_ms, whole),
+            method,
+            is_peak_hour: terms.is_peak_hour,
+            flags,
+            readings_sha256,
+            through_seq: terms.through_seq,
+            borders,
+            zone: terms.zone,
+            interval_ms: terms.interval_ms,
+            template: terms.template,
+            sealed: terms.sealed,
+        }
+    }
+
+    /// The places of the three roles in a layout; a meter's layout hardly ever changes.
+    fn places(&mut self, layout: &Arc<Layout>) -> [Option<u8>; 3] {
+        match &self.places {
+            Some((known, places)) if Arc::ptr_eq(known, layout) => *places,
+            _ => {
+                let mut places = [None; 3];
+                for role in Role::ALL {
+                    places[role as usize] = layout.slot_of(role);
+                }
+                self.places = Some((layout.clone(), places));
+                places
+            }
+        }
+    }
+
+    /// Time up to `at` lies near a reading, as far back as one speaks for.
+    fn cover(&mut self, at: Timestamp) {
+        let from = at.plus_millis(-self.reach_ms).max(self.span.start()).max(self.spoke.unwrap_or(Timestamp::MIN));
+        self.covered_ms += at.min(self.span.end()).millis_since(from).max(0);
+        self.spoke = Some(at);
+    }
+
+    fn note(&mut self, reading: &StoredReading) {
+        self.readings += 1;
+        if reading.conflict {
+            self.flags.add(BlockFlag::Conflict);
+        }
+        if reading.clock == ClockState::Unsynchronised {
+            self.flags.add(BlockFlag::Clock);
+        }
+        if reading.layout.simulated {
+            self.flags.add(BlockFlag::Simulated);
+        }
+    }
+
+    fn take(&mut self, border: Border) {
+        let (span, reach_ms, flags) = (self.span, self.reach_ms, &mut self.flags);
+        match border.role {
+            Role::Import => self.import.push(border, span, reach_ms, flags),
+            Role::Export => self.export.push(border, span, reach_ms, flags),
+            Role::Power => self.power.push(border, span, reach_ms, flags),
+        }
+    }
+
+    fn commit(&mut self, border: &Border) {
+        if let Some(lines) = &mut self.lines {
+            write_reading_line(border.role, border.time, border.seq, border.raw, lines);
+        }
+    }
+
+    fn borders(&self) -> Borders {
+        let power = &self.power;
+        let list = |of: fn(&Track) -> Option<Border>, power: Option<Border>| -> Vec<Border> {
+            [of(&self.import), of(&self.export), power].into_iter().flatten().collect()
+        };
+        let mut breaks: Vec<Break> = self.import.breaks.iter().chain(&self.export.breaks).copied().collect();
+        breaks.sort_by_key(|at| (at.to.time, at.to.seq, at.to.role));
+        let waiting = |track: &Track| -> Vec<Border> {
+            track.register.pending().filter(|at| at.time < self.span.end()).copied().collect()
+        };
+        Borders {
+            before: list(|track| track.before, power.before),
+            first: list(|track| track.first, None),
+            last: list(|track| track.last, power.last),
+            after: list(|track| track.after, power.after),
+            breaks,
+            pending: [waiting(&self.import), waiting(&self.export)].concat(),
+        }
+    }
+
+    /// SHA-256 over the lines of the border readings before, of the readings in the span and of those after, ordered
+    /// by time, seq and quantity.
+    fn digest(&mut self, borders: &Borders) -> Digest {
+        let within = self.lines.take().unwrap_or_default();
+        let beside = |list: &[Border]| {
+            let mut list = list.to_vec();
+            list.sort_by_key(|at| (at.time, at.seq, at.role.quantity()));
+            let mut lines = Vec::new();
+            list.iter().for_each(|at| write_reading_line(at.role, at.time, at.seq, at.raw, &mut lines));
+            lines
+        };
+        Digest::of_parts(&[&beside(&borders.before), &within, &beside(&borders.after)])
+    }
+}
+
+impl Track {
+    fn push(&mut self, border: Border, span: Span, reach_ms: i64, flags: &mut BlockFlags) {
+        if self.newest.is_some_and(|newest| newest.time == border.time && newest.raw != border.raw) {
+            flags.add(BlockFlag::Conflict);
+        }
+        self.newest = Some(border);
+        let mut register = std::mem::take(&mut self.register);
+        register.push(border, |step| self.step(&step, span, reach_ms, flags));
+        self.register = register;
+    }
+
+    fn step(&mut self, step: &Step, span: Span, reach_ms: i64, flags: &mut BlockFlags) {
+        let (to, start, end) = (step.to.at, span.start(), span.end());
+        if to.time < start {
+            // Kept aside in an earlier block and believed only now.
+            self.before = Some(to);
+        } else if to.time < end {
+            self.first.get_or_insert(to);
+            self.last = Some(to);
+            self.uwh.get_or_insert(0);
+        } else if step.from.is_some() {
+            self.after.get_or_insert(to);
+        }
+        let Some(from) = step.from.map(|from| from.at) else { return };
+        if from.time >= end || to.time <= start {
+            return;
+        }
+        match step.kind {
+            StepKind::First | StepKind::Count => {}
+            StepKind::Rollover => flags.add(BlockFlag::Rollover),
+            StepKind::Reset => flags.add(BlockFlag::Reset),
+        }
+        if matches!(step.kind, StepKind::Rollover | StepKind::Reset) {
+            self.breaks.push(Break { from, to, rollover: step.kind == StepKind::Rollover });
+        }
+        if step.kind == StepKind::Reset {
+            return;
+        }
+        let crosses = |border: Timestamp| from.time < border && border < to.time;
+        if to.time.millis_since(from.time) > reach_ms && (crosses(start) || crosses(end)) {
+            flags.add(BlockFlag::Estimated);
+        }
+        let before = |border| part_before(step.uwh, from.time, to.time, border);
+        let part = before(end) - before(start);
+        self.uwh = Some(self.uwh.unwrap_or(0).saturating_add(part));
+    }
+
+    fn wants(&self) -> bool {
+        self.after.is_none() && (self.before.is_some() || self.last.is_some())
+    }
+}
+
+impl Held {
+    fn push(&mut self, border: Border, span: Span, reach_ms: i64, flags: &mut BlockFlags) {
+        let Some(mw) = milliwatts(&border) else { return };
+        if let Some(last) = self.last.or(self.before) {
+            if border.time <= last.time {
+                if border.time == last.time && border.raw != last.raw {
+                    flags.add(BlockFlag::Conflict);
+                }
+                return;
+            }
+            if self.after.is_none() && !self.ended {
+                self.hold(&last, border.time, span, reach_ms);
+            }
+        }
+        if span.contains(border.time) {
+            self.in_span = true;
+            self.last = Some(border);
+            self.max = Some(self.max.map_or(mw, |max| max.max(mw)));
+            self.min = Some(self.min.map_or(mw, |min| min.min(mw)));
+        } else if self.last.or(self.before).is_some() && border.time < span.end().plus_millis(reach_ms) {
+            self.after.get_or_insert(border);
+        } else {
+            self.ended = true;
+        }
+    }
+
+    /// Books the power of `at` until `next`, as far as it speaks for.
+    fn hold(&mut self, at: &Border, next: Timestamp, span: Span, reach_ms: i64) {
+        let (along, against) = held(at, next, span, reach_ms);
+        self.along += along;
+        self.against += against;
+    }
+
+    /// Import and export in µWh, divided and rounded down once.
+    fn energy(&self, category: Category, span: Span, reach_ms: i64, until: Timestamp) -> (i64, i64) {
+        let (mut along, mut against) = (self.along, self.against);
+        if let Some(last) = self.last.or(self.before).filter(|_| self.after.is_none() && !self.ended) {
+            let (more_along, more_against) = held(&last, until, span, reach_ms);
+            along += more_along;
+            against += more_against;
+        }
+        // 1 mW for 1 ms is 1 µJ; 3600 µJ are 1 µWh.
+        let uwh = |sum: i128| i64::try_from(sum / 3_600).unwrap_or(i64::MAX);
+        if category.counts_import() { (uwh(along), uwh(against)) } else { (uwh(against), uwh(along)) }
+    }
+}
+
+/// mW·ms of a reading of power until `next` within `span`: along the category's direction and against it.
+fn held(at: &Border, next: Timestamp, span: Span, reach_ms: i64) -> (i128, i128) {
+    let until = next.min(at.time.plus_millis(reach_ms)).min(span.end());
+    let ms = until.millis_since(at.time.max(span.start())).max(0);
+    let sum = i128::from(milliwatts(at).unwrap_or(0)) * i128::from(ms);
+    (sum.max(0), (-sum).max(0))
+}
+
+fn milliwatts(at: &Border) -> Option<i64> {
+    at.raw.scaled(at.scale, Power::KW_DECIMALS)
+}
+
+/// `part` of `whole` in 1/10 000, rounded down.
+pub fn share(part: i64, whole: i64) -> u16 {
+    let share = i128::from(part.max(0)) * 10_000 / i128::from(whole.max(1));
+    u16::try_from(share.min(10_000)).unwrap_or(10_000)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::{Number, Quantity, Ratio, Slot};
+    use proptest::prelude::*;
+
+    /// What a test meter says at an instant: import and export in kWh, power in kW.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Say {
+        pub import: Option<f64>,
+        pub export: Option<f64>,
+        pub power: Option<f64>,
+    }
+
+    pub fn layout(meter: &str, category: Category, interval_ms: Option<u32>) -> Arc<Layout> {
+        let slot = |role: Role| Slot {
+            quantity: role.quantity().parse::<Quantity>().unwrap(),
+            scale: Ratio::ONE,
+            rolls_over_at: (role != Role::Power).then_some(100_000_000),
+        };
+        Arc::new(Layout {
+            meter: meter.parse().unwrap(),
+            category,
+            interval_ms,
+            template: None,
+            simulated: false,
+            slots: Role::ALL.map(slot).to_vec(),
+        })
+    }
+
+    pub fn values(say: Say) -> Box<[(u8, Number)]> {
+        let values = [say.import, say.export, say.power];
+        (0..).zip(values).filter_map(|(place, value)| Some((place, Number::from_f64(value?)?))).collect()
+    }
+
+    pub fn reading(layout: &Arc<Layout>, seq: u64, ms: i64, say: Say) -> StoredReading {
+        StoredReading {
+            seq,
+            time: Timestamp::from_millis(ms),
+            layout: layout.clone(),
+            values: values(say),
+            clock: ClockState::Synchronised,
+            conflict: false,
+        }
+    }
+
+    pub fn terms(category: Category, interval_ms: u32) -> Terms {
+        Terms {
+            meter: "m".parse().unwrap(),
+            category,
+            interval_ms,
+            template: None,
+            simulated: false,
+            nominal_ms: 1_800_000,
+            cut: false,
+            is_peak_hour: false,
+            zone: "UTC".to_owned(),
+            through_seq: 0,
+            sealed: Timestamp::default(),
+        }
+    }
+
+    /// Closes the spans that lie between `borders` one after the other, each from the record of the one before.
+    pub fn close_all(borders: &[i64], readings: &[StoredReading], terms: &Terms) -> Vec<Block> {
+        let mut carry = Carry::default();
+        let mut blocks = Vec::new();
+        for pair in borders.windows(2) {
+            let span = Span::new(Timestamp::from_millis(pair[0]), Timestamp::from_millis(pair[1])).unwrap();
+            let mut tally = Tally::begin(span, carry, terms.interval_ms, true);
+            readings.iter().for_each(|reading| tally.push(reading));
+            let block = tally.finish(terms.clone());
+            carry = Carry::after(&block.borders);
+            blocks.push(block);
+        }
+        blocks
+    }
+
+    fn uwh(block: &Block) -> (Option<i64>, Option<i64>) {
+        (block.import.map(Energy::as_uwh), block.export.map(Energy::as_uwh))
+    }
+
+    const HOUR: i64 = 3_600_000;
+    const HALF: i64 = HOUR / 2;
+
+    /// A load of 12 kW read every `interval` ms from `from` to `to`, by register and power, or by one of them.
+    fn load(interval: i64, from: i64, to: i64, register: bool, power: bool) -> Vec<StoredReading> {
+        let layout = layout("m", Category::Cons, Some(u32::try_from(interval).unwrap()));
+        let said = |ms: i64| Say {
+            import: register.then_some(1_000.0 + 12.0 * ms as f64 / 3_600_000.0),
+            export: None,
+            power: power.then_some(12.0),
+        };
+        (from..=to)
+            .step_by(usize::try_from(interval).unwrap())
+            .zip(1..)
+            .map(|(ms, seq)| reading(&layout, seq, ms, said(ms)))
+            .collect()
+    }
+
+    #[test]
+    fn counter_and_power_agree_on_one_load_at_any_interval() {
+        for interval in [100, 1_000, 7_000, 60_000, 600_000] {
+            let terms = terms(Category::Cons, u32::try_from(interval).unwrap());
+            for (register, power, method) in [(true, true, Method::Counter), (false, true, Method::Power)] {
+                let readings = load(interval, -600_000, HOUR + 600_000, register, power);
+                let block = &close_all(&[-HALF, 0, HALF], &readings, &terms)[1];
+                let import = block.import.unwrap().as_uwh();
+                assert!((import - 6_000_000_000).abs() <= 2, "{interval} {method:?} {import}");
+                assert_eq!((block.method, block.coverage, block.flags.names()), (method, 10_000, vec![]));
+                assert_eq!(block.export.map(Energy::as_uwh), if register { None } else { Some(0) });
+            }
+        }
+    }
+
+    #[test]
+    fn power_against_the_category_is_the_other_direction() {
+        for (category, positive_is_import) in
+            [(Category::Cons, true), (Category::Stor, true), (Category::Prod, false), (Category::Inj, false)]
+        {
+            let layout = layout("m", category, Some(1_000));
+            let say = |kw| Say { power: Some(kw), ..Say::default() };
+            let readings: Vec<_> = (0..HALF / 1_000)
+                .map(|s| reading(&layout, 1 + s.unsigned_abs(), s * 1_000, say(if s < 900 { 4.0 } else { -2.0 })))
+                .collect();
+            let block = &close_all(&[0, HALF], &readings, &terms(category, 1_000))[0];
+            let (along, against) = (1_000_000_000, 500_000_000);
+            let want = if positive_is_import { (along, against) } else { (against, along) };
+            assert_eq!(uwh(block), (Some(want.0), Some(want.1)), "{category}");
+            assert_eq!(block.net().unwrap().as_uwh(), 500_000_000);
+            assert_eq!(block.max_power, Some(Power::from_mw(4_000_000)));
+            assert_eq!(block.min_power, Some(Power::from_mw(-2_000_000)));
+        }
+    }
+
+    #[test]
+    fn a_direction_without_register_comes_from_power_when_there_is_any() {
+        let layout = layout("m", Category::Cons, Some(1_000));
+        let say = |s: i64| Say {
+            import: Some(100.0 + 4.0 * s.min(900) as f64 / 3_600.0),
+            export: None,
+            power: Some(if s < 900 { 4.0 } else { -2.0 }),
+        };
+        let readings: Vec<_> =
+            (0..=HALF / 1_000).map(|s| reading(&layout, 1 + s.unsigned_abs(), s * 1_000, say(s))).collect();
+        let block = &close_all(&[0, HALF], &readings, &terms(Category::Cons, 1_000))[0];
+        assert_eq!((block.method, uwh(block)), (Method::Mixed, (Some(1_000_000_000), Some(500_000_000))));
+    }
+
+    #[test]
+    fn a_reading_of_power_speaks_for_a_minute_at_most() {
+        let layout = layout("m", Category::Cons, Some(1_000));
+        let say = Say { power: Some(60.0), ..Say::default() };
+        let readings = [reading(&layout, 1, 600_000, say), reading(&layout, 2, 1_200_000, say)];
+        let block = &close_all(&[0, HALF], &readings, &terms(Category::Cons, 1_000))[0];
+        // Twice one minute of 60 kW.
+        assert_eq!(block.import.unwrap().as_uwh(), 2_000_000_000);
+        assert_eq!((block.covered_ms, block.coverage, block.flags.names()), (120_000, 666, vec!["gap"]));
+        assert_eq!(block.avg_kw(), Some(60.0));
+    }
+
+    #[test]
+    fn a_gap_in_across_and_longer_than_blocks_keeps_the_total() {
+        let terms = terms(Category::Cons, 1_000);
+        // Inside the first block, across a border, and over two whole blocks.
+        for (gap, estimated) in
+            [((300, 900), [false; 4]), ((1_500, 2_400), [true, true, false, false]), ((1_500, 6_000), [true; 4])]
+        {
+            let readings: Vec<_> = load(1_000, 0, 4 * HALF, true, false)
+                .into_iter()
+                .filter(|r| !(gap.0 * 1_000..gap.1 * 1_000).contains(&r.time.as_millis()))
+                .collect();
+            let blocks = close_all(&[0, HALF, 2 * HALF, 3 * HALF, 4 * HALF], &readings, &terms);
+            let total: i64 = blocks.iter().map(|block| block.import.unwrap().as_uwh()).sum();
+            assert_eq!(total, 24_000_000_000, "{gap:?}");
+            let marked: Vec<_> = blocks.iter().map(|block| block.flags.has(BlockFlag::Estimated)).collect();
+            assert_eq!(marked, estimated, "{gap:?}");
+            assert!(blocks[0].flags.has(BlockFlag::Gap) && blocks[0].covered_ms < HALF);
+        }
+    }
+
+    #[test]
+    fn a_silent_block_is_null() {
+        let terms = terms(Category::Cons, 1_000);
+        let readings = load(1_000, 0, HALF - 10_000, true, true);
+        let blocks = close_all(&[0, HALF, 2 * HALF], &readings, &terms);
+        assert_eq!((uwh(&blocks[1]), blocks[1].coverage, blocks[1].net()), ((None, None), 0, None));
+        assert_eq!((blocks[1].method, blocks[1].flags.names()), (Method::Counter, vec!["gap"]));
+        assert_eq!(blocks[1].borders.before.len(), 2, "it carries the readings that the next block begins with");
+        // No reading at or after the end: the register's last value stands at the border.
+        assert_eq!(uwh(&blocks[0]), (Some(5_966_666_667), None));
+    }
+
+    #[test]
+    fn a_meter_that_starts_in_mid_block_has_a_partial_one() {
+        let readings = load(1_000, HALF / 2, HALF + 5_000, true, true);
+        let block = &close_all(&[0, HALF], &readings, &terms(Category::Cons, 1_000))[0];
+        assert_eq!(block.import.unwrap().as_uwh(), 3_000_000_000);
+        assert_eq!((block.covered_ms, block.flags.names()), (HALF / 2 + 60_000, vec!["gap"]));
+    }
+
+    #[test]
+    fn a_sentinel_in_the_middle_is_absent() {
+        let mut readings = load(1_000, 0, HALF, true, true);
+        for at in &mut readings[600..700] {
+            at.values = values(Say { power: Some(12.0), ..Say::default() });
+        }
+        let block = &close_all(&[0, HALF], &readings, &terms(Category::Cons, 1_000))[0];
+        assert_eq!((uwh(block), block.flags.names()), ((Some(6_000_000_000), None), vec![]));
+    }
+
+    #[test]
+    fn a_replaced_meter_and_a_rollover_at_a_border_are_booked_once() {
+        let layout = layout("m", Category::Cons, Some(60_000));
+        let run = |values: &[f64]| {
+            let readings: Vec<_> = (0..)
+                .zip(values)
+                .map(|(at, kwh)| {
+                    let say = Say { import: Some(*kwh), ..Say::default() };
+                    reading(&layout, 1 + at, i64::try_from(at).unwrap() * 60_000 + 30_000, say)
+                })
+                .collect();
+            close_all(&[0, 180_000, 360_000], &readings, &terms(Category::Cons, 60_000))
+        };
+        // The border at 180 s lies half way between the third and the fourth reading.
+        let blocks = run(&[99_999_997.0, 99_999_998.0, 99_999_999.0, 1.0, 2.0, 3.0]);
+        assert_eq!((uwh(&blocks[0]).0, uwh(&blocks[1]).0), (Some(3_000_000_000), Some(3_000_000_000)));
+        assert!(blocks.iter().all(|block| block.flags.has(BlockFlag::Rollover)));
+        assert_eq!(blocks[0].borders.breaks, blocks[1].borders.breaks);
+        let blocks = run(&[5_000.0, 5_001.0, 5_002.0, 1.0, 2.0, 3.0]);
+        assert_eq!((uwh(&blocks[0]).0, uwh(&blocks[1]).0), (Some(2_000_000_000), Some(2_000_000_000)));
+        assert!(blocks.iter().all(|block| block.flags.has(BlockFlag::Reset)));
+    }
+
+    #[test]
+    fn the_digest_covers_the_borders_and_what_lies_between() {
+        let readings = load(1_000, HALF - 2_000, HALF + 2_000, true, true);
+        let blocks = close_all(&[0, HALF, 2 * HALF], &readings, &terms(Category::Cons, 1_000));
+        let digest = |readings: &[StoredReading]| {
+            let mut lines = Vec::new();
+            for at in readings {
+                for role in [Role::Import, Role::Power] {
+                    write_reading_line(role, at.time, at.seq, at.raw(role).unwrap(), &mut lines);
+                }
+            }
+            Digest::of(&lines)
+        };
+        assert_eq!(blocks[0].readings_sha256, digest(&readings[..3]));
+        assert_eq!(blocks[1].readings_sha256, digest(&readings[1..]));
+    }
+
+    #[test]
+    fn conflicting_values_are_flagged_and_the_first_counts() {
+        let mut readings = load(1_000, 0, HALF, true, true);
+        let mut other = readings[900].clone();
+        other.seq = 9_999;
+        other.conflict = true;
+        other.values = values(Say { import: Some(1_900.0), power: Some(99.0), export: None });
+        readings.insert(901, other);
+        let block = &close_all(&[0, HALF], &readings, &terms(Category::Cons, 1_000))[0];
+        assert_eq!((uwh(block).0, block.flags.names()), (Some(6_000_000_000), vec!["conflict"]));
+        assert_eq!(block.max_power, Some(Power::from_mw(12_000_000)));
+    }
+
+    /// The rule as slowly and plainly as it can be said, for readings of a register that only counts on: the value at
+    /// a border, looked up among all readings.
+    fn value_at(at: i64, readings: &[(i64, i64)]) -> Option<i64> {
+        let next = readings.iter().find(|(time, _)| *time >= at);
+        let before = readings.iter().rev().find(|(time, _)| *time < at);
+        match (before, next) {
+            (None, None) => None,
+            (None, Some((_, value))) | (Some((_, value)), None) => Some(*value),
+            (Some((t0, v0)), Some((t1, v1))) => {
+                Some(v0 + i64::try_from(i128::from(v1 - v0) * i128::from(at - t0) / i128::from(t1 - t0)).unwrap())
+            }
+        }
+    }
+
+    /// Coverage and power, millisecond by millisecond (in steps of `STEP`, on which all times lie).
+    fn plainly(span: (i64, i64), reach: i64, readings: &[(i64, Option<i64>)]) -> (i64, i128, i128) {
+        const STEP: i64 = 500;
+        let (mut covered, mut along, mut against) = (0, 0, 0);
+        for at in (span.0..span.1).step_by(500) {
+            // The millisecond's far end decides, for a reading closes the time before it.
+            if readings.iter().any(|(time, _)| *time >= at + STEP && *time - at <= reach) {
+                covered += STEP;
+            }
+            let last = readings.iter().rev().find(|(time, power)| *time <= at && power.is_some());
+            if let Some((time, Some(mw))) = last
+                && at + STEP - time <= reach
+            {
+                let sum = i128::from(*mw) * i128::from(STEP);
+                along += sum.max(0);
+                against += (-sum).max(0);
+            }
+        }
+        (covered, along / 3_600, against / 3_600)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn the_rule_agrees_with_the_plain_one(
+            steps in prop::collection::vec((1..400_i64, 0..3_000_000_i64, prop::option::of(-9_000_000..9_000_000_i64)), 1..60),
+            interval in prop::sample::select(vec![1_000_u32, 30_000, 60_000]),
+            cuts in prop::collection::btree_set(1..8_000_i64, 0..6),
+        ) {
+            let layout = layout("m", Category::Cons, Some(interval));
+            let raw = |uwh: i64| Number::I64(uwh);
+            let layout = Arc::new(Layout {
+                slots: layout.slots.iter().cloned().map(|mut slot| {
+                    // Whole µWh and mW, so that the plain rule needs no rounding.
+                    let decimals = if slot.quantity.role() == Some(Role::Power) { 1_000_000 } else { 1_000_000_000 };
+                    slot.scale = Ratio::new(1, decimals).unwrap();
+                    slot
+                }).collect(),
+                ..Layout::clone(&layout)
+            });
+            let (mut ms, mut uwh, mut readings) = (0, 5_000_000_000_i64, Vec::new());
+            for (seq, (wait, rise, power)) in (1..).zip(&steps) {
+                ms += wait * 500;
+                uwh += rise;
+                let mut at = reading(&layout, seq, ms, Say::default());
+                at.values = [Some((0, raw(uwh))), power.map(|mw| (2, raw(mw)))].into_iter().flatten().collect();
+                readings.push(at);
+            }
+            let mut borders: Vec<i64> = [0].into_iter().chain(cuts.iter().map(|cut| cut * 500)).collect();
+            borders.push(ms.max(*borders.last().unwrap()) + 200_000);
+            let blocks = close_all(&borders, &readings, &terms(Category::Cons, interval));
+
+            let values: Vec<_> = readings.iter().map(|at| {
+                (at.time.as_millis(), at.raw(Role::Import).unwrap().scaled(layout.slots[0].scale, 9).unwrap())
+            }).collect();
+            let power: Vec<_> = readings.iter().map(|at| {
+                (at.time.as_millis(), at.raw(Role::Power).map(|raw| raw.scaled(layout.slots[2].scale, 6).unwrap()))
+            }).collect();
+            let mut total = 0;
+            for (block, pair) in blocks.iter().zip(borders.windows(2)) {
+                let (v0, v1) = (value_at(pair[0], &values), value_at(pair[1], &values));
+                let (covered, along, against) = plainly((pair[0], pair[1]), reach_ms(interval), &power);
+                match block.import {
+                    Some(import) => {
+                        prop_assert_eq!(import.as_uwh(), v1.unwrap() - v0.unwrap());
+                        prop_assert_eq!(block.covered_ms, covered);
+                        total += import.as_uwh();
+                    }
+                    None => prop_assert_eq!(v0, v1, "only a silent block books nothing"),
+                }
+                let _ = along;
+                if let Some(export) = block.export {
+                    prop_assert_eq!(i128::from(export.as_uwh()), against);
+                } else {
+                    prop_assert!(against == 0 || power.iter().all(|(time, mw)| mw.is_none() || !(pair[0]..pair[1]).contains(time)));
+                }
+            }
+            prop_assert_eq!(total, values.last().unwrap().1 - values[0].1, "totals hold");
+        }
+    }
+}
