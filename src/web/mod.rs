@@ -1,17 +1,42 @@
 //! REST, live feed and the page. Holds a `Reader`, which has no write method.
+//!
+//! Every answer but health and the page's files needs a token; only loopback is listened on. Answers of any length are
+//! streamed from the store, so that memory stays flat.
+
+mod dashboard;
+mod events;
+mod guard;
+mod health;
+mod meters;
+mod metrics;
+mod page;
+mod periods;
+mod problem;
+mod quality;
+mod query;
+mod readings;
+mod serve;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::http::Uri;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::Reader;
+use problem::Problem;
 
 /// Part `[web]` of the config.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +71,89 @@ pub struct Views {
     pub problems: watch::Receiver<Arc<Vec<String>>>,
 }
 
-/// Binds the address; port 0 takes a free one.
+/// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
+/// no TLS yet, and a token must not cross a network in the clear.
 pub async fn bind(config: &Config) -> io::Result<TcpListener> {
-    TcpListener::bind(config.listen).await
+    let address = config.listen;
+    if !address.ip().to_canonical().is_loopback() {
+        let told = format!(
+            "{address} can be reached from other machines, and the page has no TLS yet: set web.listen to 127.0.0.1:{port} \
+             and reach it through `ssh -L {port}:127.0.0.1:{port}`",
+            port = address.port()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+    }
+    TcpListener::bind(address).await
 }
 
 /// Serves until stopped; then lets answers under way finish.
 pub async fn run(listener: TcpListener, views: Views, stop: CancellationToken) -> io::Result<()> {
-    let _ = (listener, views, stop);
-    todo!()
+    let web =
+        Web { feed: events::Feed::new(), disk: metrics::DiskUse::new(), views: Arc::new(views), stop: stop.clone() };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(events::publish(web.clone()));
+    tasks.spawn(metrics::watch_disk(web.clone()));
+    tokio::select! {
+        () = serve::serve(listener, router(web), stop.clone()) => {}
+        // Neither ends unasked, so one that does has panicked.
+        Some(Err(fault)) = tasks.join_next() => return Err(io::Error::other(fault)),
+    }
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// What every route has at hand.
+#[derive(Clone)]
+struct Web {
+    views: Arc<Views>,
+    feed: events::Feed,
+    disk: metrics::DiskUse,
+    stop: CancellationToken,
+}
+
+impl Web {
+    fn site(&self) -> Arc<Site> {
+        self.views.site.borrow().clone()
+    }
+
+    /// The site's zone. The config has checked its name.
+    fn zone(&self) -> TimeZone {
+        TimeZone::get(&self.views.site.borrow().timezone).unwrap_or(TimeZone::UTC)
+    }
+
+    /// A meter of the running config.
+    fn meter(&self, id: &str) -> Result<Meter, Problem> {
+        let meters = self.views.meters.borrow();
+        let meter = meters.iter().find(|meter| meter.id.as_str() == id).cloned();
+        meter.ok_or_else(|| Problem::NoMeter(id.chars().take(64).collect()))
+    }
+}
+
+fn router(web: Web) -> Router {
+    let signed_in = Router::new()
+        .route("/api/meters", get(meters::list))
+        .route("/api/meters/summary", get(meters::summary))
+        .route("/api/meters/{id}", get(meters::one))
+        .route("/api/meters/{id}/current-block", get(meters::current_block))
+        .route("/api/meters/{id}/blocks/today", get(readings::blocks_today))
+        .route("/api/meters/{id}/blocks", get(readings::blocks))
+        .route("/api/meters/{id}/readings", get(readings::readings))
+        .route("/api/channels/{id}/readings", get(readings::readings))
+        .route("/api/quality", get(quality::quality))
+        .route("/api/dashboard/snapshot", get(dashboard::snapshot))
+        .route("/api/alerts", get(dashboard::alerts))
+        .route("/api/events", get(events::events))
+        .route("/metrics", get(metrics::metrics))
+        .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
+    Router::new()
+        .merge(signed_in)
+        .route("/api/health", get(health::health))
+        .route("/", get(page::html))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
+        .route("/icon.svg", get(page::icon))
+        .fallback(async |uri: Uri| Problem::NoRoute(uri.path().chars().take(80).collect()))
+        .method_not_allowed_fallback(async || Problem::Method)
+        .layer(from_fn(guard::limits))
+        .with_state(web)
 }

@@ -1,0 +1,236 @@
+//! What the page needs, in one call; and the alerts.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use jiff::ToSpan as _;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::health::problems;
+use super::meters::{MeterView, Moment};
+use super::problem::Problem;
+use super::query::{Asked, Resolution};
+use super::wire::{At, BlockView, OpenBlockView};
+use super::{Site, Web, periods};
+use crate::model::{Alert, AlertKind, Meter, MeterId, Span, Timestamp};
+
+/// Alerts given at most; the newest are kept in.
+const ALERTS: usize = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotAsked {
+    #[serde(alias = "meterId", alias = "device_id", alias = "deviceId")]
+    meter_id: Option<String>,
+    /// Alerts in the answer, 0 to 100.
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    timestamp: At,
+    version: &'static str,
+    site: SiteView<'a>,
+    /// The meter that was asked for, or the first that has a target.
+    meter: Option<MeterView<'a>>,
+    all_meters: Vec<MeterView<'a>>,
+    current_block: Option<OpenBlockView<'a>>,
+    block_info: Option<BlockInfo>,
+    /// The running blocks of all meters.
+    current_blocks: BTreeMap<&'a MeterId, OpenBlockView<'a>>,
+    today: Option<SpanView>,
+    peak_hours_today: Vec<SpanView>,
+    blocks_today: Vec<BlockView<'a>>,
+    last_ten_blocks: Vec<BlockView<'a>>,
+    alerts: Vec<AlertView<'a>>,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SiteView<'a> {
+    id: &'a str,
+    name: &'a str,
+    organization: &'a str,
+    timezone: &'a str,
+    block_minutes: u8,
+    simulated: bool,
+}
+
+#[derive(Serialize)]
+struct BlockInfo {
+    start: At,
+    end: At,
+    is_peak_hour: bool,
+}
+
+#[derive(Serialize)]
+struct SpanView {
+    start: At,
+    end: At,
+}
+
+impl From<Span> for SpanView {
+    fn from(span: Span) -> Self {
+        Self { start: At(span.start()), end: At(span.end()) }
+    }
+}
+
+#[derive(Serialize)]
+pub struct AlertView<'a> {
+    id: i64,
+    kind: AlertKind,
+    meter: Option<&'a MeterId>,
+    text: &'a str,
+    occasion: At,
+    raised: At,
+    cleared: Option<At>,
+    delivered: Option<At>,
+}
+
+impl<'a> From<&'a Alert> for AlertView<'a> {
+    fn from(alert: &'a Alert) -> Self {
+        Self {
+            id: alert.id,
+            kind: alert.kind,
+            meter: alert.meter.as_ref(),
+            text: &alert.text,
+            occasion: At(alert.occasion),
+            raised: At(alert.raised),
+            cleared: alert.cleared.map(At),
+            delivered: alert.delivered.map(At),
+        }
+    }
+}
+
+pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>) -> Result<Response, Problem> {
+    const DAY_MS: i64 = 86_400_000;
+    let (moment, meters, site) = (Moment::take(&web), web.views.meters.borrow().clone(), web.site());
+    let open = web.views.open.borrow().clone();
+    let meter = match asked.meter_id {
+        Some(id) => Some(web.meter(&id)?),
+        None => usual_meter(&meters).cloned(),
+    };
+    let now = moment.now;
+    let today = periods::period_of(now, Resolution::Day, &web.zone());
+    // Ten blocks of an hour, and some that a silence left out, lie within a day before now.
+    let recent = today.and_then(|today| Span::new(today.start().min(now.plus_millis(-DAY_MS)), today.end()));
+    let blocks = match (&meter, recent) {
+        (Some(meter), Some(recent)) => web.views.reader.blocks(&meter.id, recent).await?,
+        _ => Vec::new(),
+    };
+    let alerts = web.views.reader.alerts(false, asked.limit.unwrap_or(20).min(100)).await?;
+    let current = meter.as_ref().and_then(|meter| open.get(&meter.id));
+    let snapshot = Snapshot {
+        timestamp: At(now),
+        version: env!("CARGO_PKG_VERSION"),
+        site: site_view(&site),
+        meter: meter.as_ref().map(|meter| moment.view(meter)),
+        all_meters: meters.iter().map(|meter| moment.view(meter)).collect(),
+        current_block: current.map(Into::into),
+        block_info: current.map(|open| BlockInfo {
+            start: At(open.span.start()),
+            end: At(open.span.end()),
+            is_peak_hour: open.is_peak_hour,
+        }),
+        current_blocks: open.iter().map(|(id, open)| (id, open.into())).collect(),
+        today: today.map(Into::into),
+        peak_hours_today: today.map_or_else(Vec::new, |today| peak_hours(&site, today, &web.zone())),
+        blocks_today: blocks
+            .iter()
+            .filter(|block| today.is_some_and(|today| today.contains(block.span.start())))
+            .map(Into::into)
+            .collect(),
+        last_ten_blocks: blocks.iter().rev().take(10).map(Into::into).collect(),
+        alerts: alerts.iter().map(Into::into).collect(),
+        problems: problems(&web),
+    };
+    Ok(Json(snapshot).into_response())
+}
+
+fn usual_meter(meters: &[Meter]) -> Option<&Meter> {
+    meters.iter().find(|meter| meter.peak_target.is_some()).or(meters.first())
+}
+
+fn site_view(site: &Site) -> SiteView<'_> {
+    SiteView {
+        id: &site.id,
+        name: &site.name,
+        organization: &site.organization,
+        timezone: &site.timezone,
+        block_minutes: site.block_minutes,
+        simulated: site.simulated,
+    }
+}
+
+/// The peak windows that lie in a local day, cut to it. One that runs over midnight belongs to the day it begins.
+fn peak_hours(site: &Site, today: Span, zone: &TimeZone) -> Vec<SpanView> {
+    let Ok(noon) = jiff::Timestamp::from_millisecond(today.start().as_millis()) else { return Vec::new() };
+    let date = zone.to_datetime(noon).date();
+    let mut found = Vec::new();
+    for day in [date.yesterday().ok(), Some(date)].into_iter().flatten() {
+        let weekday = usize::try_from(day.weekday().to_monday_zero_offset()).unwrap_or(0);
+        for (days, from, to) in &site.peaks {
+            let instant = |minutes: i64| {
+                let local = day.at(0, 0, 0, 0).checked_add(minutes.minutes()).ok()?;
+                Some(Timestamp::from_millis(local.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond()))
+            };
+            let end = i64::from(*to) + if to <= from { 1_440 } else { 0 };
+            if let (true, Some(start), Some(end)) = (days[weekday], instant(i64::from(*from)), instant(end)) {
+                found.extend(Span::new(start.max(today.start()), end.min(today.end())).map(SpanView::from));
+            }
+        }
+    }
+    found
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertsAsked {
+    /// Only what is not over.
+    #[serde(default)]
+    open: bool,
+    limit: Option<usize>,
+}
+
+pub async fn alerts(State(web): State<Web>, Asked(asked): Asked<AlertsAsked>) -> Result<Response, Problem> {
+    let limit = asked.limit.unwrap_or(100);
+    if !(1..=ALERTS).contains(&limit) {
+        return Err(Problem::Parameter { name: "limit", what: format!("{limit} is not within 1 to {ALERTS}") });
+    }
+    let alerts = web.views.reader.alerts(asked.open, limit).await?;
+    Ok(Json(alerts.iter().map(AlertView::from).collect::<Vec<_>>()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_window_over_midnight_is_in_both_days_that_it_touches() {
+        let mut site = Site {
+            id: "p".into(),
+            name: "p".into(),
+            organization: String::new(),
+            timezone: "UTC".into(),
+            block_minutes: 30,
+            peaks: vec![([true, false, false, false, false, false, false], 22 * 60, 6 * 60)],
+            simulated: false,
+        };
+        let day = |text: &str| {
+            let start = Timestamp::from_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+            Span::new(start, start.plus_millis(86_400_000)).unwrap()
+        };
+        let hours = |site: &Site, text: &str| {
+            let spans = peak_hours(site, day(text), &TimeZone::UTC);
+            spans.iter().map(|span| span.end.0.millis_since(span.start.0) / 3_600_000).collect::<Vec<_>>()
+        };
+        assert_eq!(hours(&site, "2026-11-16T00:00:00Z"), [2], "a Monday");
+        assert_eq!(hours(&site, "2026-11-17T00:00:00Z"), [6]);
+        assert_eq!(hours(&site, "2026-11-18T00:00:00Z"), [0; 0]);
+        site.peaks = vec![([true; 7], 14 * 60, 22 * 60)];
+        assert_eq!(hours(&site, "2026-11-18T00:00:00Z"), [8]);
+    }
+}

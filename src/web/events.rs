@@ -1,0 +1,244 @@
+//! The live feed (server-sent events): readings and blocks as they are committed, running blocks once a second, alerts.
+//!
+//! An event is written once for all clients. A client that reads too slowly is told how much it missed and goes on
+//! with what is new; one that reads nothing at all is cut off by the connection's time-out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::warn;
+
+use super::dashboard::AlertView;
+use super::problem::Problem;
+use super::query::{Asked, Nothing};
+use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_json, push_text, push_value};
+use super::{Web, guard};
+use crate::model::{MeterId, Span, StoredReading, Timestamp};
+use crate::store::StoreError;
+
+/// Feeds open at once.
+pub const CLIENTS: usize = 32;
+/// Events that wait for the slowest client. When they are full, the oldest is dropped for it and it is told.
+const WAITING: usize = 32;
+/// Readings in one event at most, which bounds what `WAITING` events can take.
+const READINGS: usize = 500;
+/// An idle feed shows that it lives this often; a token that was revoked is noticed then.
+const BEAT: Duration = Duration::from_secs(15);
+/// Alerts looked through for changes.
+const ALERTS: usize = 100;
+
+/// Where events go out.
+#[derive(Clone)]
+pub struct Feed {
+    events: broadcast::Sender<Bytes>,
+    places: Arc<Semaphore>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Feed {
+    pub fn new() -> Self {
+        Self {
+            events: broadcast::Sender::new(WAITING),
+            places: Arc::new(Semaphore::new(CLIENTS)),
+            missed: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    pub fn clients(&self) -> usize {
+        CLIENTS - self.places.available_permits()
+    }
+
+    /// Events that slow clients missed since start.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    fn is_heard(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
+    fn send(&self, name: &str, push_data: impl FnOnce(&mut Vec<u8>)) {
+        let mut event = Vec::with_capacity(1_024);
+        push_text(&mut event, format_args!("event: {name}\ndata: "));
+        push_data(&mut event);
+        event.extend_from_slice(b"\n\n");
+        // Without a receiver there is nobody to tell.
+        self.events.send(event.into()).ok();
+    }
+}
+
+/// Turns what is committed into events until stopped. Does next to nothing while nobody listens.
+pub async fn publish(web: Web) {
+    let mut readings = web.views.reader.feed();
+    let mut open = web.views.open.clone();
+    let mut seen = Seen::default();
+    loop {
+        tokio::select! {
+            () = web.stop.cancelled() => return,
+            batch = readings.recv() => match batch {
+                Ok(batch) if web.feed.is_heard() => {
+                    for part in batch.chunks(READINGS) {
+                        web.feed.send("readings", |out| push_readings(out, part));
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(batches)) => {
+                    web.feed.send("missed", |out| push_text(out, format_args!("{{\"events\":{batches}}}")));
+                }
+                // The store is closed: nothing more will come.
+                Err(RecvError::Closed) => return web.stop.cancelled().await,
+            },
+            changed = open.changed() => {
+                if changed.is_err() {
+                    return web.stop.cancelled().await;
+                }
+                let blocks = open.borrow_and_update().clone();
+                if web.feed.is_heard() {
+                    let views: Vec<_> = blocks.values().map(OpenBlockView::from).collect();
+                    web.feed.send("open_blocks", |out| push_json(out, &views));
+                    if let Err(cause) = seen.tell_news(&web).await {
+                        warn!(error = &cause as &dyn std::error::Error, "the live feed could not look into the store");
+                    }
+                } else {
+                    seen = Seen::default();
+                }
+            }
+        }
+    }
+}
+
+fn push_readings(out: &mut Vec<u8>, readings: &[StoredReading]) {
+    let mut time = TimeWriter::default();
+    out.push(b'[');
+    for (at, reading) in readings.iter().enumerate() {
+        push_text(
+            out,
+            format_args!("{}{{\"meter\":\"{}\",\"time\":\"", if at == 0 { "" } else { "," }, reading.layout.meter),
+        );
+        time.push(out, reading.time);
+        push_text(out, format_args!("\",\"seq\":{}", reading.seq));
+        for (place, raw) in &reading.values {
+            if let Some(slot) = reading.layout.slots.get(usize::from(*place)) {
+                push_text(out, format_args!(",\"{}\":", slot.quantity));
+                push_value(out, *raw, slot.scale);
+            }
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// What of the store has been told already, since somebody listens.
+#[derive(Default)]
+struct Seen {
+    sealed: Option<BTreeMap<MeterId, Timestamp>>,
+    /// By id: when it was cleared.
+    alerts: Option<BTreeMap<i64, Option<Timestamp>>>,
+}
+
+impl Seen {
+    /// Tells the blocks sealed and the alerts raised or cleared since the last look.
+    async fn tell_news(&mut self, web: &Web) -> Result<(), StoreError> {
+        let reader = &web.views.reader;
+        let sealed = reader.sealed_through().await?;
+        for (meter, through) in self.sealed.is_some().then_some(&sealed).into_iter().flatten() {
+            let before = self.sealed.as_ref().and_then(|before| before.get(meter));
+            let Some(span) = before.and_then(|before| Span::new(*before, *through)) else { continue };
+            let blocks = reader.blocks(meter, span).await?;
+            web.feed.send("blocks", |out| push_json(out, &blocks.iter().map(BlockView::from).collect::<Vec<_>>()));
+        }
+        self.sealed = Some(sealed);
+        let alerts = reader.alerts(false, ALERTS).await?;
+        let known = self.alerts.take();
+        if let Some(known) = &known {
+            let news: Vec<_> = alerts
+                .iter()
+                .filter(|alert| known.get(&alert.id) != Some(&alert.cleared))
+                .map(AlertView::from)
+                .collect();
+            if !news.is_empty() {
+                web.feed.send("alerts", |out| push_json(out, &news));
+            }
+        }
+        self.alerts = Some(alerts.iter().map(|alert| (alert.id, alert.cleared)).collect());
+        Ok(())
+    }
+}
+
+/// One client.
+struct Listening {
+    web: Web,
+    token: String,
+    events: broadcast::Receiver<Bytes>,
+    beat: Interval,
+    greeting: Option<Bytes>,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+pub async fn events(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
+    let busy = |_| Problem::Busy { limit: CLIENTS, again: 5 };
+    let place = Arc::clone(&web.feed.places).try_acquire_owned().map_err(busy)?;
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = serde_json::json!({ "timestamp": At(web.views.clock.now()), "version": env!("CARGO_PKG_VERSION") });
+    let listening = Listening {
+        token: guard::token(&headers)?.to_owned(),
+        events: web.feed.events.subscribe(),
+        beat,
+        greeting: Some(format!("retry: 2000\nevent: hello\ndata: {now}\n\n").into()),
+        ended: false,
+        _place: place,
+        web,
+    };
+    let body = Body::from_stream(stream::unfold(listening, |mut listening| async {
+        let event = listening.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(event), listening))
+    }));
+    Ok(([(header::CONTENT_TYPE, "text/event-stream"), (UNBUFFERED, "no")], body).into_response())
+}
+
+impl Listening {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
+        if self.ended {
+            return None;
+        }
+        tokio::select! {
+            () = self.web.stop.cancelled() => None,
+            event = self.events.recv() => match event {
+                Ok(event) => Some(event),
+                Err(RecvError::Lagged(events)) => {
+                    self.web.feed.missed.fetch_add(events, Ordering::Relaxed);
+                    Some(format!("event: missed\ndata: {{\"events\":{events}}}\n\n").into())
+                }
+                Err(RecvError::Closed) => None,
+            },
+            _ = self.beat.tick() => {
+                if self.web.views.reader.scope_of(&self.token).is_some() {
+                    Some(Bytes::from_static(b": beat\n\n"))
+                } else {
+                    self.ended = true;
+                    Some(Bytes::from_static(b"event: end\ndata: {\"reason\":\"the token was revoked\"}\n\n"))
+                }
+            }
+        }
+    }
+}

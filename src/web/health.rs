@@ -1,0 +1,103 @@
+//! Health: from work done and from what the parts say of themselves. Open to all; details need a token.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::query::{Asked, Nothing};
+use super::wire::At;
+use super::{Web, guard};
+use crate::model::{ClockState, Condition};
+use crate::store::StoreHealth;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Ok,
+    /// A meter, a line or another part is down; the rest works.
+    Degraded,
+    /// Nothing can be stored.
+    Failing,
+}
+
+#[derive(Serialize)]
+struct HealthView {
+    status: Status,
+    #[serde(flatten)]
+    details: Option<Details>,
+}
+
+#[derive(Serialize)]
+struct Details {
+    version: &'static str,
+    timestamp: At,
+    clock: ClockState,
+    /// What is wrong, for a person.
+    problems: Vec<String>,
+    meters: usize,
+    meters_answering: usize,
+    lines: usize,
+    lines_connected: usize,
+    poll_attempts: u64,
+    store: StoreHealth,
+}
+
+pub async fn health(State(web): State<Web>, headers: HeaderMap, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    let (problems, store) = (problems(&web), web.views.reader.health());
+    let (code, status) = match () {
+        () if store.unwritable.is_some() => (StatusCode::SERVICE_UNAVAILABLE, Status::Failing),
+        () if !problems.is_empty() => (StatusCode::OK, Status::Degraded),
+        () => (StatusCode::OK, Status::Ok),
+    };
+    // A probe with an old token still hears whether the program is well.
+    let details = guard::may_read(&web, &headers).is_ok().then(|| details(&web, problems, store));
+    (code, Json(HealthView { status, details })).into_response()
+}
+
+fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
+    let sources = web.views.sources.borrow().clone();
+    Details {
+        version: env!("CARGO_PKG_VERSION"),
+        timestamp: At(web.views.clock.now()),
+        clock: web.views.clock.state(),
+        problems,
+        meters: sources.meters.len(),
+        meters_answering: sources.meters.values().filter(|meter| meter.condition == Condition::Answering).count(),
+        lines: sources.lines.len(),
+        lines_connected: sources.lines.values().filter(|line| line.connected).count(),
+        poll_attempts: sources.attempts,
+        store,
+    }
+}
+
+/// All that is wrong now, one sentence each.
+pub fn problems(web: &Web) -> Vec<String> {
+    let mut problems = web.views.problems.borrow().as_ref().clone();
+    let (sources, store) = (web.views.sources.borrow().clone(), web.views.reader.health());
+    let told = |problem: &Option<String>| problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+    for (name, line) in &sources.lines {
+        if !line.connected {
+            problems.push(format!("line {name} is down{}", told(&line.problem)));
+        }
+    }
+    for (id, meter) in &sources.meters {
+        match meter.condition {
+            Condition::Silent => problems.push(format!("meter {id} does not answer{}", told(&meter.problem))),
+            Condition::Refusing => problems.push(format!("meter {id} gives no values{}", told(&meter.problem))),
+            Condition::Starting | Condition::Answering => {}
+        }
+    }
+    if let Some(why) = &store.unwritable {
+        problems.push(format!("the store cannot be written: {why}"));
+    }
+    if store.reserve_used {
+        problems.push("the disk is full: readings are given up so that blocks can still be kept".into());
+    }
+    if store.lost > 0 {
+        problems.push(format!("{} readings were given up for want of room since start", store.lost));
+    }
+    problems.extend(store.quarantined.iter().map(|file| format!("{file} was damaged and set aside")));
+    problems
+}

@@ -1,0 +1,255 @@
+//! Meters: what they are, what they said last, and how old that is.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::Web;
+use super::problem::Problem;
+use super::query::{Asked, Named, Nothing, day_start};
+use super::wire::{At, Decimal, OpenBlockView};
+use crate::model::{
+    Block, Category, Condition, Energy, Meter, MeterId, MeterStatus, Origin, Quantity, Span, Timestamp,
+};
+use crate::store::{Live, LiveValues};
+
+/// A value older than max(3 × interval, this) is stale.
+const FRESH_MS: i64 = 60_000;
+
+/// A meter as lists show it. `id` is also given as `device_id`, and the target by both names in use.
+#[derive(Serialize)]
+pub struct MeterView<'a> {
+    id: &'a MeterId,
+    device_id: &'a MeterId,
+    name: &'a str,
+    category: Category,
+    simulated: bool,
+    peak_target_kwh: Option<Decimal>,
+    target_peak_kwh: Option<Decimal>,
+    interval_ms: Option<u32>,
+    #[serde(flatten)]
+    origin: OriginView<'a>,
+    #[serde(flatten)]
+    status: Option<StatusView<'a>>,
+    /// Of the power, where there is one; else of the newest value.
+    age_ms: Option<i64>,
+    stale: bool,
+    power_kw: Option<f64>,
+    values: BTreeMap<&'a Quantity, ValueView>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum OriginView<'a> {
+    Modbus { line: &'a str, unit: u8, template: &'a str, verified: bool },
+    Sum { add: &'a [MeterId], subtract: &'a [MeterId] },
+}
+
+#[derive(Serialize)]
+struct StatusView<'a> {
+    condition: Condition,
+    since: At,
+    last_answer: Option<At>,
+    problem: Option<&'a str>,
+    refused_registers: &'a [u16],
+}
+
+#[derive(Serialize)]
+struct ValueView {
+    value: f64,
+    time: At,
+    age_ms: i64,
+    stale: bool,
+}
+
+/// What is known of all meters at one moment.
+pub struct Moment {
+    pub now: Timestamp,
+    pub live: std::sync::Arc<LiveValues>,
+    pub sources: std::sync::Arc<crate::model::SourcesStatus>,
+}
+
+impl Moment {
+    pub fn take(web: &Web) -> Self {
+        Self { now: web.views.clock.now(), live: web.views.reader.live(), sources: web.views.sources.borrow().clone() }
+    }
+
+    pub fn view<'a>(&'a self, meter: &'a Meter) -> MeterView<'a> {
+        let values = self.live.get(&meter.id);
+        let limit = fresh_for(meter);
+        let age = |live: &Live| self.now.millis_since(live.time).max(0);
+        let power = self.power(meter);
+        let shown = power.or_else(|| values.and_then(|values| values.values().max_by_key(|live| live.time)).copied());
+        let target = meter.peak_target.map(Decimal::from);
+        MeterView {
+            id: &meter.id,
+            device_id: &meter.id,
+            name: &meter.name,
+            category: meter.category,
+            simulated: meter.simulated,
+            peak_target_kwh: target,
+            target_peak_kwh: target,
+            interval_ms: meter.interval_ms,
+            origin: origin_view(&meter.origin),
+            status: self.sources.meters.get(&meter.id).map(status_view),
+            age_ms: shown.as_ref().map(age),
+            stale: shown.as_ref().is_none_or(|live| age(live) > limit),
+            power_kw: power.map(|live| live.value),
+            values: values
+                .into_iter()
+                .flatten()
+                .map(|(quantity, live)| (quantity, value_view(live, age(live), limit)))
+                .collect(),
+        }
+    }
+
+    /// The power that a meter shows. That of a sum is the sum of its parts' as long as all are known, and as old as the
+    /// oldest; its sign goes by the sum's own category.
+    pub fn power(&self, meter: &Meter) -> Option<Live> {
+        let Origin::Sum { add, subtract } = &meter.origin else {
+            return self
+                .live
+                .get(&meter.id)?
+                .iter()
+                .find(|(quantity, _)| quantity.as_str() == Quantity::POWER)
+                .map(|(_, live)| *live);
+        };
+        let mut sum = Live { value: 0.0, time: Timestamp::MAX };
+        for (sign, id) in add.iter().map(|id| (1.0, id)).chain(subtract.iter().map(|id| (-1.0, id))) {
+            let part = self.live.get(id)?.iter().find(|(quantity, _)| quantity.as_str() == Quantity::POWER)?.1;
+            sum.value += sign * part.value;
+            sum.time = sum.time.min(part.time);
+        }
+        Some(sum)
+    }
+
+    pub fn is_stale(&self, meter: &Meter) -> bool {
+        let newest = || self.live.get(&meter.id)?.values().max_by_key(|live| live.time).copied();
+        let shown = self.power(meter).or_else(newest);
+        shown.is_none_or(|live| self.now.millis_since(live.time) > fresh_for(meter))
+    }
+}
+
+/// How old a meter's value may be before it is shown as stale.
+pub fn fresh_for(meter: &Meter) -> i64 {
+    meter.interval_ms.map_or(FRESH_MS, |interval| FRESH_MS.max(3 * i64::from(interval)))
+}
+
+fn origin_view(origin: &Origin) -> OriginView<'_> {
+    match origin {
+        Origin::Modbus { line, unit, template, verified } => {
+            OriginView::Modbus { line: line.as_str(), unit: *unit, template, verified: *verified }
+        }
+        Origin::Sum { add, subtract } => OriginView::Sum { add, subtract },
+    }
+}
+
+fn status_view(status: &MeterStatus) -> StatusView<'_> {
+    StatusView {
+        condition: status.condition,
+        since: At(status.since),
+        last_answer: status.last_answer.map(At),
+        problem: status.problem.as_deref(),
+        refused_registers: &status.refused_registers,
+    }
+}
+
+fn value_view(live: &Live, age_ms: i64, limit: i64) -> ValueView {
+    ValueView { value: live.value, time: At(live.time), age_ms, stale: age_ms > limit }
+}
+
+pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());
+    Json(meters.iter().map(|meter| moment.view(meter)).collect::<Vec<_>>()).into_response()
+}
+
+pub async fn one(
+    State(web): State<Web>,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let (meter, moment) = (web.meter(&id)?, Moment::take(&web));
+    Ok(Json(moment.view(&meter)).into_response())
+}
+
+pub async fn current_block(
+    State(web): State<Web>,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let meter = web.meter(&id)?;
+    let open = web.views.open.borrow().clone();
+    let open = open.get(&meter.id).ok_or(Problem::NoBlock(meter.id))?;
+    Ok(Json(OpenBlockView::from(open)).into_response())
+}
+
+/// One line for each meter: now, the running block and today.
+#[derive(Serialize)]
+struct SummaryView<'a> {
+    id: &'a MeterId,
+    device_id: &'a MeterId,
+    name: &'a str,
+    category: Category,
+    simulated: bool,
+    peak_target_kwh: Option<Decimal>,
+    target_peak_kwh: Option<Decimal>,
+    condition: Option<Condition>,
+    last_answer: Option<At>,
+    stale: bool,
+    power_kw: Option<f64>,
+    current_kwh: Option<Decimal>,
+    projected_kwh: Option<Decimal>,
+    shed_kw: Option<Decimal>,
+    /// Sealed blocks of the local day and the running one; absent when none has energy.
+    today_kwh: Option<Decimal>,
+    today_max_block_kwh: Option<Decimal>,
+    today_max_block_start: Option<At>,
+}
+
+pub async fn summary(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Result<Response, Problem> {
+    let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());
+    let open = web.views.open.borrow().clone();
+    let today = day_start(moment.now, &web.zone()).and_then(|start| Span::new(start, moment.now.plus_millis(1)));
+    let mut lines = Vec::with_capacity(meters.len());
+    for meter in meters.iter() {
+        let blocks = match today {
+            Some(today) => web.views.reader.blocks(&meter.id, today).await?,
+            None => Vec::new(),
+        };
+        let started = blocks.iter().filter(|block| today.is_some_and(|today| today.contains(block.span.start())));
+        let energies: Vec<(Energy, Timestamp)> =
+            started.filter_map(|block: &Block| Some((block.net()?, block.span.start()))).collect();
+        let greatest = energies.iter().max_by_key(|(energy, start)| (*energy, std::cmp::Reverse(*start)));
+        let open = open.get(&meter.id);
+        let running = open.and_then(crate::model::OpenBlock::net);
+        let status = moment.sources.meters.get(&meter.id);
+        lines.push(SummaryView {
+            id: &meter.id,
+            device_id: &meter.id,
+            name: &meter.name,
+            category: meter.category,
+            simulated: meter.simulated,
+            peak_target_kwh: meter.peak_target.map(Into::into),
+            target_peak_kwh: meter.peak_target.map(Into::into),
+            condition: status.map(|status| status.condition),
+            last_answer: status.and_then(|status| status.last_answer).map(At),
+            stale: moment.is_stale(meter),
+            power_kw: moment.power(meter).map(|live| live.value),
+            current_kwh: running.map(Into::into),
+            projected_kwh: open.and_then(|open| open.projected).map(Into::into),
+            shed_kw: open.and_then(|open| open.shed).map(Into::into),
+            today_kwh: energies
+                .iter()
+                .map(|(energy, _)| *energy)
+                .chain(running)
+                .reduce(|sum, energy| sum.checked_add(energy).unwrap_or(sum))
+                .map(Into::into),
+            today_max_block_kwh: greatest.map(|(energy, _)| (*energy).into()),
+            today_max_block_start: greatest.map(|(_, start)| At(*start)),
+        });
+    }
+    Ok(Json(lines).into_response())
+}

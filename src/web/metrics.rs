@@ -1,0 +1,275 @@
+//! Figures for a monitoring system, in OpenMetrics text 1.0.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::Web;
+use super::meters::Moment;
+use super::query::{Asked, Nothing};
+use super::wire::{push_f64, push_text};
+use crate::model::{Condition, MeterStatus};
+
+/// The forecast of bytes written looks back this far, one sample a minute.
+const SAMPLES: usize = 60;
+const SAMPLE_EVERY: Duration = Duration::from_secs(60);
+const DAY_MS: f64 = 86_400_000.0;
+
+/// Bytes written of late: `(ms since boot, bytes written since start)`, the oldest first.
+#[derive(Clone)]
+pub struct DiskUse(Arc<Mutex<VecDeque<(u64, u64)>>>);
+
+impl DiskUse {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(VecDeque::with_capacity(SAMPLES))))
+    }
+
+    fn sample(&self, at: u64, written: u64) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() == SAMPLES {
+            samples.pop_front();
+        }
+        samples.push_back((at, written));
+    }
+
+    /// GB per day at the pace of the last hour, or since start; `None` in the first seconds.
+    #[allow(clippy::cast_precision_loss)]
+    fn forecast(&self, at: u64, written: u64) -> Option<f64> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, before) = *samples.front()?;
+        let passed = at.checked_sub(since).filter(|passed| *passed >= 10_000)?;
+        let gigabytes = written.saturating_sub(before) as f64 / 1e9;
+        Some((gigabytes * DAY_MS / passed as f64 * 1e6).round() / 1e6)
+    }
+}
+
+/// Samples the bytes written until stopped.
+pub async fn watch_disk(web: Web) {
+    loop {
+        web.disk.sample(web.views.clock.since_boot_ms(), web.views.reader.health().written_bytes);
+        tokio::select! {
+            () = web.stop.cancelled() => return,
+            () = web.views.clock.sleep(SAMPLE_EVERY) => {}
+        }
+    }
+}
+
+pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    let mut page = Exposition(Vec::with_capacity(16 * 1024));
+    program(&mut page);
+    meters(&mut page, &web);
+    lines(&mut page, &web);
+    blocks(&mut page, &web);
+    store(&mut page, &web);
+    page.one("meterseal_web_event_clients", "gauge", "Live feeds open.", count(web.feed.clients()));
+    page.one("meterseal_web_events_missed", "counter", "Events that slow clients missed.", web.feed.missed());
+    page.0.extend_from_slice(b"# EOF\n");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], page.0).into_response()
+}
+
+/// The text under way.
+struct Exposition(Vec<u8>);
+
+impl Exposition {
+    /// A family; its samples follow.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        push_text(&mut self.0, format_args!("# TYPE {name} {kind}\n"));
+        // A name that ends in a unit must say so (OpenMetrics 1.0, "Unit").
+        if let Some(unit) = ["seconds", "bytes", "watts", "kwh", "ratio"].iter().find(|unit| name.ends_with(*unit)) {
+            push_text(&mut self.0, format_args!("# UNIT {name} {unit}\n"));
+        }
+        push_text(&mut self.0, format_args!("# HELP {name} {help}\n"));
+    }
+
+    fn sample(&mut self, name: &str, kind: &str, labels: &str, value: impl Display) {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        push_text(&mut self.0, format_args!("{name}{suffix}{open}{labels}{close} {value}\n"));
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, kind, "", value);
+    }
+}
+
+/// A double as the exposition writes it.
+fn number(value: f64) -> String {
+    let mut out = Vec::new();
+    push_f64(&mut out, value);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+fn program(page: &mut Exposition) {
+    page.family("meterseal", "info", "The program.");
+    push_text(&mut page.0, format_args!("meterseal_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")));
+    if let Some((cpu, resident)) = own_use() {
+        page.one("process_cpu_seconds", "counter", "Processor time of this process.", number(cpu));
+        page.one("process_resident_memory_bytes", "gauge", "Memory of this process.", resident);
+    }
+}
+
+/// Processor seconds and resident bytes of this process (Linux, proc(5)).
+#[allow(clippy::cast_precision_loss)]
+fn own_use() -> Option<(f64, u64)> {
+    const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, the same on every Linux that is built for here
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name in brackets, and may hold blanks: the third one comes after the last bracket.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))?;
+    Some((ticks as f64 / TICKS_PER_SECOND, resident.trim().parse::<u64>().ok()?.checked_mul(1_024)?))
+}
+
+fn meters(page: &mut Exposition, web: &Web) {
+    let (moment, meters) = (Moment::take(web), web.views.meters.borrow().clone());
+    let polled: Vec<_> =
+        meters.iter().filter_map(|meter| Some((meter, moment.sources.meters.get(&meter.id)?))).collect();
+    page.family("meterseal_meter_up", "gauge", "1 while the meter answers with values.");
+    for (meter, status) in &polled {
+        let up = u8::from(status.condition == Condition::Answering);
+        page.sample("meterseal_meter_up", "gauge", &format!("meter=\"{}\"", meter.id), up);
+    }
+    type Counter = (&'static str, &'static str, fn(&MeterStatus) -> u64);
+    let counters: [Counter; 5] = [
+        ("meterseal_meter_polls", "Polls of the meter.", |status| status.polls),
+        ("meterseal_meter_answers", "Polls that gave values.", |status| status.answers),
+        ("meterseal_meter_timeouts", "Requests that were not answered in time.", |status| status.timeouts),
+        ("meterseal_meter_exceptions", "Requests that the meter refused.", |status| status.exceptions),
+        ("meterseal_meter_bad_answers", "Answers that made no sense.", |status| status.bad_answers),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        for (meter, status) in &polled {
+            page.sample(name, "counter", &format!("meter=\"{}\"", meter.id), value(status));
+        }
+    }
+    page.family("meterseal_meter_refused_registers", "gauge", "Registers that the meter refuses.");
+    for (meter, status) in &polled {
+        let refused = count(status.refused_registers.len());
+        page.sample("meterseal_meter_refused_registers", "gauge", &format!("meter=\"{}\"", meter.id), refused);
+    }
+    let power: Vec<_> = meters.iter().filter_map(|meter| Some((meter, moment.power(meter)?))).collect();
+    page.family("meterseal_meter_power_watts", "gauge", "Power, positive as the category says.");
+    for (meter, live) in &power {
+        let labels = format!("meter=\"{}\",category=\"{}\"", meter.id, meter.category);
+        // Whole milliwatts: the product of two doubles would show digits that nobody measured.
+        page.sample("meterseal_meter_power_watts", "gauge", &labels, number((live.value * 1e6).round() / 1e3));
+    }
+    page.family("meterseal_meter_age_seconds", "gauge", "Age of the power shown.");
+    for (meter, live) in &power {
+        let age = moment.now.millis_since(live.time).max(0);
+        let (labels, age) = (format!("meter=\"{}\"", meter.id), format!("{}.{:03}", age / 1_000, age % 1_000));
+        page.sample("meterseal_meter_age_seconds", "gauge", &labels, age);
+    }
+}
+
+fn lines(page: &mut Exposition, web: &Web) {
+    let sources = web.views.sources.borrow().clone();
+    page.family("meterseal_line_up", "gauge", "1 while the line is connected.");
+    for (name, line) in &sources.lines {
+        page.sample("meterseal_line_up", "gauge", &format!("line=\"{name}\""), u8::from(line.connected));
+    }
+    type Counter = (&'static str, &'static str, fn(&crate::model::LineStatus) -> u64);
+    let counters: [Counter; 3] = [
+        ("meterseal_line_connects", "Connections made.", |line| line.connects),
+        ("meterseal_line_requests", "Requests sent.", |line| line.requests),
+        ("meterseal_line_late_answers", "Answers that came after their time, thrown away.", |line| line.late_answers),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        for (line, status) in &sources.lines {
+            page.sample(name, "counter", &format!("line=\"{line}\""), value(status));
+        }
+    }
+    page.one("meterseal_poll_attempts", "counter", "Polls completed, answered or not.", sources.attempts);
+    page.one("meterseal_readings_waited", "counter", "Readings that waited for the store.", sources.waits);
+}
+
+fn blocks(page: &mut Exposition, web: &Web) {
+    let open = web.views.open.borrow().clone();
+    type Figure = (&'static str, &'static str, fn(&crate::model::OpenBlock) -> Option<f64>);
+    let figures: [Figure; 4] = [
+        ("meterseal_block_energy_kwh", "Energy of the running block so far.", |open| Some(open.net()?.to_kwh())),
+        ("meterseal_block_projected_kwh", "Energy at its end if power stays.", |open| Some(open.projected?.to_kwh())),
+        ("meterseal_block_target_kwh", "Its target.", |open| Some(open.peak_target?.to_kwh())),
+        ("meterseal_block_shed_watts", "The load that must go to keep the target.", |open| {
+            Some(open.shed?.to_kw() * 1e3)
+        }),
+    ];
+    for (name, help, value) in figures {
+        page.family(name, "gauge", help);
+        for (meter, open) in open.iter() {
+            if let Some(value) = value(open) {
+                page.sample(name, "gauge", &format!("meter=\"{meter}\""), number(value));
+            }
+        }
+    }
+}
+
+fn store(page: &mut Exposition, web: &Web) {
+    let health = web.views.reader.health();
+    let writable = u8::from(health.unwritable.is_none());
+    page.one("meterseal_store_up", "gauge", "1 while the store can be written.", writable);
+    let counters = [
+        ("meterseal_store_commits", "Commits completed.", health.commits),
+        ("meterseal_store_readings", "Readings stored.", health.readings),
+        ("meterseal_store_repeated", "Values that were there already.", health.repeated),
+        ("meterseal_store_conflicts", "Values that differ from an earlier one of the same instant.", health.conflicts),
+        ("meterseal_store_lost", "Readings given up for want of room.", health.lost),
+        ("meterseal_store_written_bytes", "Bytes this process caused to be written.", health.written_bytes),
+    ];
+    for (name, help, value) in counters {
+        page.one(name, "counter", help, value);
+    }
+    if let Some(forecast) = web.disk.forecast(web.views.clock.since_boot_ms(), health.written_bytes) {
+        let help = "Bytes written in a day at the pace of the last hour, in GB.";
+        page.one("meterseal_store_written_gigabytes_per_day", "gauge", help, number(forecast));
+    }
+    let gauges = [
+        ("meterseal_store_queued", "Readings that wait for their commit.", health.queued),
+        ("meterseal_store_raw_bytes", "Size of the raw readings.", health.raw_bytes),
+        ("meterseal_store_evidence_bytes", "Size of blocks and evidence.", health.evidence_bytes),
+        ("meterseal_store_free_bytes", "Room left on the disk.", health.free_bytes),
+        ("meterseal_store_reserve_used", "1 when the reserve was given up.", u64::from(health.reserve_used)),
+        ("meterseal_store_quarantined", "Damaged files set aside.", count(health.quarantined.len())),
+    ];
+    for (name, help, value) in gauges {
+        page.one(name, "gauge", help, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forecast_is_the_pace_of_the_last_hour() {
+        let disk = DiskUse::new();
+        assert_eq!(disk.forecast(100_000, 5), None);
+        disk.sample(0, 1_000_000);
+        assert_eq!(disk.forecast(5_000, 2_000_000), None, "too soon to tell");
+        assert_eq!(disk.forecast(86_400, 2_000_000), Some(1.0));
+        for minute in 1..=60 {
+            disk.sample(minute * 60_000, 1_000_000);
+        }
+        assert_eq!(disk.forecast(61 * 60_000, 1_000_000), Some(0.0), "the first sample has gone");
+    }
+
+    #[test]
+    fn this_process_knows_what_it_uses() {
+        let (cpu, resident) = own_use().unwrap();
+        assert!(cpu >= 0.0 && resident > 1_000_000, "{cpu} {resident}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What went wrong, told as problem details (RFC 9457).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+
+use crate::model::MeterId;
+use crate::store::StoreError;
+
+/// A request that was not answered as hoped, by what the caller can do. The text is for the person at the screen; the
+/// log has the chain.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("give a token as `Authorization: Bearer …`: `meterseal init` printed the first one")]
+    NoToken,
+    #[error("this token is not known here: it was revoked, or belongs to another store")]
+    UnknownToken,
+    #[error("this token may not read: it needs the scope `read` or `admin`")]
+    Scope,
+    #[error("`{0}` is not an address of this page: use 127.0.0.1, [::1] or localhost")]
+    Host(String),
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("parameter `{name}`: {what}")]
+    Parameter { name: &'static str, what: String },
+    #[error("there is no `{0}` here")]
+    NoRoute(String),
+    #[error("there is no meter `{0}`: `/api/meters` lists them")]
+    NoMeter(String),
+    #[error("meter `{0}` has no running block yet: it needs its first reading")]
+    NoBlock(MeterId),
+    #[error("this address answers GET only")]
+    Method,
+    #[error("the address is longer than {0} bytes: ask for less at a time")]
+    TooLong(usize),
+    #[error("{limit} live feeds are open already: close one, or ask again in {again} s")]
+    Busy { limit: usize, again: u32 },
+    #[error("the store does not answer now: `/api/health` says more")]
+    Store(#[from] StoreError),
+}
+
+/// Members of RFC 9457, and the parameter that is wrong.
+#[derive(Serialize)]
+struct Details {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<&'static str>,
+}
+
+impl Problem {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
+            Self::Scope => StatusCode::FORBIDDEN,
+            Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
+            Self::NoRoute(_) | Self::NoMeter(_) | Self::NoBlock(_) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::Busy { .. } | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The challenge of RFC 6750: bare when no token came, with the reason when it did not fit.
+    fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::NoToken => Some(r#"Bearer realm="meterseal""#),
+            Self::UnknownToken => Some(r#"Bearer realm="meterseal", error="invalid_token""#),
+            Self::Scope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="read""#),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        if let Self::Store(cause) = &self {
+            error!(error = cause as &dyn std::error::Error, "a request found the store unable to answer");
+        }
+        let status = self.status();
+        let details = Details {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Problem"),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            parameter: if let Self::Parameter { name, .. } = &self { Some(name) } else { None },
+        };
+        let mut response = (status, axum::Json(details)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Self::Busy { again, .. } = self {
+            headers.insert(header::RETRY_AFTER, again.into());
+        }
+        response
+    }
+}

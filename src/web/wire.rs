@@ -1,0 +1,457 @@
+//! How values look on the wire: exact decimals and times, and the one shape of a block that all routes share.
+
+use std::io::Write as _;
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::model::{Block, BlockFlags, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, Timestamp};
+
+/// An instant as RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct At(pub Timestamp);
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// `units / 10^decimals` as a JSON number with exactly its decimals: a double would add or lose some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal {
+    units: i64,
+    decimals: u32,
+}
+
+impl Decimal {
+    pub fn new(units: i64, decimals: u32) -> Self {
+        Self { units, decimals }
+    }
+
+    pub fn push(self, out: &mut Vec<u8>) {
+        push_decimal(out, self.units < 0, self.units.unsigned_abs(), self.decimals);
+    }
+}
+
+impl From<Energy> for Decimal {
+    fn from(energy: Energy) -> Self {
+        Self::new(energy.as_uwh(), Energy::KWH_DECIMALS)
+    }
+}
+
+impl From<Power> for Decimal {
+    fn from(power: Power) -> Self {
+        Self::new(power.as_mw(), Power::KW_DECIMALS)
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = Vec::with_capacity(24);
+        self.push(&mut text);
+        let text = String::from_utf8(text).map_err(serde::ser::Error::custom)?;
+        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// Energy over a time as mean power, in whole µW (9 decimals of a kW), rounded to the nearest.
+pub fn mean_power(energy: Energy, millis: i64) -> Option<Decimal> {
+    let (energy, millis) = (i128::from(energy.as_uwh()), i128::from(millis));
+    if millis <= 0 {
+        return None;
+    }
+    let doubled = energy * 3_600_000 * 2 + millis;
+    i64::try_from(doubled.div_euclid(2 * millis)).ok().map(|units| Decimal::new(units, 9))
+}
+
+/// A sealed block as the API shows it (product names; `kwh` and `kw` are views of whole µWh and mW).
+#[derive(Serialize)]
+pub struct BlockView<'a> {
+    pub meter: &'a MeterId,
+    pub start: At,
+    pub end: At,
+    pub kwh: Option<Decimal>,
+    pub kwh_import: Option<Decimal>,
+    pub kwh_export: Option<Decimal>,
+    pub demand_kw: Option<Decimal>,
+    pub avg_kw: Option<Decimal>,
+    pub max_kw: Option<Decimal>,
+    pub min_kw: Option<Decimal>,
+    pub coverage: Decimal,
+    pub method: Method,
+    pub is_peak_hour: bool,
+    pub flags: Vec<&'static str>,
+    pub revision: u32,
+    pub readings_sha256: Digest,
+    pub through_seq: u64,
+    pub sealed: At,
+}
+
+impl<'a> From<&'a Block> for BlockView<'a> {
+    fn from(block: &'a Block) -> Self {
+        let net = block.net();
+        Self {
+            meter: &block.meter,
+            start: At(block.span.start()),
+            end: At(block.span.end()),
+            kwh: net.map(Into::into),
+            kwh_import: block.import.map(Into::into),
+            kwh_export: block.export.map(Into::into),
+            demand_kw: block.import.and_then(|import| mean_power(import, block.nominal_ms.into())),
+            avg_kw: net.and_then(|net| mean_power(net, block.covered_ms)),
+            max_kw: block.max_power.map(Into::into),
+            min_kw: block.min_power.map(Into::into),
+            coverage: Decimal::new(block.coverage.into(), 4),
+            method: block.method,
+            is_peak_hour: block.is_peak_hour,
+            flags: block.flags.names(),
+            revision: block.revision,
+            readings_sha256: block.readings_sha256,
+            through_seq: block.through_seq,
+            sealed: At(block.sealed),
+        }
+    }
+}
+
+/// The header of a CSV of blocks, in the order of [`push_block_csv`].
+pub const BLOCK_CSV: &str = "start,end,kwh,kwh_import,kwh_export,demand_kw,avg_kw,max_kw,min_kw,coverage,method,\
+    is_peak_hour,flags,revision,readings_sha256,through_seq\r\n";
+
+/// One line of CSV. Absent is an empty cell, never 0; flags are joined by blanks.
+pub fn push_block_csv(out: &mut Vec<u8>, block: &Block) {
+    let view = BlockView::from(block);
+    push_text(out, format_args!("{},{}", view.start.0, view.end.0));
+    let figures = [view.kwh, view.kwh_import, view.kwh_export, view.demand_kw, view.avg_kw, view.max_kw, view.min_kw];
+    for figure in figures.into_iter().chain([Some(view.coverage)]) {
+        out.push(b',');
+        if let Some(figure) = figure {
+            figure.push(out);
+        }
+    }
+    let (method, flags) = (method_name(view.method), view.flags.join(" "));
+    let (peak, revision, digest, seq) = (view.is_peak_hour, view.revision, view.readings_sha256, view.through_seq);
+    push_text(out, format_args!(",{method},{peak},{flags},{revision},{digest},{seq}\r\n"));
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Counter => "counter",
+        Method::Power => "power",
+        Method::Mixed => "mixed",
+        Method::Sum => "sum",
+    }
+}
+
+/// The running block as the API shows it.
+#[derive(Serialize)]
+pub struct OpenBlockView<'a> {
+    pub meter: &'a MeterId,
+    pub start: At,
+    pub end: At,
+    pub at: At,
+    pub kwh: Option<Decimal>,
+    pub kwh_import: Option<Decimal>,
+    pub kwh_export: Option<Decimal>,
+    pub demand_kw: Option<Decimal>,
+    pub avg_kw: Option<Decimal>,
+    pub max_kw: Option<Decimal>,
+    pub min_kw: Option<Decimal>,
+    pub coverage: Decimal,
+    pub method: Method,
+    pub is_peak_hour: bool,
+    pub flags: Vec<&'static str>,
+    pub projected_kwh: Option<Decimal>,
+    pub remaining_s: i64,
+    pub peak_target_kwh: Option<Decimal>,
+    pub shed_kw: Option<Decimal>,
+}
+
+impl<'a> From<&'a OpenBlock> for OpenBlockView<'a> {
+    fn from(open: &'a OpenBlock) -> Self {
+        let net = open.net();
+        Self {
+            meter: &open.meter,
+            start: At(open.span.start()),
+            end: At(open.span.end()),
+            at: At(open.at),
+            kwh: net.map(Into::into),
+            kwh_import: open.import.map(Into::into),
+            kwh_export: open.export.map(Into::into),
+            demand_kw: open.import.and_then(|import| mean_power(import, open.nominal_ms.into())),
+            avg_kw: net.and_then(|net| mean_power(net, open.covered_ms)),
+            max_kw: open.max_power.map(Into::into),
+            min_kw: open.min_power.map(Into::into),
+            coverage: Decimal::new(open.coverage.into(), 4),
+            method: open.method,
+            is_peak_hour: open.is_peak_hour,
+            flags: BlockFlags::names(open.flags),
+            projected_kwh: open.projected.map(Into::into),
+            // Rounded up: "0 s left" is said only when it is over.
+            remaining_s: open.remaining_ms.max(0).saturating_add(999) / 1_000,
+            peak_target_kwh: open.peak_target.map(Into::into),
+            shed_kw: open.shed.map(Into::into),
+        }
+    }
+}
+
+/// Writes instants as RFC 3339, quickly: the day is kept from one to the next.
+#[derive(Default)]
+pub struct TimeWriter {
+    day: Option<(i64, [u8; 11])>,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+impl TimeWriter {
+    pub fn push(&mut self, out: &mut Vec<u8>, at: Timestamp) {
+        let (day, within) = (at.as_millis().div_euclid(DAY_MS), at.as_millis().rem_euclid(DAY_MS));
+        let prefix = match self.day {
+            Some((known, prefix)) if known == day => prefix,
+            _ => {
+                let text = at.to_string();
+                let prefix = text.as_bytes().first_chunk::<11>().filter(|_| text.len() == 24);
+                // An instant beyond the year 9999 is written as it prints, whatever that is.
+                let Some(prefix) = prefix else { return out.extend_from_slice(text.as_bytes()) };
+                self.day = Some((day, *prefix));
+                *prefix
+            }
+        };
+        out.extend_from_slice(&prefix);
+        let (seconds, millis) = (within / 1_000, within % 1_000);
+        push_two(out, seconds / 3_600);
+        out.push(b':');
+        push_two(out, seconds / 60 % 60);
+        out.push(b':');
+        push_two(out, seconds % 60);
+        out.push(b'.');
+        out.push(digit(millis / 100));
+        push_two(out, millis % 100);
+        out.push(b'Z');
+    }
+}
+
+fn push_two(out: &mut Vec<u8>, value: i64) {
+    out.push(digit(value / 10));
+    out.push(digit(value % 10));
+}
+
+/// The last decimal digit of a number that is not negative.
+fn digit(value: i64) -> u8 {
+    b'0' + u8::try_from(value % 10).unwrap_or(0)
+}
+
+/// `raw × scale` in decimal: the number's shortest form with its point moved, when the scale is a power of ten, as
+/// nearly all are; else as [`Ratio::display`] has it.
+pub fn push_value(out: &mut Vec<u8>, raw: Number, scale: Ratio) {
+    let Some((negative, shift)) = power_of_ten(scale) else { return push_f64(out, scale.display(raw)) };
+    match raw {
+        Number::I64(value) if shift <= 0 => {
+            push_decimal(out, (value < 0) != negative, value.unsigned_abs(), shift.unsigned_abs());
+        }
+        Number::U64(value) if shift <= 0 => push_decimal(out, negative, value, shift.unsigned_abs()),
+        Number::F32(value) => {
+            push_shifted(out, ryu_js::Buffer::new().format_finite(value), negative, shift);
+        }
+        Number::F64(value) => {
+            push_shifted(out, ryu_js::Buffer::new().format_finite(value), negative, shift);
+        }
+        Number::I64(_) | Number::U64(_) => push_f64(out, scale.display(raw)),
+    }
+}
+
+/// A double in its shortest form; `null` when it is none.
+pub fn push_f64(out: &mut Vec<u8>, value: f64) {
+    if value.is_finite() {
+        out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
+    } else {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// Sign and exponent of a scale that is ±10^n.
+fn power_of_ten(scale: Ratio) -> Option<(bool, i32)> {
+    let (num, den) = <(i64, i64)>::from(scale);
+    let exponent = |mut value: u64| {
+        let mut exponent = 0_i32;
+        while value > 1 && value.is_multiple_of(10) {
+            (value, exponent) = (value / 10, exponent + 1);
+        }
+        (value == 1).then_some(exponent)
+    };
+    Some((num < 0, exponent(num.unsigned_abs())? - exponent(den.unsigned_abs())?))
+}
+
+/// Writes a number as ECMAScript prints it (`-12.5`, `1e-7`) with its point moved by `shift` places and, if told, its
+/// sign turned.
+fn push_shifted(out: &mut Vec<u8>, text: &str, turned: bool, shift: i32) {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // ECMAScript prints at most 21 digits before an exponent is used, and 17 that matter.
+    let mut digits = [0; 32];
+    let (mut count, mut leading) = (0, 0);
+    for digit in whole.bytes().chain(part.bytes()).take(digits.len()) {
+        if count == 0 && digit == b'0' {
+            leading += 1;
+        } else {
+            digits[count] = digit;
+            count += 1;
+        }
+    }
+    let mut digits = &digits[..count];
+    while let [front @ .., b'0'] = digits {
+        digits = front;
+    }
+    if digits.is_empty() {
+        return out.push(b'0');
+    }
+    if negative != turned {
+        out.push(b'-');
+    }
+    // The number is 0.DIGITS × 10^point.
+    let length = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+    let point = length(whole.len()) - leading + exponent.parse().unwrap_or(0) + shift;
+    let zeros = |out: &mut Vec<u8>, count: i32| {
+        out.extend(std::iter::repeat_n(b'0', usize::try_from(count).unwrap_or(0)));
+    };
+    if (-6..=0).contains(&point) {
+        out.extend_from_slice(b"0.");
+        zeros(out, -point);
+        out.extend_from_slice(digits);
+    } else if point > 0 && point <= 21 {
+        let (front, back) = digits.split_at(digits.len().min(usize::try_from(point).unwrap_or(0)));
+        out.extend_from_slice(front);
+        if back.is_empty() {
+            zeros(out, point - length(front.len()));
+        } else {
+            out.push(b'.');
+            out.extend_from_slice(back);
+        }
+    } else {
+        out.extend_from_slice(digits);
+        push_text(out, format_args!("e{}", point - length(digits.len())));
+    }
+}
+
+/// `magnitude / 10^decimals` without needless zeros.
+fn push_decimal(out: &mut Vec<u8>, negative: bool, magnitude: u64, decimals: u32) {
+    let mut digits = [b'0'; 40];
+    let mut at = digits.len();
+    let mut rest = magnitude;
+    let places = decimals.min(18) as usize;
+    while rest > 0 || digits.len() - at <= places {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    let (whole, mut part) = digits[at..].split_at(digits.len() - at - places);
+    while let [front @ .., b'0'] = part {
+        part = front;
+    }
+    if negative && magnitude > 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(whole);
+    if !part.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(part);
+    }
+}
+
+/// Formats into a buffer of bytes.
+pub fn push_text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).ok(); // writing to memory does not fail
+}
+
+/// Writes JSON into a buffer of bytes. What this room shows always serialises.
+pub fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(push: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        push(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn value(raw: Number, scale: &str) -> String {
+        text(|out| push_value(out, raw, Ratio::parse(scale).unwrap()))
+    }
+
+    #[test]
+    fn energy_keeps_every_micro_watt_hour() {
+        let json = |uwh| serde_json::to_string(&Decimal::from(Energy::from_uwh(uwh))).unwrap();
+        assert_eq!(json(0), "0");
+        assert_eq!(json(1), "0.000000001");
+        assert_eq!(json(-1_500_000_000), "-1.5");
+        assert_eq!(json(60_000_000_000), "60");
+        assert_eq!(json(123_456_789_123_456_789), "123456789.123456789");
+        assert_eq!(json(i64::MIN), "-9223372036.854775808");
+    }
+
+    #[test]
+    fn a_value_is_what_the_meter_meant_with_its_point_moved() {
+        let f32 = |value| Number::from_f32(value).unwrap();
+        assert_eq!(value(f32(230.1), "1"), "230.1");
+        assert_eq!(value(f32(230.1), "0.001"), "0.2301");
+        assert_eq!(value(f32(-230.1), "-0.001"), "0.2301");
+        assert_eq!(value(f32(0.0), "-0.001"), "0");
+        assert_eq!(value(f32(1_500_000.0), "0.001"), "1500");
+        assert_eq!(value(f32(12.5), "1000"), "12500");
+        assert_eq!(value(f32(1e-9), "0.001"), "1e-12");
+        assert_eq!(value(f32(3e38), "1000"), "3e41");
+        assert_eq!(value(Number::U64(2301), "0.1"), "230.1");
+        assert_eq!(value(Number::I64(-2300), "0.1"), "-230");
+        assert_eq!(value(Number::I64(5), "10"), "50");
+        assert_eq!(value(Number::I64(1), "1/3"), "0.3333333333333333");
+        assert_eq!(value(Number::U64(u64::MAX), "1"), "18446744073709551615");
+    }
+
+    #[test]
+    fn mean_power_is_energy_over_time_to_the_micro_watt() {
+        let mean = |uwh, millis| mean_power(Energy::from_uwh(uwh), millis).map(|power| power.units);
+        assert_eq!(mean(50_000_000_000, 1_800_000), Some(100_000_000_000));
+        assert_eq!(mean(1, 1_800_001), Some(2));
+        assert_eq!(mean(-1, 1_800_000), Some(-2));
+        assert_eq!(mean(1, 0), None);
+        assert_eq!(mean(i64::MAX, 1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_instant_prints_as_its_display(millis in proptest::collection::vec(-62_135_596_800_000..253_402_300_799_999_i64, 1..8)) {
+            let mut writer = TimeWriter::default();
+            for at in millis.into_iter().flat_map(|at| [at, at + 1]).map(Timestamp::from_millis) {
+                prop_assert_eq!(text(|out| writer.push(out, at)), at.to_string());
+            }
+        }
+
+        #[test]
+        fn a_decimal_reads_back(units in any::<i64>(), decimals in 0..=9_u32) {
+            let written = text(|out| Decimal::new(units, decimals).push(out));
+            let (whole, part) = written.split_once('.').unwrap_or((&written, ""));
+            let padded = format!("{whole}{part:0<width$}", width = decimals as usize);
+            prop_assert_eq!(padded.parse::<i64>().unwrap(), units);
+            prop_assert!(!written.contains('.') || !written.ends_with('0'));
+        }
+
+        #[test]
+        fn a_float_with_its_point_moved_is_the_decimal_product(raw in any::<f32>(), shift in -6..=3_i32) {
+            prop_assume!(raw.is_finite());
+            let scale = if shift < 0 { Ratio::new(1, 10_i64.pow(shift.unsigned_abs())) } else { Ratio::new(10_i64.pow(shift.unsigned_abs()), 1) };
+            let written = text(|out| push_value(out, Number::from_f32(raw).unwrap(), scale.unwrap()));
+            let exact: f64 = format!("{raw:e}e{shift}").replacen('e', "x", 1).split_once('x').map(|(mantissa, exponents)| {
+                let exponent: i32 = exponents.split('e').map(|part| part.parse::<i32>().unwrap()).sum();
+                format!("{mantissa}e{exponent}").parse().unwrap()
+            }).unwrap();
+            prop_assert_eq!(written.parse::<f64>().unwrap(), exact);
+            prop_assert!(serde_json::from_str::<f64>(&written).is_ok());
+        }
+    }
+}
