@@ -1,5 +1,7 @@
 //! Every kind of fault that a config can have, with its line and its words; and that what is shipped has none.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
