@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Desk {
     /// Where the config lies; absent for a config that is no file.
     pub path: Option<PathBuf>,
     pub clock: Clock,
+    /// Where the page and the API are.
+    pub page: SocketAddr,
     pub reader: Reader,
     pub status: watch::Receiver<Arc<SourcesStatus>>,
     pub problems: watch::Receiver<Arc<Vec<String>>>,
@@ -172,6 +175,7 @@ impl Desk {
             Request::Status {} => Ok(json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
+                "page": format!("http://{}/", self.page),
                 "gateway": self.reader.identity().gateway,
                 "problems": **self.problems.borrow(),
                 "store": self.reader.health(),

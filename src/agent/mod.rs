@@ -230,6 +230,7 @@ impl Agent {
             let desk = admin::Desk {
                 path: path.clone(),
                 clock: clock.clone(),
+                page: address,
                 reader: reader.clone(),
                 status: status.subscribe(),
                 problems: wires.problems.subscribe(),
