@@ -356,7 +356,7 @@ mod tests {
             flags: if import.is_some() { BlockFlags::NONE } else { BlockFlags::NONE.with(BlockFlag::Gap) },
             readings_sha256: Digest::of(b""),
             through_seq: 0,
-            borders: Vec::new(),
+            borders: crate::model::Borders::default(),
             zone: "UTC".into(),
             interval_ms: 1_000,
             template: None,
@@ -495,9 +495,7 @@ mod tests {
             let blocks: Vec<_> = energies.iter().zip(0_i64..).map(|(energy, n)| block(start.plus_millis(n * 1_800_000), 1_800_000, *energy)).collect();
             for resolution in [Resolution::Hour, Resolution::Day, Resolution::Month] {
                 let all = periods(resolution, "Europe/Berlin", &blocks);
-                let sum = all.iter().filter_map(|period| period.kwh).fold(None, |sum: Option<i64>, part| {
-                    Some(sum.unwrap_or(0) + serde_json::to_string(&part).unwrap().parse::<f64>().map(|kwh| (kwh * 1e9).round() as i64).unwrap())
-                });
+                let sum = all.iter().filter_map(|period| period.kwh).map(Decimal::units).reduce(|a, b| a + b);
                 prop_assert_eq!(sum, energies.iter().flatten().copied().reduce(|a, b| a + b));
                 prop_assert_eq!(all.iter().map(|period| period.blocks as usize).sum::<usize>(), energies.iter().flatten().count());
             }
