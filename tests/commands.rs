@@ -63,6 +63,31 @@ fn check_tells_all_and_its_exit_code_says_whether_it_is_good() {
 }
 
 #[test]
+fn a_credential_is_what_systemd_put_into_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    let webhook = "[alerts]\nwebhook = { url = { credential = \"hook\" } }\n";
+    std::fs::write(&path, format!("[site]\nid = \"x\"\ntimezone = \"UTC\"\n{webhook}")).unwrap();
+    let check = |credentials: Option<&std::path::Path>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.args(["check", "-c"]).arg(&path).env_remove("CREDENTIALS_DIRECTORY");
+        credentials.map(|folder| command.env("CREDENTIALS_DIRECTORY", folder));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let off = "alerts.webhook.url: the webhook of the alerts is off: ";
+    assert!(
+        check(None).contains(&format!("{off}credential hook cannot be seen outside the service\n")),
+        "{}",
+        check(None)
+    );
+    assert!(check(Some(folder.path())).contains(&format!("{off}{}/hook cannot be read: ", folder.path().display())));
+    std::fs::write(folder.path().join("hook"), "https://hooks.example/t0ken\n").unwrap();
+    assert_eq!(check(Some(folder.path())), format!("{}: good, 0 meters on 0 lines\n", path.display()));
+}
+
+#[test]
 fn a_config_that_is_not_there_is_said_plainly() {
     let output = meterseal(&["read", "x", "-c", "/nowhere/m.toml"]);
     assert_eq!(output.status.code(), Some(2));

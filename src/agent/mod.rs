@@ -5,6 +5,7 @@ pub mod demo;
 mod stages;
 mod systemd;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,7 @@ pub struct Agent {
     reader: Reader,
     ledger: Ledger,
     address: SocketAddr,
+    socket: PathBuf,
     reloads: mpsc::Receiver<ReloadNow>,
     /// What is wrong with the config and the store, and with the webhook: together the problems that are shown.
     own_problems: Vec<String>,
@@ -175,7 +177,7 @@ impl Agent {
         let listener = listener.with_context(|| format!("cannot listen on {}", config.web.listen))?;
         let address = listener.local_addr()?;
         let socket = admin::socket_path(&config.store.path);
-        let socket = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
+        let requests = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
         let own_problems = problems(&config, &store, &refused);
         let wires = Wires::of(&config, own_problems.clone());
@@ -237,7 +239,7 @@ impl Agent {
                 polls,
                 reloads,
             };
-            admin::serve(socket, desk, stop)
+            admin::serve(requests, desk, stop)
         });
         stages.start("watchdog", Duration::from_millis(500), |stop| {
             let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
@@ -254,6 +256,7 @@ impl Agent {
             reader,
             ledger,
             address,
+            socket,
             reloads: reloads_asked,
             own_problems,
             webhook: webhook.subscribe(),
@@ -392,6 +395,10 @@ impl Agent {
     /// Drains in the direction of the data, then commits and closes the store: below 10 s in all.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stages.drain().await;
+        // While the lock is held: later it may be another process's.
+        if let Err(error) = fs::remove_file(&self.socket) {
+            warn!(%error, "the admin socket stays behind");
+        }
         timeout(CLOSING, self.store.close()).await.context("the store did not close in time")??;
         info!("stopped");
         Ok(())
