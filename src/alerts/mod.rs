@@ -1,15 +1,22 @@
 //! Finds what a person must know, keeps it in the store, and hands it to the webhook until the webhook takes it.
 
+mod deliver;
+mod rule;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::{Ledger, Reader, StoreError};
+use deliver::Delivery;
+use rule::{Seen, Step, Watching};
 
 /// Part `[alerts]` of the config.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,6 +52,11 @@ pub struct Views {
     pub problem: watch::Sender<Option<String>>,
 }
 
+/// The pause between looks when nothing changes.
+const LOOK: Duration = Duration::from_secs(5);
+/// Alerts that stand, at most.
+const STANDING: usize = 10_000;
+
 /// Raises, clears and delivers until stopped.
 pub async fn run(
     views: Views,
@@ -53,6 +65,78 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
-    let _ = (views, reader, ledger, clock, stop);
-    todo!()
+    let nudge = Arc::new(Notify::new());
+    let delivery = Delivery {
+        config: views.config.clone(),
+        reader: reader.clone(),
+        ledger: ledger.clone(),
+        clock: clock.clone(),
+        nudge: Arc::clone(&nudge),
+        problem: views.problem.clone(),
+        stop: stop.clone(),
+    };
+    let watching = Watching::resume(reader.alerts(true, STANDING).await?);
+    let ((), ()) = tokio::join!(delivery.run(), watch(watching, views, ledger, clock, nudge, stop));
+    Ok(())
+}
+
+/// Looks whenever something changes, and every few seconds.
+async fn watch(
+    mut watching: Watching,
+    mut views: Views,
+    ledger: Ledger,
+    clock: Clock,
+    nudge: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut has_failed = false;
+    loop {
+        let steps = {
+            let (meters, open) = (views.meters.borrow().clone(), views.open.borrow_and_update().clone());
+            let sources = views.sources.borrow_and_update().clone();
+            let (now, since_boot_ms) = (clock.now(), clock.since_boot_ms());
+            watching.judge(&Seen { now, since_boot_ms, meters: &meters, open: &open, sources: &sources })
+        };
+        match act(&mut watching, steps, &ledger, &clock, &nudge).await {
+            Ok(()) => has_failed = false,
+            // The store tells of its trouble itself; what could not be kept is found again at the next look.
+            Err(cause) if !has_failed => {
+                warn!(error = &cause as &dyn std::error::Error, "an alert could not be kept");
+                has_failed = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = views.open.changed() => {}
+            Ok(()) = views.sources.changed() => {}
+            () = clock.sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn act(
+    watching: &mut Watching,
+    steps: Vec<Step>,
+    ledger: &Ledger,
+    clock: &Clock,
+    nudge: &Notify,
+) -> Result<(), StoreError> {
+    for step in steps {
+        match step {
+            Step::Raise(alert) => {
+                let id = ledger.raise(alert.clone()).await?;
+                if let Some(id) = id {
+                    info!(alert = id, "{}", alert.text);
+                    nudge.notify_one();
+                }
+                watching.kept(alert, id);
+            }
+            Step::Clear(id) => {
+                ledger.clear_alert(id, clock.now()).await?;
+                watching.cleared(id);
+            }
+        }
+    }
+    Ok(())
 }
