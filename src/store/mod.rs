@@ -3,16 +3,39 @@
 //! `evidence.db` holds what is small and precious; raw readings lie in one file for each UTC day of commit. Raw is
 //! committed first and blocks follow from it, so no transaction spans both.
 
+mod codec;
+mod evidence;
+mod ledger;
+mod live;
+mod lock;
+mod pool;
+mod queue;
+mod raw;
+mod reader;
+mod reserve;
+mod retention;
+mod search;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::model::{Alert, Block, MeterId, Quantity, Reading, Redate, Role, SiteId, Span, StoredReading, Timestamp};
+use crate::model::{Alert, Block, Digest, MeterId, Quantity, Reading, Redate, SiteId, Timestamp};
+use evidence::Evidence;
+use lock::Lock;
+pub use reader::{Reader, ReadingStream};
+use writer::Writer;
 
 /// Part `[store]` of the config.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,10 +68,26 @@ pub enum StoreError {
     Full { path: PathBuf },
     #[error("the store at {path} cannot be written: {what}")]
     Unwritable { path: PathBuf, what: String },
+    /// Blocks are never overwritten.
+    #[error("revision {revision} of the block of meter {meter} at {start} is already sealed")]
+    Sealed { meter: MeterId, start: Timestamp, revision: u32 },
     #[error("the store is closed")]
     Closed,
     #[error("cannot use {path}")]
     Io { path: PathBuf, source: std::io::Error },
+}
+
+impl StoreError {
+    /// The same, for one more who waits for it.
+    fn again(&self) -> Self {
+        match self {
+            Self::Full { path } => Self::Full { path: path.clone() },
+            Self::Damaged { file, what } => Self::Damaged { file: file.clone(), what: what.clone() },
+            Self::Unwritable { path, what } => Self::Unwritable { path: path.clone(), what: what.clone() },
+            Self::Io { path, source } => Self::Unwritable { path: path.clone(), what: source.to_string() },
+            other => Self::Unwritable { path: PathBuf::new(), what: other.to_string() },
+        }
+    }
 }
 
 /// Who keeps this store.
@@ -70,59 +109,259 @@ pub struct Created {
 
 /// Makes a new store with the gateway's Ed25519 key and the first API token (scope admin).
 pub fn init(config: &Config, site: &SiteId, clock: &Clock) -> Result<Created, StoreError> {
-    let _ = (config, site, clock);
-    todo!()
+    evidence::init(&config.path, site, clock)
 }
 
 /// Whether the store at `path` is there and open in no process; fails as [`Store::open`] would. Changes nothing.
 pub fn free(path: &Path) -> Result<(), StoreError> {
-    let _ = path;
-    todo!()
+    if !path.join(evidence::FILE).exists() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    evidence::version(path)?;
+    Lock::is_free(path)
 }
 
-/// The open store, held by `agent`: owns the writing threads and the lock.
-pub struct Store {}
+/// Batches that a slow listener to the feed may lag behind before it loses the oldest; it finds them by seq.
+const FEED: usize = 32;
+
+/// What the writing thread, the readers and the ledger have in common.
+struct Shared {
+    root: PathBuf,
+    clock: Clock,
+    identity: Identity,
+    tokens: Vec<(Digest, Scope)>,
+    config: RwLock<Config>,
+    evidence: Mutex<Evidence>,
+    /// By first seq; only the writing thread adds and removes.
+    raw: RwLock<Vec<Arc<raw::RawFile>>>,
+    redates: RwLock<Arc<Vec<Redate>>>,
+    pool: pool::Pool,
+    queue: queue::Queue,
+    reserve: Mutex<reserve::Reserve>,
+    live: Mutex<live::LiveMeters>,
+    committed: watch::Sender<u64>,
+    feed: broadcast::Sender<Arc<Vec<crate::model::StoredReading>>>,
+    counters: Counters,
+    /// Why the last commit failed.
+    trouble: RwLock<Option<String>>,
+    /// Raw files in which a reader met damage, by first seq, for the writing thread to set aside.
+    damaged: Mutex<Vec<u64>>,
+    quarantined: RwLock<Vec<String>>,
+    evidence_damage: RwLock<Option<String>>,
+}
+
+#[derive(Default)]
+struct Counters {
+    commits: AtomicU64,
+    readings: AtomicU64,
+    repeated: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, readings: usize, repeated: u64, conflicts: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.readings.fetch_add(readings as u64, Ordering::Relaxed);
+        self.repeated.fetch_add(repeated, Ordering::Relaxed);
+        self.conflicts.fetch_add(conflicts, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn files(&self) -> Vec<Arc<raw::RawFile>> {
+        read(&self.raw).clone()
+    }
+
+    fn has_file(&self, first_seq: u64) -> bool {
+        read(&self.raw).iter().any(|file| file.first_seq == first_seq)
+    }
+
+    fn report_damage(&self, first_seq: u64) {
+        mutex(&self.damaged).push(first_seq);
+        self.queue.nudge();
+    }
+
+    /// Writes to `evidence.db`, at the cost of the reserve when the disk is full.
+    fn write_evidence<T>(&self, work: impl Fn(&mut Evidence) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut evidence = mutex(&self.evidence);
+        loop {
+            match work(&mut evidence) {
+                Err(StoreError::Full { .. }) if mutex(&self.reserve).give(true) => {
+                    tracing::warn!("the disk is full: a piece of the reserve is given up for evidence");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn keep_state(&self, name: &'static str, value: &impl Serialize) -> Result<(), StoreError> {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        let sealing = Sealing { state: vec![(name, value)], ..Sealing::default() };
+        self.write_evidence(|evidence| ledger::seal(evidence, &sealing))
+    }
+}
+
+/// Nothing is left half-changed under these locks by a panic, so their content is taken as it is.
+fn mutex<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    // A panic in the work goes on in the caller; the runtime's end is the store's end.
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Closed),
+        },
+    }
+}
+
+/// The open store, held by `agent`: owns the writing thread and the lock.
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    _lock: Lock,
+}
 
 impl Store {
     /// Opens the store under its lock. `socket` is written into the lock file, for commands to find this process.
     pub fn open(config: Config, clock: Clock, socket: Option<PathBuf>) -> Result<Self, StoreError> {
-        let _ = (config, clock, socket);
-        todo!()
+        let root = config.path.clone();
+        if !root.join(evidence::FILE).exists() {
+            return Err(StoreError::Missing { path: root });
+        }
+        let lock = Lock::take(&root, socket)?;
+        let evidence = Evidence::open(&root)?;
+        let layouts = raw::Layouts::default();
+        let (mut files, mut live) = (Vec::new(), live::LiveMeters::default());
+        let folder = root.join(raw::FOLDER);
+        for (first_seq, path) in raw::list(&folder)? {
+            match raw::load(&path, first_seq, &layouts) {
+                Ok(file) => files.push(Arc::new(file)),
+                Err(StoreError::Damaged { what, .. }) => {
+                    tracing::error!(file = %path.display(), what, "damaged; set aside");
+                    raw::quarantine(&path)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let through = files.last().map_or(0, |file: &Arc<raw::RawFile>| read(&file.state).last_seq);
+        for file in &files {
+            live.recall(file, clock.now());
+        }
+        let shared = Arc::new(Shared {
+            identity: evidence.identity()?,
+            tokens: evidence.tokens()?,
+            redates: RwLock::new(Arc::new(evidence.redates()?)),
+            evidence: Mutex::new(evidence),
+            reserve: Mutex::new(reserve::Reserve::open(&root, config.reserve)),
+            raw: RwLock::new(files),
+            pool: pool::Pool::default(),
+            queue: queue::Queue::default(),
+            live: Mutex::new(live),
+            committed: watch::Sender::new(through),
+            feed: broadcast::Sender::new(FEED),
+            counters: Counters::default(),
+            trouble: RwLock::default(),
+            damaged: Mutex::default(),
+            quarantined: RwLock::new(raw::quarantined(&folder)),
+            evidence_damage: RwLock::default(),
+            config: RwLock::new(config),
+            root,
+            clock,
+        });
+        let writer = Writer::new(shared.clone())?;
+        let queue_end = shared.clone();
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            // However the thread ends, nobody may wait for it in vain.
+            let _end = End(queue_end);
+            writer.run();
+        });
+        let writer = thread.map_err(|source| StoreError::Io { path: shared.root.clone(), source })?;
+        Ok(Self { shared, writer: Some(writer), _lock: lock })
     }
 
     pub fn identity(&self) -> &Identity {
-        todo!()
+        &self.shared.identity
     }
 
     pub fn ingest(&self) -> Ingest {
-        todo!()
+        Ingest { shared: self.shared.clone() }
     }
 
     pub fn ledger(&self) -> Ledger {
-        todo!()
+        Ledger { shared: self.shared.clone() }
     }
 
     pub fn reader(&self) -> Reader {
-        todo!()
+        Reader::new(self.shared.clone())
     }
 
     /// Takes changed limits and intervals; the path stays.
     pub fn reconfigure(&self, config: &Config) {
-        let _ = config;
-        todo!()
+        let path = self.shared.root.clone();
+        mutex(&self.shared.reserve).resize(config.reserve);
+        *write(&self.shared.config) = Config { path, ..config.clone() };
+        self.shared.queue.nudge();
+    }
+
+    /// Packs what lies in arrival order into chunks at once, which else happens about every quarter of an hour.
+    pub async fn pack_now(&self) {
+        self.shared.queue.pack().await;
     }
 
     /// Commits what is queued, flushes and unlocks.
     pub async fn close(self) -> Result<(), StoreError> {
-        todo!()
+        blocking(move || {
+            drop(self);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.queue.stop();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writing thread of the store had panicked");
+        }
+        self.shared.pool.clear();
+    }
+}
+
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *write(&self.0.trouble) = Some("the writing thread has ended: restart meterseal".to_owned());
+        }
+        self.0.queue.abandon();
     }
 }
 
 /// Where sources hand in readings.
 #[derive(Clone)]
-pub struct Ingest {}
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
 
-/// What became of readings that were stored.
+/// What became of readings that were stored. When all of it was there already, `last_seq` lies before `first_seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub first_seq: u64,
@@ -135,14 +374,12 @@ impl Ingest {
     /// Queues a reading; it is durable within `commit_every`. Waits while the queue is full, so that memory stays
     /// bounded and the source slows down.
     pub async fn offer(&self, reading: Reading) -> Result<(), StoreError> {
-        let _ = reading;
-        todo!()
+        self.shared.queue.offer(reading).await
     }
 
     /// Stores readings and returns when they are durable: within 100 ms, or at once when 20 wait.
     pub async fn store(&self, readings: Vec<Reading>) -> Result<Receipt, StoreError> {
-        let _ = readings;
-        todo!()
+        self.shared.queue.store(readings).await
     }
 }
 
@@ -173,41 +410,57 @@ pub struct Sealing {
 
 /// Writes to `evidence.db`, for the tasks that own what they write.
 #[derive(Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
 
 impl Ledger {
     /// All of `sealing` or nothing. A block whose (meter, start, revision) exists already is an error.
     pub async fn seal(&self, sealing: Sealing) -> Result<(), StoreError> {
-        let _ = sealing;
-        todo!()
+        let moved = !sealing.redates.is_empty();
+        let shared = self.shared.clone();
+        blocking(move || {
+            shared.write_evidence(|evidence| {
+                ledger::seal(evidence, &sealing)?;
+                if moved {
+                    *write(&shared.redates) = Arc::new(evidence.redates()?);
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Keeps an alert unless one of its (kind, meter, occasion) exists; its id if it is new.
     pub async fn raise(&self, alert: Alert) -> Result<Option<i64>, StoreError> {
-        let _ = alert;
-        todo!()
+        self.write(move |connection| ledger::raise(connection, &alert)).await
     }
 
     pub async fn clear_alert(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
-        let _ = (id, at);
-        todo!()
+        self.write(move |connection| ledger::clear_alert(connection, id, at)).await
     }
 
     pub async fn alert_delivered(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
-        let _ = (id, at);
-        todo!()
+        self.write(move |connection| ledger::alert_delivered(connection, id, at)).await
     }
 
     /// Keeps the text of the config that runs.
     pub async fn save_config(&self, text: String) -> Result<(), StoreError> {
-        let _ = text;
-        todo!()
+        let now = self.shared.clock.now();
+        self.write(move |connection| ledger::save_config(connection, &text, now)).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            shared.write_evidence(|evidence| work(&evidence.connection).map_err(|error| evidence.fault(error)))
+        })
+        .await
     }
 }
-
-/// Reads; has no write method. Cheap to clone. Its queries run off the async threads on connections of their own.
-#[derive(Clone)]
-pub struct Reader {}
 
 /// What a token may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -244,122 +497,4 @@ pub struct StoreHealth {
     pub quarantined: Vec<String>,
     pub through_seq: u64,
     pub oldest_raw: Option<Timestamp>,
-}
-
-/// Readings of one meter in batches, in order of effective time, then seq. Bounded in memory.
-pub struct ReadingStream {}
-
-impl ReadingStream {
-    /// The next batch of at most some thousand readings; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<Vec<StoredReading>, StoreError>> {
-        todo!()
-    }
-}
-
-impl Reader {
-    /// The last committed seq; changes at each commit.
-    pub fn committed(&self) -> watch::Receiver<u64> {
-        todo!()
-    }
-
-    /// Each committed batch of readings, for live views; a slow receiver loses the oldest and finds them by seq.
-    pub fn feed(&self) -> broadcast::Receiver<Arc<Vec<StoredReading>>> {
-        todo!()
-    }
-
-    pub fn live(&self) -> Arc<LiveValues> {
-        todo!()
-    }
-
-    pub fn health(&self) -> StoreHealth {
-        todo!()
-    }
-
-    pub fn identity(&self) -> &Identity {
-        todo!()
-    }
-
-    /// A meter's readings with `from <= time < to`.
-    pub fn readings(&self, meter: MeterId, from: Timestamp, to: Timestamp) -> ReadingStream {
-        let _ = (meter, from, to);
-        todo!()
-    }
-
-    /// The last reading before `at` that has a value of this role: by effective time, the lowest seq of equals.
-    pub async fn last_before(
-        &self,
-        meter: &MeterId,
-        role: Role,
-        at: Timestamp,
-    ) -> Result<Option<StoredReading>, StoreError> {
-        let _ = (meter, role, at);
-        todo!()
-    }
-
-    /// The first reading at or after `at` that has a value of this role.
-    pub async fn first_from(
-        &self,
-        meter: &MeterId,
-        role: Role,
-        at: Timestamp,
-    ) -> Result<Option<StoredReading>, StoreError> {
-        let _ = (meter, role, at);
-        todo!()
-    }
-
-    /// Readings of all meters after `seq` in order of seq, at most `limit`.
-    pub async fn arrivals(&self, seq: u64, limit: usize) -> Result<Vec<StoredReading>, StoreError> {
-        let _ = (seq, limit);
-        todo!()
-    }
-
-    /// A meter's blocks that overlap `span`, the newest revision at each instant, by start. A silence of many blocks
-    /// is left out where later revisions cover all of it.
-    pub async fn blocks(&self, meter: &MeterId, span: Span) -> Result<Vec<Block>, StoreError> {
-        let _ = (meter, span);
-        todo!()
-    }
-
-    /// Every revision of the block that starts at `start`, the first one first.
-    pub async fn revisions(&self, meter: &MeterId, start: Timestamp) -> Result<Vec<Block>, StoreError> {
-        let _ = (meter, start);
-        todo!()
-    }
-
-    /// Up to where each meter is sealed.
-    pub async fn sealed_through(&self) -> Result<BTreeMap<MeterId, Timestamp>, StoreError> {
-        todo!()
-    }
-
-    /// Up to which seq readings have been looked at for lateness.
-    pub async fn examined_seq(&self) -> Result<u64, StoreError> {
-        todo!()
-    }
-
-    pub async fn redates(&self) -> Result<Vec<Redate>, StoreError> {
-        todo!()
-    }
-
-    /// What the block task keeps for itself.
-    pub async fn state(&self, name: &'static str) -> Result<Option<serde_json::Value>, StoreError> {
-        let _ = name;
-        todo!()
-    }
-
-    /// Alerts, the newest first.
-    pub async fn alerts(&self, open_only: bool, limit: usize) -> Result<Vec<Alert>, StoreError> {
-        let _ = (open_only, limit);
-        todo!()
-    }
-
-    /// What the bearer of this token may do; `None` for an unknown one. Compares digests in constant time.
-    pub fn scope_of(&self, token: &str) -> Option<Scope> {
-        let _ = token;
-        todo!()
-    }
-
-    /// The text of the last config that was good.
-    pub async fn last_good_config(&self) -> Result<Option<String>, StoreError> {
-        todo!()
-    }
 }

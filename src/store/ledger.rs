@@ -1,0 +1,316 @@
+//! Blocks, alerts and states: their rows in `evidence.db`.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::codec::{decode_borders, encode_borders};
+use super::evidence::Evidence;
+use super::{Sealing, StoreError};
+use crate::model::{Alert, Block, BlockFlags, Category, Digest, Energy, MeterId, Method, Power, Span, Timestamp};
+use std::collections::BTreeMap;
+
+/// No block that is not a silence of many is longer than this; the index `long_blocks` has the others.
+const LONG_MS: i64 = 7_200_000;
+
+pub fn seal(evidence: &mut Evidence, sealing: &Sealing) -> Result<(), StoreError> {
+    let work = |connection: &mut Connection| -> rusqlite::Result<Result<(), StoreError>> {
+        let transaction = connection.transaction()?;
+        let mut stored: i64 = transaction.query_row(
+            "UPDATE meta SET value = value + ?1 WHERE name = 'stored' RETURNING value - ?1",
+            [i64::try_from(sealing.blocks.len()).unwrap_or(i64::MAX)],
+            |row| row.get(0),
+        )?;
+        for block in &sealing.blocks {
+            stored += 1;
+            if !insert_block(&transaction, block, stored)? {
+                return Ok(Err(StoreError::Sealed {
+                    meter: block.meter.clone(),
+                    start: block.span.start(),
+                    revision: block.revision,
+                }));
+            }
+        }
+        for (meter, at) in &sealing.sealed_through {
+            let meter = meter_number(&transaction, meter)?;
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO sealed_through VALUES (?1, ?2)")?
+                .execute(params![meter, at.as_millis()])?;
+        }
+        if let Some(seq) = sealing.examined_seq {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('examined_seq', ?1)")?
+                .execute([seq.cast_signed()])?;
+        }
+        for redate in &sealing.redates {
+            transaction.execute(
+                "INSERT INTO redates (boot, first_seq, last_seq, offset_ms) VALUES (?1, ?2, ?3, ?4)",
+                params![redate.boot, redate.first_seq.cast_signed(), redate.last_seq.cast_signed(), redate.offset_ms],
+            )?;
+        }
+        for (name, value) in &sealing.state {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2)")?
+                .execute(params![name, value.to_string()])?;
+        }
+        transaction.commit()?;
+        Ok(Ok(()))
+    };
+    let outcome = work(&mut evidence.connection);
+    outcome.map_err(|error| evidence.fault(error))?
+}
+
+/// False when this revision of the block exists already.
+fn insert_block(transaction: &Transaction<'_>, block: &Block, stored: i64) -> rusqlite::Result<bool> {
+    let meter = meter_number(transaction, &block.meter)?;
+    let changed = transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+             ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+        )?
+        .execute(params![
+            meter,
+            block.span.start().as_millis(),
+            block.revision,
+            block.span.end().as_millis(),
+            stored,
+            block.nominal_ms,
+            block.category.as_str(),
+            block.import.map(Energy::as_uwh),
+            block.export.map(Energy::as_uwh),
+            block.max_power.map(Power::as_mw),
+            block.min_power.map(Power::as_mw),
+            block.covered_ms,
+            block.coverage,
+            block.method.as_str(),
+            block.is_peak_hour,
+            block.flags.bits(),
+            block.readings_sha256.as_bytes(),
+            block.through_seq.cast_signed(),
+            encode_borders(&block.borders),
+            block.zone,
+            block.interval_ms,
+            block.template.map(|digest| *digest.as_bytes()),
+            block.sealed.as_millis(),
+        ])?;
+    Ok(changed == 1)
+}
+
+fn meter_number(transaction: &Transaction<'_>, meter: &MeterId) -> rusqlite::Result<i64> {
+    if let Some(number) = find_meter(transaction, meter)? {
+        return Ok(number);
+    }
+    transaction.execute("INSERT INTO meters (name) VALUES (?1)", [meter.as_str()])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn find_meter(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM meters WHERE name = ?1")?;
+    statement.query_row([meter.as_str()], |row| row.get(0)).optional()
+}
+
+/// The blocks that overlap `span`; see [`super::Reader::blocks`].
+pub fn blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite::Result<Vec<Block>> {
+    let Some(number) = find_meter(connection, meter)? else { return Ok(Vec::new()) };
+    let (from, to) = (span.start().as_millis(), span.end().as_millis());
+    let mut rows = Vec::new();
+    let mut collect = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut found = statement.query(values)?;
+        while let Some(row) = found.next()? {
+            rows.push((row.get::<_, i64>(4)?, read_block(row, meter)?));
+        }
+        Ok(())
+    };
+    collect(
+        "SELECT * FROM blocks WHERE meter = ?1 AND start > ?2 AND start < ?4 AND end > ?3 AND end - start <= ?5",
+        &[&number, &from.saturating_sub(LONG_MS + 1), &from, &to, &LONG_MS],
+    )?;
+    collect(
+        "SELECT * FROM blocks INDEXED BY long_blocks
+         WHERE meter = ?1 AND end > ?2 AND start < ?3 AND end - start > 7200000",
+        &[&number, &from, &to],
+    )?;
+    // The newest first: a record counts as long as something of it is not covered by newer ones.
+    rows.sort_by_key(|(stored, _)| std::cmp::Reverse(*stored));
+    let mut covered = Covered::default();
+    let mut newest: Vec<Block> = rows
+        .into_iter()
+        .map(|(_, block)| block)
+        .filter(|block| covered.add(block.span.start().as_millis().max(from), block.span.end().as_millis().min(to)))
+        .collect();
+    newest.sort_by_key(|block| (block.span.start(), block.span.end()));
+    Ok(newest)
+}
+
+/// Disjoint stretches of time, start to end.
+#[derive(Default)]
+struct Covered(BTreeMap<i64, i64>);
+
+impl Covered {
+    /// Adds a stretch; false when all of it was there.
+    fn add(&mut self, start: i64, end: i64) -> bool {
+        let (mut low, mut high) = (start, end);
+        if let Some((before, until)) = self.0.range(..=start).next_back().map(|(a, b)| (*a, *b))
+            && until >= start
+        {
+            if until >= end {
+                return false;
+            }
+            low = before;
+            high = high.max(until);
+        }
+        let inside: Vec<(i64, i64)> = self.0.range(low..=high).map(|(a, b)| (*a, *b)).collect();
+        for (begin, until) in inside {
+            self.0.remove(&begin);
+            high = high.max(until);
+        }
+        self.0.insert(low, high);
+        true
+    }
+}
+
+pub fn revisions(connection: &Connection, meter: &MeterId, start: Timestamp) -> rusqlite::Result<Vec<Block>> {
+    let Some(number) = find_meter(connection, meter)? else { return Ok(Vec::new()) };
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM blocks WHERE meter = ?1 AND start = ?2 ORDER BY revision")?;
+    let rows = statement.query_map(params![number, start.as_millis()], |row| read_block(row, meter))?;
+    rows.collect()
+}
+
+fn read_block(row: &Row<'_>, meter: &MeterId) -> rusqlite::Result<Block> {
+    let torn = |at: usize| rusqlite::Error::InvalidColumnType(at, "blocks".to_owned(), rusqlite::types::Type::Null);
+    let time = |at: usize| row.get::<_, i64>(at).map(Timestamp::from_millis);
+    let text = |at: usize| row.get_ref(at).and_then(|value| Ok(value.as_str()?));
+    let borders = |at: usize| {
+        let bytes = row.get_ref(at)?.as_blob()?;
+        decode_borders(bytes).map_err(|_| torn(at))
+    };
+    Ok(Block {
+        meter: meter.clone(),
+        span: Span::new(time(1)?, time(3)?).ok_or_else(|| torn(3))?,
+        revision: row.get(2)?,
+        nominal_ms: row.get(5)?,
+        category: text(6)?.parse::<Category>().map_err(|()| torn(6))?,
+        import: row.get::<_, Option<i64>>(7)?.map(Energy::from_uwh),
+        export: row.get::<_, Option<i64>>(8)?.map(Energy::from_uwh),
+        max_power: row.get::<_, Option<i64>>(9)?.map(Power::from_mw),
+        min_power: row.get::<_, Option<i64>>(10)?.map(Power::from_mw),
+        covered_ms: row.get(11)?,
+        coverage: row.get(12)?,
+        method: method_named(text(13)?).ok_or_else(|| torn(13))?,
+        is_peak_hour: row.get(14)?,
+        flags: BlockFlags::from_bits(row.get(15)?),
+        readings_sha256: Digest::from_bytes(row.get(16)?),
+        through_seq: row.get::<_, i64>(17)?.cast_unsigned(),
+        borders: borders(18)?,
+        zone: row.get(19)?,
+        interval_ms: row.get(20)?,
+        template: row.get::<_, Option<[u8; 32]>>(21)?.map(Digest::from_bytes),
+        sealed: time(22)?,
+    })
+}
+
+fn method_named(name: &str) -> Option<Method> {
+    [Method::Counter, Method::Power, Method::Mixed, Method::Sum].into_iter().find(|method| method.as_str() == name)
+}
+
+pub fn sealed_through(connection: &Connection) -> rusqlite::Result<BTreeMap<MeterId, Timestamp>> {
+    let mut statement =
+        connection.prepare_cached("SELECT name, at FROM sealed_through JOIN meters ON meters.id = meter")?;
+    let rows = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        Ok((name.parse::<MeterId>(), Timestamp::from_millis(row.get(1)?)))
+    })?;
+    let mut all = BTreeMap::new();
+    for row in rows {
+        let (name, at) = row?;
+        let name = name.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        all.insert(name, at);
+    }
+    Ok(all)
+}
+
+pub fn examined_seq(connection: &Connection) -> rusqlite::Result<u64> {
+    let seq = connection
+        .query_row("SELECT value FROM meta WHERE name = 'examined_seq'", [], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(seq.unwrap_or(0).cast_unsigned())
+}
+
+pub fn state(connection: &Connection, name: &str) -> rusqlite::Result<Option<serde_json::Value>> {
+    let text: Option<String> =
+        connection.query_row("SELECT value FROM state WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+    text.map(|text| serde_json::from_str(&text).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into())))
+        .transpose()
+}
+
+pub fn raise(connection: &Connection, alert: &Alert) -> rusqlite::Result<Option<i64>> {
+    let changed = connection.execute(
+        "INSERT OR IGNORE INTO alerts (kind, meter, occasion, raised, cleared, text, delivered)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            word(&alert.kind)?,
+            alert.meter.as_ref().map_or("", MeterId::as_str),
+            alert.occasion.as_millis(),
+            alert.raised.as_millis(),
+            alert.cleared.map(Timestamp::as_millis),
+            alert.text,
+            alert.delivered.map(Timestamp::as_millis),
+        ],
+    )?;
+    Ok((changed == 1).then(|| connection.last_insert_rowid()))
+}
+
+pub fn clear_alert(connection: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .execute("UPDATE alerts SET cleared = ?2 WHERE id = ?1 AND cleared IS NULL", params![id, at.as_millis()])
+        .map(|_| ())
+}
+
+pub fn alert_delivered(connection: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .execute("UPDATE alerts SET delivered = ?2 WHERE id = ?1 AND delivered IS NULL", params![id, at.as_millis()])
+        .map(|_| ())
+}
+
+pub fn alerts(connection: &Connection, open_only: bool, limit: usize) -> rusqlite::Result<Vec<Alert>> {
+    let mut statement = connection.prepare_cached(if open_only {
+        "SELECT * FROM alerts WHERE cleared IS NULL ORDER BY id DESC LIMIT ?1"
+    } else {
+        "SELECT * FROM alerts ORDER BY id DESC LIMIT ?1"
+    })?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([limit], |row| {
+        let wrong = |error: &dyn std::error::Error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into());
+        let kind: String = row.get(1)?;
+        let meter: String = row.get(2)?;
+        let time = |at: usize| row.get::<_, Option<i64>>(at).map(|at| at.map(Timestamp::from_millis));
+        Ok(Alert {
+            id: row.get(0)?,
+            kind: serde_json::from_value(kind.into()).map_err(|error| wrong(&error))?,
+            meter: match meter.as_str() {
+                "" => None,
+                name => Some(name.parse().map_err(|error| wrong(&error))?),
+            },
+            occasion: time(3)?.unwrap_or_default(),
+            raised: time(4)?.unwrap_or_default(),
+            cleared: time(5)?,
+            text: row.get(6)?,
+            delivered: time(7)?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// The name that serde gives a plain enum.
+fn word(kind: &impl serde::Serialize) -> rusqlite::Result<String> {
+    let value = serde_json::to_value(kind).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    Ok(value.as_str().unwrap_or_default().to_owned())
+}
+
+pub fn save_config(connection: &Connection, text: &str, at: Timestamp) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO config VALUES (1, ?1, ?2)", params![text, at.as_millis()]).map(|_| ())
+}
+
+pub fn last_good_config(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT text FROM config WHERE id = 1", [], |row| row.get(0)).optional()
+}

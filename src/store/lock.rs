@@ -1,0 +1,76 @@
+//! One process opens the store: an advisory lock that names its holder.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// The held lock; free again when it is dropped or the process ends in whatever way.
+pub struct Lock(File);
+
+/// What the lock file says of its holder. Only the lock itself tells whether it is held.
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    socket: Option<PathBuf>,
+}
+
+impl Lock {
+    /// Fails as [`Lock::take`] would, and takes nothing.
+    pub fn is_free(store: &Path) -> Result<(), StoreError> {
+        let path = store.join("lock");
+        let Ok(mut file) = File::open(&path) else { return Ok(()) };
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock().map_err(|source| StoreError::Io { path, source }),
+            Err(TryLockError::WouldBlock) => Err(held(store, &mut file)),
+            Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+        }
+    }
+
+    pub fn take(store: &Path, socket: Option<PathBuf>) -> Result<Self, StoreError> {
+        let path = store.join("lock");
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(|source| match source.kind() {
+            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                StoreError::Unwritable { path: store.to_owned(), what: source.to_string() }
+            }
+            _ => io(source),
+        })?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(held(store, &mut file));
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let holder = Holder { pid: std::process::id(), socket };
+        let text = serde_json::to_string(&holder).map_err(|source| io(source.into()))?;
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        match written {
+            // On a full disk the lock still holds; only its holder stays unnamed.
+            Err(source) if source.kind() != std::io::ErrorKind::StorageFull => Err(io(source)),
+            _ => Ok(Self(file)),
+        }
+    }
+}
+
+fn held(store: &Path, file: &mut File) -> StoreError {
+    let mut text = String::new();
+    // The holder may be about to write its name: it is unknown for that instant.
+    let read = file.read_to_string(&mut text).ok();
+    let holder = read.and_then(|_| serde_json::from_str(&text).ok()).unwrap_or(Holder { pid: 0, socket: None });
+    StoreError::Locked { path: store.to_owned(), pid: holder.pid, socket: holder.socket }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The name goes first: a command that finds no name knows that nobody answers.
+        if let Err(error) = self.0.set_len(0).and_then(|()| self.0.unlock()) {
+            tracing::debug!(%error, "the lock file could not be cleared");
+        }
+    }
+}

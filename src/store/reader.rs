@@ -1,0 +1,212 @@
+//! The reading side: no write method. Queries run off the async threads, on connections of their own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use subtle::ConstantTimeEq;
+use tokio::sync::{broadcast, watch};
+
+use super::search::{Cursor, Side};
+use super::{
+    Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search,
+    sqlite, writer,
+};
+use crate::model::{Alert, Block, Digest, MeterId, Redate, Role, Span, StoredReading, Timestamp};
+
+/// Reads. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+/// Readings of one meter in batches, in order of effective time, then seq. Bounded in memory.
+pub struct ReadingStream {
+    /// Away while a step runs; gone for good when that step was given up.
+    cursor: Option<Box<Cursor>>,
+}
+
+impl ReadingStream {
+    /// The next batch of at most some thousand readings; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Vec<StoredReading>, StoreError>> {
+        let mut cursor = self.cursor.take()?;
+        let step = blocking(move || {
+            let batch = cursor.step();
+            Ok((cursor, batch))
+        });
+        match step.await {
+            Ok((cursor, Some(Ok(batch)))) => {
+                self.cursor = Some(cursor);
+                Some(Ok(batch))
+            }
+            Ok((_, outcome)) => outcome,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The last committed seq; changes at each commit.
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.shared.committed.subscribe()
+    }
+
+    /// Each committed batch of readings, for live views; a slow receiver loses the oldest and finds them by seq.
+    pub fn feed(&self) -> broadcast::Receiver<Arc<Vec<StoredReading>>> {
+        self.shared.feed.subscribe()
+    }
+
+    pub fn live(&self) -> Arc<LiveValues> {
+        mutex(&self.shared.live).show()
+    }
+
+    pub fn health(&self) -> StoreHealth {
+        let shared = &self.shared;
+        let files = shared.files();
+        let of = |name: &str| shared.root.join(name).metadata().map_or(0, |file| file.len());
+        let counters = &shared.counters;
+        let mut quarantined = read(&shared.quarantined).clone();
+        quarantined.extend(read(&shared.evidence_damage).clone());
+        let oldest = |file: &Arc<super::raw::RawFile>| {
+            let state = read(&file.state);
+            state.meters.values().map(|times| times.min).filter(|min| *min != i64::MAX).min()
+        };
+        StoreHealth {
+            unwritable: read(&shared.trouble).clone(),
+            commits: counters.commits.load(Ordering::Relaxed),
+            readings: counters.readings.load(Ordering::Relaxed),
+            repeated: counters.repeated.load(Ordering::Relaxed),
+            conflicts: counters.conflicts.load(Ordering::Relaxed),
+            // No upstream exists that raw readings could be kept for, so none is given up against a promise.
+            lost: 0,
+            queued: shared.queue.len() as u64,
+            raw_bytes: files.iter().map(|file| writer::size(file)).sum(),
+            evidence_bytes: of(evidence::FILE) + of("evidence.db-wal"),
+            written_bytes: written_bytes(),
+            free_bytes: sqlite::free_bytes(&shared.root).unwrap_or(0),
+            reserve_used: mutex(&shared.reserve).is_used(),
+            quarantined,
+            through_seq: *shared.committed.borrow(),
+            oldest_raw: files.iter().find_map(oldest).map(Timestamp::from_millis),
+        }
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// A meter's readings with `from <= time < to`.
+    pub fn readings(&self, meter: MeterId, from: Timestamp, to: Timestamp) -> ReadingStream {
+        ReadingStream { cursor: Some(Box::new(Cursor::new(self.shared.clone(), meter, from, to))) }
+    }
+
+    /// The last reading before `at` that has a value of this role: by effective time, the lowest seq of equals.
+    pub async fn last_before(
+        &self,
+        meter: &MeterId,
+        role: Role,
+        at: Timestamp,
+    ) -> Result<Option<StoredReading>, StoreError> {
+        self.nearest(meter, role, at, Side::Before).await
+    }
+
+    /// The first reading at or after `at` that has a value of this role.
+    pub async fn first_from(
+        &self,
+        meter: &MeterId,
+        role: Role,
+        at: Timestamp,
+    ) -> Result<Option<StoredReading>, StoreError> {
+        self.nearest(meter, role, at, Side::From).await
+    }
+
+    async fn nearest(
+        &self,
+        meter: &MeterId,
+        role: Role,
+        at: Timestamp,
+        side: Side,
+    ) -> Result<Option<StoredReading>, StoreError> {
+        let (shared, meter) = (self.shared.clone(), meter.clone());
+        blocking(move || search::nearest(&shared, &meter, role, at, side)).await
+    }
+
+    /// Readings of all meters after `seq` in order of seq, at most `limit`.
+    pub async fn arrivals(&self, seq: u64, limit: usize) -> Result<Vec<StoredReading>, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || search::arrivals(&shared, seq, limit)).await
+    }
+
+    /// A meter's blocks that overlap `span`, the newest revision at each instant, by start. A silence of many blocks
+    /// is left out where later revisions cover all of it.
+    pub async fn blocks(&self, meter: &MeterId, span: Span) -> Result<Vec<Block>, StoreError> {
+        let meter = meter.clone();
+        self.evidence(move |connection| ledger::blocks(connection, &meter, span)).await
+    }
+
+    /// Every revision of the block that starts at `start`, the first one first.
+    pub async fn revisions(&self, meter: &MeterId, start: Timestamp) -> Result<Vec<Block>, StoreError> {
+        let meter = meter.clone();
+        self.evidence(move |connection| ledger::revisions(connection, &meter, start)).await
+    }
+
+    /// Up to where each meter is sealed.
+    pub async fn sealed_through(&self) -> Result<BTreeMap<MeterId, Timestamp>, StoreError> {
+        self.evidence(ledger::sealed_through).await
+    }
+
+    /// Up to which seq readings have been looked at for lateness.
+    pub async fn examined_seq(&self) -> Result<u64, StoreError> {
+        self.evidence(ledger::examined_seq).await
+    }
+
+    pub async fn redates(&self) -> Result<Vec<Redate>, StoreError> {
+        Ok(read(&self.shared.redates).to_vec())
+    }
+
+    /// What the block task keeps for itself.
+    pub async fn state(&self, name: &'static str) -> Result<Option<serde_json::Value>, StoreError> {
+        self.evidence(move |connection| ledger::state(connection, name)).await
+    }
+
+    /// Alerts, the newest first.
+    pub async fn alerts(&self, open_only: bool, limit: usize) -> Result<Vec<Alert>, StoreError> {
+        self.evidence(move |connection| ledger::alerts(connection, open_only, limit)).await
+    }
+
+    /// What the bearer of this token may do; `None` for an unknown one. Compares digests in constant time.
+    pub fn scope_of(&self, token: &str) -> Option<Scope> {
+        let digest = Digest::of(token.as_bytes());
+        let known = self.shared.tokens.iter();
+        known.filter(|(known, _)| bool::from(known.as_bytes().ct_eq(digest.as_bytes()))).map(|(_, scope)| *scope).next()
+    }
+
+    /// The text of the last config that was good.
+    pub async fn last_good_config(&self) -> Result<Option<String>, StoreError> {
+        self.evidence(ledger::last_good_config).await
+    }
+
+    async fn evidence<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let path = shared.root.join(evidence::FILE);
+            let connection = shared.pool.lend(&path)?;
+            query(&connection).map_err(|error| sqlite::fault(&path, error))
+        })
+        .await
+    }
+}
+
+/// Bytes this process caused to be written to the device (Linux, proc(5)); 0 where the kernel does not count.
+fn written_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,491 @@
+//! The writing thread: commits groups of readings, packs, and keeps the raw files within their limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::codec::Entry;
+use super::queue::Item;
+use super::raw::{self, Pen, RawFile};
+use super::retention::{self, Aged, Deletions};
+use super::{Receipt, Shared, StoreError, evidence, mutex, read, search, sqlite, write};
+use crate::model::{ClockState, Layout, MeterId, Reading, Stamp, StoredReading, Timestamp, Values};
+
+const DAY_MS: i64 = 86_400_000;
+/// The pause before a commit that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the tail grows before it is packed, by time and by bytes: packing holds it in memory once.
+const PACK_EVERY: Duration = Duration::from_secs(900);
+const PACK_BYTES: usize = 6 << 20;
+/// How often limits are looked at while nothing is to be written.
+const IDLE: Duration = Duration::from_secs(10);
+/// The clock must have been synchronised for so long before anything is deleted for its age.
+const STEADY: Duration = Duration::from_secs(3_600);
+const DAILY: Duration = Duration::from_secs(86_400);
+/// A day's file is cut when it takes this share of `max_disk`, since room is only won by whole files.
+const FILES_PER_DISK: u64 = 8;
+const LEAST_FILE: u64 = 1 << 20;
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    pen: Option<Pen>,
+    next_seq: u64,
+    /// Seqs below it are reserved in `evidence.db`.
+    ceiling: u64,
+    /// The newest time of each meter: only a reading at or before it can repeat or contradict an earlier one.
+    newest: HashMap<MeterId, Newest>,
+    packed: Instant,
+    looked: Instant,
+    checked: Instant,
+    synchronised_since: Option<u64>,
+    deletions: Deletions,
+}
+
+#[derive(Clone, Copy)]
+struct Newest {
+    committed: i64,
+    /// With what is being committed.
+    coming: i64,
+}
+
+/// A reply that is owed once the group is durable.
+struct Owed {
+    reply: oneshot::Sender<Result<Receipt, StoreError>>,
+    receipt: Receipt,
+}
+
+const DELETIONS: &str = "store.deletions";
+
+impl Writer {
+    /// Takes up where the last process ended: the file of the day if it is whole, the numbers after it.
+    pub fn new(shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let mut newest: HashMap<MeterId, Newest> = HashMap::new();
+        let files = shared.files();
+        for file in &files {
+            for (meter, times) in &read(&file.state).meters {
+                let known = newest.entry(meter.clone()).or_insert(Newest { committed: i64::MIN, coming: i64::MIN });
+                known.committed = known.committed.max(times.max);
+                known.coming = known.committed;
+            }
+        }
+        let last = files.last().map_or(0, |file| read(&file.state).last_seq.max(file.first_seq.saturating_sub(1)));
+        let evidence = mutex(&shared.evidence);
+        let next_seq = evidence.first_free_seq(last + 1)?;
+        let ceiling = evidence.reserve_seqs(next_seq)?;
+        let deletions = super::ledger::state(&evidence.connection, DELETIONS)
+            .map_err(|error| evidence.fault(error))?
+            .and_then(|value| serde_json::from_value(value).ok())
+            .unwrap_or_default();
+        drop(evidence);
+        let now = Instant::now();
+        let mut writer = Self {
+            shared,
+            pen: None,
+            next_seq,
+            ceiling,
+            newest,
+            packed: now,
+            looked: now,
+            checked: now,
+            synchronised_since: None,
+            deletions,
+        };
+        writer.finish_old_files();
+        Ok(writer)
+    }
+
+    /// Runs until the queue is stopped, and ends the store in order.
+    pub fn run(mut self) {
+        loop {
+            let (commit_every, idle) = (read(&self.shared.config).commit_every, IDLE);
+            let work = self.shared.queue.next(commit_every, idle);
+            if !work.items.is_empty() {
+                self.commit(work.items, work.stop);
+            }
+            if work.stop {
+                break;
+            }
+            self.upkeep();
+            for done in work.pack {
+                self.pack();
+                done.send(()).ok();
+            }
+        }
+        if let Some(mut pen) = self.pen.take()
+            && let Err(error) = pen.rest()
+        {
+            tracing::warn!(%error, "the raw file was not left in order");
+        }
+        if let Err(error) = mutex(&self.shared.evidence).end(self.next_seq) {
+            tracing::warn!(%error, "the end could not be marked: seqs leave a hole");
+        }
+    }
+
+    fn commit(&mut self, items: Vec<Item>, last: bool) {
+        let (mut batch, mut owed, mut offered_room) = (Vec::new(), Vec::new(), 0);
+        let (mut room, mut offered) = (0, Vec::new());
+        let before = self.next_seq;
+        let (mut repeated, mut conflicts) = (0, 0);
+        let mut failed = None;
+        for item in items {
+            let mut receipt = Receipt { first_seq: self.next_seq, last_seq: self.next_seq - 1, repeated: 0 };
+            for reading in item.readings {
+                match self.admit(reading, &batch) {
+                    Ok(admitted) => {
+                        receipt.repeated += admitted.repeated;
+                        if let Some((layout, entry)) = admitted.new {
+                            conflicts += u64::from(entry.conflict);
+                            receipt.last_seq = entry.seq;
+                            offered.push(item.reply.is_none());
+                            batch.push((layout, entry));
+                        }
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            repeated += receipt.repeated;
+            room += item.room;
+            match item.reply {
+                Some(reply) => owed.push(Owed { reply, receipt }),
+                None => offered_room += item.room,
+            }
+        }
+        let boot = self.shared.clock.boot();
+        let outcome = match failed {
+            Some(error) => Err(error),
+            None if batch.is_empty() => Ok(()),
+            None => self.make_durable(&boot, &mut batch),
+        };
+        match outcome {
+            Ok(()) => {
+                for newest in self.newest.values_mut() {
+                    newest.committed = newest.coming;
+                }
+                self.shared.counters.add(batch.len(), repeated, conflicts);
+                self.publish(batch);
+                for owed in owed {
+                    // Whoever asked may be gone; the readings are durable all the same.
+                    owed.reply.send(Ok(owed.receipt)).ok();
+                }
+                self.shared.queue.done(room);
+            }
+            Err(error) => {
+                self.next_seq = before;
+                for newest in self.newest.values_mut() {
+                    newest.coming = newest.committed;
+                }
+                self.trouble(&error);
+                for owed in owed {
+                    owed.reply.send(Err(error.again())).ok();
+                }
+                self.shared.queue.done(room - offered_room);
+                let waiting: Vec<Reading> = batch
+                    .into_iter()
+                    .zip(offered)
+                    .filter(|(_, offered)| *offered)
+                    .map(|(pair, _)| again(pair))
+                    .collect();
+                if last {
+                    tracing::error!(%error, readings = waiting.len(), "readings were not stored before the end");
+                } else {
+                    self.shared.queue.done(offered_room.saturating_sub(waiting.len()));
+                    self.shared.queue.put_back(waiting, PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Compares a reading with what is there, and numbers what is new in it.
+    fn admit(&mut self, reading: Reading, batch: &[(Arc<Layout>, Entry)]) -> Result<Admitted, StoreError> {
+        let time = reading.taken.time.as_millis();
+        let meter = &reading.layout.meter;
+        let mut earlier: Vec<(Arc<Layout>, Values)> = Vec::new();
+        match self.newest.get_mut(meter) {
+            Some(newest) if time > newest.coming => newest.coming = time,
+            Some(newest) => {
+                if time <= newest.committed {
+                    let found = search::at_instant(&self.shared, meter, time)?;
+                    earlier.extend(found.into_iter().map(|reading| (reading.layout, reading.values)));
+                }
+                let same = batch.iter().filter(|(layout, entry)| entry.time == time && layout.meter == *meter);
+                earlier.extend(same.map(|(layout, entry)| (layout.clone(), entry.values.clone())));
+            }
+            None => {
+                self.newest.insert(meter.clone(), Newest { committed: i64::MIN, coming: time });
+            }
+        }
+        let Reading { layout, taken, values } = reading;
+        let (values, repeated, conflict) =
+            if earlier.is_empty() { (values, 0, false) } else { compare(&layout, values, &earlier) };
+        if repeated > 0 && values.is_empty() {
+            return Ok(Admitted { new: None, repeated });
+        }
+        let entry = Entry {
+            seq: self.next_seq,
+            time,
+            since_boot_ms: taken.since_boot_ms,
+            unsynchronised: taken.clock == ClockState::Unsynchronised,
+            conflict,
+            layout: 0,
+            values,
+        };
+        self.next_seq += 1;
+        Ok(Admitted { new: Some((layout, entry)), repeated })
+    }
+
+    fn make_durable(&mut self, boot: &str, batch: &mut [(Arc<Layout>, Entry)]) -> Result<(), StoreError> {
+        loop {
+            let outcome = self.try_make_durable(boot, batch);
+            match &outcome {
+                Err(StoreError::Full { .. }) if mutex(&self.shared.reserve).give(false) => {
+                    tracing::warn!("the disk is full: a piece of the reserve is given up");
+                }
+                Err(StoreError::Damaged { .. }) if self.pen.is_some() => {
+                    // What was acknowledged in it stays for a person to save; the group goes to a new file.
+                    if let Some(pen) = self.pen.take() {
+                        self.set_aside(&pen.file)?;
+                    }
+                }
+                Err(StoreError::Unwritable { .. } | StoreError::Io { .. }) => {
+                    // After a failed flush the kernel may take lost pages for written: nothing more goes there.
+                    self.pen = None;
+                    return outcome;
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    fn try_make_durable(&mut self, boot: &str, batch: &mut [(Arc<Layout>, Entry)]) -> Result<(), StoreError> {
+        let (Some((_, first)), Some((_, last))) = (batch.first(), batch.last()) else { return Ok(()) };
+        let (first, last) = (first.seq, last.seq);
+        if last >= self.ceiling {
+            self.ceiling = mutex(&self.shared.evidence).reserve_seqs(last + 1)?;
+        }
+        self.open_file_of_the_day(first)?;
+        match &mut self.pen {
+            Some(pen) => pen.append(boot, batch),
+            None => Err(StoreError::Closed),
+        }
+    }
+
+    /// The pen stands on a file of today that has room.
+    fn open_file_of_the_day(&mut self, first_seq: u64) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        let day = now.as_millis().div_euclid(DAY_MS);
+        let largest = (read(&self.shared.config).max_disk / FILES_PER_DISK).max(LEAST_FILE);
+        let stays = |file: &RawFile| file.day == day && size(file) < largest;
+        if let Some(pen) = self.pen.take_if(|pen| !stays(&pen.file)) {
+            let path = pen.file.path.clone();
+            self.packed = Instant::now();
+            if let Err(error) = pen.finish() {
+                tracing::warn!(%error, file = %path.display(), "the day's file is packed later");
+            }
+        }
+        if self.pen.is_none() {
+            let synchronised = self.shared.clock.state() == ClockState::Synchronised;
+            let folder = self.shared.root.join(raw::FOLDER);
+            let pen = Pen::create(&folder, &self.shared.identity, first_seq, day, synchronised)?;
+            write(&self.shared.raw).push(pen.file.clone());
+            self.pen = Some(pen);
+        }
+        Ok(())
+    }
+
+    /// Lets the rest of the house see what is durable.
+    fn publish(&mut self, batch: Vec<(Arc<Layout>, Entry)>) {
+        let readings: Vec<StoredReading> =
+            batch.into_iter().map(|(layout, entry)| search::committed(entry, layout)).collect();
+        *write(&self.shared.trouble) = None;
+        mutex(&self.shared.live).take(&readings, self.shared.clock.now());
+        let Some(last) = readings.last().map(|reading| reading.seq) else { return };
+        self.shared.committed.send_replace(last);
+        // Nobody may be listening.
+        self.shared.feed.send(Arc::new(readings)).ok();
+    }
+
+    fn trouble(&self, error: &StoreError) {
+        let mut trouble = write(&self.shared.trouble);
+        if trouble.is_none() {
+            tracing::error!(%error, "readings cannot be stored; tried again until it works");
+        }
+        *trouble = Some(error.to_string());
+    }
+
+    /// All that is due besides commits. Each part goes on where it left, so a failure is tried again at the next look.
+    fn upkeep(&mut self) {
+        for first_seq in std::mem::take(&mut *mutex(&self.shared.damaged)) {
+            let damaged = self.shared.files().into_iter().find(|file| file.first_seq == first_seq);
+            if self.pen.as_ref().is_some_and(|pen| pen.file.first_seq == first_seq) {
+                self.pen = None;
+            }
+            if let Some(file) = damaged
+                && let Err(error) = self.set_aside(&file)
+            {
+                tracing::error!(%error, "a damaged file cannot be set aside");
+            }
+        }
+        let tail = self.pen.as_ref().map_or(0, |pen| read(&pen.file.state).tail_bytes);
+        if tail >= PACK_BYTES || tail > 0 && self.packed.elapsed() >= PACK_EVERY {
+            self.pack();
+        }
+        if self.looked.elapsed() >= IDLE {
+            self.looked = Instant::now();
+            self.look_after_limits();
+        }
+        if self.checked.elapsed() >= DAILY {
+            self.checked = Instant::now();
+            let path = self.shared.root.join(evidence::FILE);
+            let sound = self.shared.pool.lend(&path).and_then(|connection| sqlite::check(&connection, &path));
+            if let Err(error) = sound {
+                tracing::error!(%error, "the daily look for damage");
+                *write(&self.shared.evidence_damage) = Some(error.to_string());
+            }
+        }
+    }
+
+    fn pack(&mut self) {
+        self.packed = Instant::now();
+        let Some(pen) = &mut self.pen else { return };
+        match pen.pack() {
+            Ok(()) => {}
+            Err(StoreError::Damaged { .. }) => mutex(&self.shared.damaged).push(pen.file.first_seq),
+            Err(error) => tracing::warn!(%error, "packing is put off"),
+        }
+    }
+
+    /// Sets a damaged file aside. Its readings are gone from every search.
+    fn set_aside(&self, file: &Arc<RawFile>) -> Result<(), StoreError> {
+        tracing::error!(file = %file.path.display(), "damaged; set aside, and readings go on in a new file");
+        write(&self.shared.raw).retain(|known| known.first_seq != file.first_seq);
+        self.shared.pool.forget(&file.path);
+        raw::quarantine(&file.path)?;
+        *write(&self.shared.quarantined) = raw::quarantined(&self.shared.root.join(raw::FOLDER));
+        Ok(())
+    }
+
+    /// Reserve, age and room of the raw files.
+    fn look_after_limits(&mut self) {
+        mutex(&self.shared.reserve).refill();
+        let config = read(&self.shared.config).clone();
+        let files = self.shared.files();
+        let since_boot_ms = self.shared.clock.since_boot_ms();
+        if self.shared.clock.state() == ClockState::Unsynchronised {
+            self.synchronised_since = None;
+        } else {
+            let since = *self.synchronised_since.get_or_insert(since_boot_ms);
+            let steady = u128::from(since_boot_ms.saturating_sub(since)) >= STEADY.as_millis();
+            let aged: Vec<Aged> =
+                files.iter().map(|file| Aged { day: file.day, synchronised: file.synchronised }).collect();
+            let boot = self.shared.clock.boot();
+            let expired = retention::expired(&aged, self.shared.clock.now(), config.keep_raw);
+            let allowed = if steady { self.deletions.allowed(&boot, since_boot_ms) } else { 0 };
+            for file in files.iter().take(expired.min(allowed)) {
+                // Counted before it is done: a crash in between must not allow a third.
+                let deletions = self.deletions.with(&boot, since_boot_ms);
+                if let Err(error) = self.shared.keep_state(DELETIONS, &deletions) {
+                    tracing::warn!(%error, "nothing is deleted for its age");
+                    break;
+                }
+                self.deletions = deletions;
+                self.delete(file, "kept long enough");
+            }
+        }
+        let files = self.shared.files();
+        let mut bytes: u64 = files.iter().map(|file| size(file)).sum();
+        for file in files.iter().take(files.len().saturating_sub(1)) {
+            if bytes <= config.max_disk {
+                break;
+            }
+            bytes = bytes.saturating_sub(size(file));
+            self.delete(file, "max_disk is reached");
+        }
+    }
+
+    fn delete(&self, file: &Arc<RawFile>, why: &str) {
+        tracing::info!(file = %file.path.display(), why, "raw readings deleted");
+        write(&self.shared.raw).retain(|known| known.first_seq != file.first_seq);
+        self.shared.pool.forget(&file.path);
+        if let Err(error) = raw::delete(&file.path) {
+            tracing::warn!(%error, "a raw file cannot be deleted");
+        }
+    }
+
+    /// After a start: the newest file is written on if it is of today, all others are packed and closed.
+    fn finish_old_files(&mut self) {
+        let files = self.shared.files();
+        let day = self.shared.clock.now().as_millis().div_euclid(DAY_MS);
+        for (at, file) in files.iter().enumerate() {
+            let newest = at + 1 == files.len() && file.day == day;
+            if !newest && read(&file.state).tail.is_empty() {
+                continue;
+            }
+            let outcome = Pen::resume(file.clone()).and_then(|pen| {
+                if newest {
+                    self.pen = Some(pen);
+                    return Ok(());
+                }
+                pen.finish()
+            });
+            match outcome {
+                Err(StoreError::Damaged { .. }) => mutex(&self.shared.damaged).push(file.first_seq),
+                Err(error) => tracing::warn!(%error, "a raw file is packed later"),
+                Ok(()) => {}
+            }
+        }
+        if !mutex(&self.shared.damaged).is_empty() {
+            self.shared.queue.nudge();
+        }
+    }
+}
+
+/// What became of one reading.
+struct Admitted {
+    new: Option<(Arc<Layout>, Entry)>,
+    repeated: u64,
+}
+
+/// A reading of which nothing became durable, as it was handed in.
+fn again((layout, entry): (Arc<Layout>, Entry)) -> Reading {
+    let clock = if entry.unsynchronised { ClockState::Unsynchronised } else { ClockState::Synchronised };
+    let taken = Stamp { time: Timestamp::from_millis(entry.time), since_boot_ms: entry.since_boot_ms, clock };
+    Reading { layout, taken, values: entry.values }
+}
+
+/// What of `values` is new beside earlier values of the same meter and time; how many were there already; and
+/// whether one contradicts.
+fn compare(layout: &Layout, values: Values, earlier: &[(Arc<Layout>, Values)]) -> (Values, u64, bool) {
+    let (mut repeated, mut conflict) = (0, false);
+    let mut kept = Vec::with_capacity(values.len());
+    for (place, number) in values {
+        let Some(slot) = layout.slots.get(usize::from(place)) else { continue };
+        let (mut same, mut other) = (false, false);
+        for (their_layout, their_values) in earlier {
+            for (their_place, their_number) in their_values {
+                let Some(their_slot) = their_layout.slots.get(usize::from(*their_place)) else { continue };
+                if their_slot.quantity == slot.quantity {
+                    let equal = *their_number == number && their_slot.scale == slot.scale;
+                    same |= equal;
+                    other |= !equal;
+                }
+            }
+        }
+        if same {
+            repeated += 1;
+        } else {
+            conflict |= other;
+            kept.push((place, number));
+        }
+    }
+    (kept.into(), repeated, conflict)
+}
+
+/// Bytes on disk, the write-ahead log included.
+pub fn size(file: &RawFile) -> u64 {
+    let mut log = file.path.as_os_str().to_owned();
+    log.push("-wal");
+    let of = |path: &std::path::Path| path.metadata().map_or(0, |file| file.len());
+    of(&file.path) + of(std::path::Path::new(&log))
+}
