@@ -204,8 +204,11 @@ function figure(value, digits) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   const places = digits ?? (size < 10 ? 2 : size < 1000 ? 1 : 0);
-  return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+  return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", "−");
 }
+
+// A figure that somebody set: as it was set.
+const asSet = (value) => value.toLocaleString("en", { maximumFractionDigits: 3 });
 
 const clockFormats = new Map();
 function clock(time, options = { hour: "2-digit", minute: "2-digit" }) {
@@ -311,7 +314,7 @@ function drawRunning() {
   const target = block?.peak_target_kwh ?? meter?.peak_target_kwh ?? null;
   put($("running-when"), block ? `${clock(block.start)} – ${clock(block.end)}${block.is_peak_hour ? ", peak hours" : ""}` : "");
   put($("so-far"), figure(block?.kwh));
-  put($("of-target"), target === null ? "" : `of ${figure(target)} kWh`);
+  put($("of-target"), target === null ? "" : `of ${asSet(target)} kWh`);
   put($("projected"), block?.projected_kwh == null ? "–" : `${figure(block.projected_kwh)} kWh`);
   const left = block ? Math.max(0, Date.parse(block.end) - now()) : null;
   put($("left"), left === null ? "–" : `${Math.floor(left / 60000)} min ${String(Math.floor(left / 1000) % 60).padStart(2, "0")} s`);
@@ -437,7 +440,7 @@ function drawToday() {
   }
   if (target !== null) {
     drawn.append(svg("line", { class: "target-line", x1: area.left, x2: area.right, y1: y(target), y2: y(target) }));
-    drawn.append(svg("text", { class: "target-name", x: area.left + 6, y: y(target) - 6 }, `target ${figure(target)} kWh`));
+    drawn.append(svg("text", { class: "target-name", x: area.left + 6, y: y(target) - 6 }, `target ${asSet(target)} kWh`));
   }
   box.replaceChildren(drawn);
   describeToday(bars, target, live ? block : undefined);
@@ -486,10 +489,10 @@ function drawMeters() {
     button.setAttribute("aria-pressed", String(meter.id === chosen));
     put(name.querySelector(".kind"), `${CATEGORIES[meter.category]} (${meter.category})${meter.kind === "sum" ? ", sum" : ""}`);
     put(power.firstElementChild, meter.power_kw == null ? "–" : `${figure(meter.power_kw)} kW`);
-    put(block, open?.kwh == null ? "–" : `${figure(open.kwh)} kWh${open.peak_target_kwh == null ? "" : ` of ${figure(open.peak_target_kwh)}`}`);
+    put(block, open?.kwh == null ? "–" : `${figure(open.kwh)} kWh${open.peak_target_kwh == null ? "" : ` of ${asSet(open.peak_target_kwh)}`}`);
     put(end, open?.projected_kwh == null ? "–" : `${figure(open.projected_kwh)} kWh${open.shed_kw > 0 ? " ▲" : ""}`);
     const [condition, why] = state.children;
-    const aged = age === null ? "no value yet" : stale ? `stale, ${span(age)} old` : `${span(age)} ago`;
+    const aged = age === null ? "no value yet" : stale ? `stale, ${span(age)} old` : age < 1500 ? "now" : `${span(age)} ago`;
     put(condition, bad ? `${CONDITIONS[meter.condition]}, ${aged}` : aged);
     put(why, [bad ? meter.problem : "", meter.refused_registers?.length ? `${meter.refused_registers.length} registers refused` : "", meter.verified === false ? "register map unverified" : ""].filter(Boolean).join("; "));
   }, () => {
