@@ -121,7 +121,7 @@ pub fn free(path: &Path) -> Result<(), StoreError> {
     Lock::is_free(path)
 }
 
-/// Batches that a slow listener to the feed may lag behind before it loses the oldest; it finds them by seq.
+/// Batches that a slow listener to a feed may lag behind before it loses the oldest; the store still has them.
 const FEED: usize = 32;
 
 /// What the writing thread, the readers and the ledger have in common.
@@ -141,6 +141,7 @@ struct Shared {
     live: Mutex<live::LiveMeters>,
     committed: watch::Sender<u64>,
     feed: broadcast::Sender<Arc<Vec<crate::model::StoredReading>>>,
+    sealed: broadcast::Sender<Arc<Vec<Block>>>,
     counters: Counters,
     /// Why the last commit failed.
     trouble: RwLock<Option<String>>,
@@ -273,6 +274,7 @@ impl Store {
             live: Mutex::new(live),
             committed: watch::Sender::new(through),
             feed: broadcast::Sender::new(FEED),
+            sealed: broadcast::Sender::new(FEED),
             counters: Counters::default(),
             trouble: RwLock::default(),
             damaged: Mutex::default(),
@@ -426,7 +428,12 @@ impl Ledger {
                     *write(&shared.redates) = Arc::new(evidence.redates()?);
                 }
                 Ok(())
-            })
+            })?;
+            if !sealing.blocks.is_empty() {
+                // Without a listener there is nobody to tell.
+                shared.sealed.send(Arc::new(sealing.blocks)).ok();
+            }
+            Ok(())
         })
         .await
     }

@@ -12,7 +12,7 @@ use super::{
     Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search,
     sqlite, writer,
 };
-use crate::model::{Alert, Block, Digest, MeterId, Redate, Role, Span, StoredReading, Timestamp};
+use crate::model::{Alert, Block, Digest, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp};
 
 /// Reads. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +58,25 @@ impl Reader {
     /// Each committed batch of readings, for live views; a slow receiver loses the oldest and finds them by seq.
     pub fn feed(&self) -> broadcast::Receiver<Arc<Vec<StoredReading>>> {
         self.shared.feed.subscribe()
+    }
+
+    /// The blocks of each sealing, revisions included, for live views; a slow receiver loses the oldest.
+    pub fn sealed(&self) -> broadcast::Receiver<Arc<Vec<Block>>> {
+        self.shared.sealed.subscribe()
+    }
+
+    /// The layouts under which a meter's stored readings were taken, the oldest first: all the quantities that a
+    /// period of it can have.
+    pub fn layouts(&self, meter: &MeterId) -> Vec<Arc<Layout>> {
+        let mut found: Vec<Arc<Layout>> = Vec::new();
+        for file in self.shared.files() {
+            for layout in &read(&file.state).layouts {
+                if layout.meter == *meter && !found.iter().any(|known| Arc::ptr_eq(known, layout) || known == layout) {
+                    found.push(layout.clone());
+                }
+            }
+        }
+        found
     }
 
     pub fn live(&self) -> Arc<LiveValues> {

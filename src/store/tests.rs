@@ -139,6 +139,9 @@ async fn offered_readings_are_committed_and_fed() {
     house.store.ingest().offer(reading(&layout("m1"), NOON, &[(1, 7)])).await.unwrap();
     let batch = feed.recv().await.unwrap();
     assert_eq!((batch.len(), batch[0].seq), (1, 1));
+    let reader = house.store.reader();
+    assert_eq!(reader.layouts(&meter("m1")), [layout("m1")]);
+    assert_eq!(reader.layouts(&meter("m2")), []);
     assert_eq!(house.store.reader().arrivals(0, 10).await.unwrap().len(), 1);
 }
 
