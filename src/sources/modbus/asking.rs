@@ -113,6 +113,12 @@ impl Asking {
         }
     }
 
+    /// For a unit that is silent: what has been answered of late is asked first, as what it keeps silent about may be
+    /// the first of its requests only.
+    pub fn best_first(&mut self) {
+        self.requests.sort_by_key(|asked| asked.silences);
+    }
+
     /// The unit was away and is back: no request is to blame for its silence.
     pub fn forget_silences(&mut self) {
         for asked in &mut self.requests {
@@ -341,6 +347,8 @@ mod tests {
         assert_eq!(asking.next(0, 600_000).map(|(at, _)| at), Some(0));
         asking.was_silent(1, 0);
         assert_eq!((asking.next(0, 500), asking.any().map(|(at, _)| at)), (None, Some(1)));
+        asking.best_first();
+        assert_eq!(asking.next(0, u64::MAX).map(|(_, request)| request.address), Some(5));
         asking.forget_silences();
         assert_eq!(asking.next(0, 0).map(|(at, _)| at), Some(0));
     }

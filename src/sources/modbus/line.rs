@@ -187,6 +187,7 @@ struct PollJob {
     wait: Duration,
     clock: Clock,
     ingest: Ingest,
+    is_silent: bool,
     told: bool,
 }
 
@@ -204,8 +205,9 @@ impl Job {
                 Done::Connected { lane, link: link.map(Box::new).map_err(|error| error.to_string()) }
             }
             Self::Poll(mut job) => {
-                let PollJob { link, asking, unit, layout, wait, clock, ingest, told, .. } = &mut *job;
-                let target = Target { unit: *unit, layout, wait: *wait, clock, ingest: Some(ingest), told: *told };
+                let PollJob { link, asking, unit, layout, wait, clock, ingest, is_silent, told, .. } = &mut *job;
+                let (ingest, is_silent) = (Some(&*ingest), *is_silent);
+                let target = Target { unit: *unit, layout, wait: *wait, clock, ingest, is_silent, told: *told };
                 let outcome = poll(link, asking, &target).await;
                 Done::Polled { job, outcome }
             }
@@ -286,6 +288,8 @@ impl State {
         let meter = self.most_urgent(now_ms)?;
         let LaneAt::Idle(link) = std::mem::replace(&mut self.lanes[lane].at, LaneAt::Busy) else { return None };
         let polled = &mut self.meters[meter];
+        let units = self.units.iter().map(|unit| unit.patience.needs());
+        let others_need = units.max().unwrap_or_default();
         let unit = &mut self.units[polled.unit];
         // Taken above only when it is here.
         let asking = polled.asking.take()?;
@@ -297,9 +301,10 @@ impl State {
             asking,
             unit: unit.id,
             layout: polled.layout.clone(),
-            wait: unit.patience.wait(),
+            wait: unit.patience.wait(others_need),
             clock: self.clock.clone(),
             ingest: self.ingest.clone(),
+            is_silent: unit.patience.misses() > 0,
             told: !polled.orders.is_empty(),
         })))
     }
@@ -454,7 +459,7 @@ impl State {
         let lost = outcome.broken.is_some() && self.lanes[lane].heard;
         if outcome.heard {
             unit.patience.answered(outcome.took);
-        } else if !dead_lane && !lost && outcome.wrong == 0 {
+        } else if !dead_lane && !lost && outcome.wrong == 0 && outcome.requests > 0 {
             unit.patience.missed(now_ms);
         }
         if outcome.heard || outcome.away || outcome.wrong > 0 || !late.is_empty() {
@@ -526,7 +531,7 @@ impl State {
             let condition = if outcome.answers > 0 {
                 meter.last_answer = Some(now);
                 Condition::Answering
-            } else if outcome.heard || outcome.wrong > 0 {
+            } else if outcome.heard || outcome.wrong > 0 || outcome.requests == 0 {
                 Condition::Refusing
             } else {
                 Condition::Silent
@@ -556,7 +561,7 @@ fn change(meter: &mut MeterStatus, condition: Condition, now: Timestamp) {
 fn answer(orders: Vec<PollNow>, outcome: &Outcome, time: Timestamp) {
     for order in orders {
         let meter = order.meter;
-        let report = if outcome.answers > 0 || outcome.heard {
+        let report = if outcome.heard || outcome.requests == 0 {
             Ok(PollReport { meter, time, values: outcome.told.clone() })
         } else {
             let why = outcome.problem.clone().unwrap_or_else(|| "no request was due".to_owned());

@@ -32,7 +32,15 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     let opened = Link::open(&line.tcp, line.timeout.max(line::CONNECT_AT_LEAST), line.gap).await;
     let mut link = opened.map_err(|error| failed(format!("no connection to {}: {error}", line.tcp)))?;
     let mut asking = Asking::new(meter.template.clone());
-    let target = Target { unit: meter.unit, layout: &layout, wait: line.timeout, clock, ingest: None, told: true };
+    let target = Target {
+        unit: meter.unit,
+        layout: &layout,
+        wait: line.timeout,
+        clock,
+        ingest: None,
+        is_silent: false,
+        told: true,
+    };
     let outcome = poll(&mut link, &mut asking, &target).await;
     if !outcome.heard {
         return Err(failed(outcome.problem.unwrap_or_else(|| "it was asked nothing".to_owned())));

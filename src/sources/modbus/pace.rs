@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::model::Timestamp;
 use crate::sources::BlockGrid;
 
-/// Time-outs do not shrink below this, nor below `ROOM` times what the unit needed of late.
-const SHORTEST_WAIT: Duration = Duration::from_millis(150);
+/// Time-outs do not shrink below this, nor below `ROOM` times what the line's slowest answers needed of late.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 const ROOM: u32 = 4;
 
 /// Pauses between attempts at a silent unit double from the first to the longest. With the spread of one eighth and a
@@ -91,12 +91,18 @@ impl Patience {
     }
 
     /// How long to wait for the next answer. It shrinks while the unit keeps silent, so that it costs the others on
-    /// the line little.
-    pub fn wait(&mut self) -> Duration {
+    /// the line little; `others_need` is what the slowest of them needs. Too short a time-out is noticed by the late
+    /// answer that follows it.
+    pub fn wait(&mut self, others_need: Duration) -> Duration {
         let shrunk = self.full / (1 << self.misses.min(16));
-        let least = SHORTEST_WAIT.max(self.needs * ROOM);
+        let least = SHORTEST_WAIT.max(self.needs.max(others_need) * ROOM);
         self.waited = shrunk.max(least).min(self.full);
         self.waited
+    }
+
+    /// What the unit needed of late, while it answers.
+    pub fn needs(&self) -> Duration {
+        if self.misses == 0 { self.needs } else { Duration::ZERO }
     }
 
     /// Attempts in turn without an answer.
@@ -180,6 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
 
     fn patience() -> Patience {
         Patience::new(SECOND, Share::of_name("line"))
@@ -220,14 +227,14 @@ mod tests {
         let mut unit = patience();
         let (mut now, mut waits, mut pauses) = (0, Vec::new(), Vec::new());
         for _ in 0..12 {
-            let wait = unit.wait();
+            let wait = unit.wait(MS);
             waits.push(wait.as_millis());
             now += u64::try_from(wait.as_millis()).unwrap();
             unit.missed(now);
             pauses.push(unit.again_ms().unwrap() - now);
             now = unit.again_ms().unwrap();
         }
-        assert_eq!(waits[..5], [1000, 500, 250, 150, 150]);
+        assert_eq!(waits[..7], [1000, 500, 250, 125, 62, 50, 50]);
         assert!(pauses.windows(2).take(4).all(|pair| pair[1] > pair[0]), "{pauses:?}");
         assert!(pauses.iter().all(|pause| (1_000..=22_500).contains(pause)), "{pauses:?}");
     }
@@ -237,7 +244,7 @@ mod tests {
         let mut unit = patience();
         (0..5).for_each(|_| unit.missed(0));
         unit.answered(Duration::from_millis(20));
-        assert_eq!((unit.wait(), unit.again_ms()), (SECOND, None));
+        assert_eq!((unit.wait(MS), unit.again_ms()), (SECOND, None));
     }
 
     #[test]
@@ -246,21 +253,22 @@ mod tests {
         unit.answered(Duration::from_millis(240));
         unit.missed(0);
         unit.missed(0);
-        assert_eq!(unit.wait(), Duration::from_millis(960), "four times what it needs");
+        assert_eq!(unit.wait(MS), Duration::from_millis(960), "four times what it needs");
         let mut unknown = patience();
-        (0..3).for_each(|_| unknown.missed(0));
-        assert_eq!(unknown.wait(), SHORTEST_WAIT);
+        (0..9).for_each(|_| unknown.missed(0));
+        assert_eq!(unknown.wait(MS), SHORTEST_WAIT);
+        assert_eq!(unknown.wait(MS * 20), MS * 80, "the others on the line are no faster");
         unknown.was_late(500);
-        assert_eq!((unknown.wait(), unknown.again_ms()), (SECOND, None));
+        assert_eq!((unknown.wait(MS), unknown.again_ms()), (SECOND, None));
         unknown.missed(0);
-        assert_eq!(unknown.wait(), SECOND, "it is known to be slow");
+        assert_eq!(unknown.wait(MS), SECOND, "it is known to be slow");
     }
 
     #[test]
     fn a_unit_slower_than_the_configured_time_out_does_not_hold_up_the_others() {
         let mut unit = patience();
         for _ in 0..6 {
-            assert_eq!(unit.wait(), SECOND);
+            assert_eq!(unit.wait(MS), SECOND);
             unit.missed(0);
             unit.was_late(100);
         }

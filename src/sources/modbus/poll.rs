@@ -26,6 +26,8 @@ pub struct Target<'a> {
     pub clock: &'a Clock,
     /// Without one the values are only told.
     pub ingest: Option<&'a Ingest>,
+    /// The unit gave no answer the last time.
+    pub is_silent: bool,
     /// Every register with its words is wanted for a person.
     pub told: bool,
 }
@@ -61,6 +63,9 @@ pub struct Outcome {
 pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> Outcome {
     let mut outcome = Outcome { told: untold(asking, target), ..Outcome::default() };
     let mut halvings = 0;
+    if target.is_silent {
+        asking.best_first();
+    }
     // A unit whose every request is left out is still asked something, or it would never be found again.
     let mut next = asking.next(0, target.clock.since_boot_ms()).or_else(|| asking.any());
     while let Some((at, request)) = next {
@@ -92,7 +97,7 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
     }
     asking.settle();
     let now_ms = target.clock.since_boot_ms();
-    if outcome.heard
+    if (outcome.heard || outcome.requests == 0)
         && outcome.broken.is_none()
         && !outcome.away
         && let Some(request) = asking.to_try_again(now_ms)
@@ -103,6 +108,9 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
             Err(_) => asking.refusal(request.registers.start),
         };
         asking.tried_again(&request, refused, now_ms);
+    }
+    if outcome.requests == 0 {
+        outcome.problem = Some("the meter refuses every register".to_owned());
     }
     tell_absences(asking, &mut outcome);
     outcome
