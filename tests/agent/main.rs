@@ -222,7 +222,8 @@ async fn sigterm_drains_in_less_than_ten_seconds_also_with_meters_away() {
 async fn a_bad_config_ends_with_78_unless_there_is_a_last_good_one() {
     let meter = FakeMeter::start().await;
     let good = line("a", meter.address, &[("one", 1)]);
-    let (plant, _) = Plant::new(&good.replace("unit", "unt"));
+    let (plant, _) = Plant::new(&good);
+    plant.write(&good.replace("unit", "unt"));
     let refused = plant.output(&["run"]);
     assert_eq!(refused.status.code(), Some(78));
     let said = String::from_utf8(refused.stderr).unwrap();
