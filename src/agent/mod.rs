@@ -100,9 +100,6 @@ async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec
     let (limits, own_clock) = (store.clone(), clock.clone());
     let open = tokio::task::spawn_blocking(move || Store::open(limits, own_clock, Some(socket))).await?;
     let Some(config) = config else {
-        for fault in &faults {
-            error!("{fault}");
-        }
         // A bad file may not even name the store, and then there is no last good config to be had.
         let Ok(opened) = open else { return Err(RunError::Config { faults }) };
         let last_good = opened.reader().last_good_config().await?;
@@ -187,7 +184,7 @@ impl Agent {
         let (polls, polls_asked) = mpsc::channel(POLLS);
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
         let mut stages = Stages::default();
-        let secs = Duration::from_secs;
+        let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
         stages.start("sources", secs(3), |stop| {
             let work = sources::run(
@@ -208,7 +205,7 @@ impl Agent {
             let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), open, stop);
             async move { Ok(work.await?) }
         });
-        stages.start("alerts", secs(1), |stop| {
+        stages.start("alerts", millis(500), |stop| {
             let (config, meters) = (wires.alerts.subscribe(), wires.meters.subscribe());
             let (open, sources) = (open.subscribe(), status.subscribe());
             let views = alerts::Views { config, meters, open, sources, problem: webhook.clone() };
@@ -228,7 +225,7 @@ impl Agent {
             let work = web::run(listener, views, stop);
             async move { Ok(work.await?) }
         });
-        stages.start("admin", Duration::from_millis(500), |stop| {
+        stages.start("admin", millis(250), |stop| {
             let desk = admin::Desk {
                 path: path.clone(),
                 clock: clock.clone(),
@@ -241,7 +238,7 @@ impl Agent {
             };
             admin::serve(requests, desk, stop)
         });
-        stages.start("watchdog", Duration::from_millis(500), |stop| {
+        stages.start("watchdog", millis(250), |stop| {
             let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
             systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters }, stop)
         });

@@ -6,6 +6,7 @@ mod print;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -196,7 +197,7 @@ fn init(path: &Path) -> Done {
 
 fn daemon(path: &Path) -> Done {
     agent::end_on_panic();
-    match runtime()?.block_on(agent::run(path)) {
+    match complete(agent::run(path))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(agent::RunError::Config { faults }) => {
             print::faults(&faults);
@@ -213,12 +214,12 @@ fn daemon(path: &Path) -> Done {
 
 fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16) -> Done {
     agent::end_on_panic();
-    runtime()?.block_on(agent::demo::run(listen, data, usize::from(meters)))?;
+    complete(agent::demo::run(listen, data, usize::from(meters)))??;
     Ok(ExitCode::SUCCESS)
 }
 
 fn simulate(listen: SocketAddr, meters: u16, template: String) -> Done {
-    runtime()?.block_on(agent::demo::simulate(listen, usize::from(meters), &template))?;
+    complete(agent::demo::simulate(listen, usize::from(meters), &template))??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -235,7 +236,7 @@ fn check(path: &Path, json: bool) -> Done {
 fn read(meter: &str, path: &Path, json: bool) -> Done {
     let id: MeterId = meter.parse().map_err(|error: crate::model::BadId| Failed::new(error.to_string()))?;
     let config = good_config(path, &Clock::system())?;
-    let report = runtime()?.block_on(admin::read_meter(&config, &id)).map_err(|error| {
+    let report = complete(admin::read_meter(&config, &id))?.map_err(|error| {
         let failed = Failed::from(error);
         let known = config.sources.lines.iter().flat_map(|line| &line.meters).map(|meter| meter.id.as_str());
         match known.clone().find(|known| *known == id.as_str()) {
@@ -261,13 +262,15 @@ fn good_config(path: &Path, clock: &Clock) -> Result<config::Config, Failed> {
     })
 }
 
-/// Two workers are enough for thousands of polls a second; SQLite has threads of its own.
-fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+/// Runs the work of a command. Two workers are enough for thousands of polls a second. Blocking threads are many on
+/// purpose and come only when needed: names that no server answers for can hold one thread for each line, and the
+/// store's reads must not wait for them.
+fn complete<T>(work: impl Future<Output = T>) -> Result<T, Failed> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder
-        .worker_threads(2)
-        .max_blocking_threads(16)
-        .thread_keep_alive(std::time::Duration::from_secs(5))
-        .enable_all();
-    builder.build().map_err(|error| Failed::new(format!("cannot start threads: {error}")))
+    builder.worker_threads(2).thread_keep_alive(Duration::from_secs(5)).enable_all();
+    let runtime = builder.build().map_err(|error| Failed::new(format!("cannot start threads: {error}")))?;
+    let done = runtime.block_on(work);
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    Ok(done)
 }

@@ -14,7 +14,7 @@ use meterseal::store::Reader;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use meter::FakeMeter;
@@ -31,6 +31,12 @@ async fn live(reader: &Reader, wanted: impl Fn(&meterseal::store::LiveValues) ->
     timeout(PATIENCE, seen).await.expect("the values come");
 }
 
+fn client() -> reqwest::Client {
+    // Any of the tests may be the first of the process.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::new()
+}
+
 fn id(text: &str) -> MeterId {
     text.parse().unwrap()
 }
@@ -42,7 +48,7 @@ async fn what_a_meter_says_is_stored_and_shown() {
     let agent = plant.agent().await;
     live(agent.reader(), |live| live.get(&id("main")).is_some_and(|values| values.len() == 2)).await;
     let url = format!("http://{}/api/meters", agent.address());
-    let client = reqwest::Client::new();
+    let client = client();
     assert_eq!(client.get(&url).send().await.unwrap().status(), 401);
     let answer = client.get(&url).bearer_auth(&token).send().await.unwrap();
     let meters: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
@@ -205,9 +211,17 @@ async fn it_goes_on_after_a_kill_where_it_was() {
 async fn sigterm_drains_in_less_than_ten_seconds_also_with_meters_away() {
     let (meter, mute) = (FakeMeter::start().await, FakeMeter::mute().await);
     let slow = line("b", mute.address, &[("mute", 1)]).replace("500ms", "30s");
-    let (plant, _) = Plant::new(&format!("{}{slow}", line("a", meter.address, &[("one", 1)])));
+    let nowhere = line("c", "no-such-host.invalid:502", &[("nowhere", 1)]);
+    let (plant, token) = Plant::new(&format!("{}{slow}{nowhere}", line("a", meter.address, &[("one", 1)])));
     let mut daemon = plant.daemon();
-    daemon.status(|status| through_seq(status) > 3).await;
+    let status = daemon.status(|status| through_seq(status) > 3).await;
+    // Somebody looks at the page; others have connected and say nothing.
+    let page = status["page"].as_str().unwrap();
+    let mut events = client().get(format!("{page}api/events")).bearer_auth(&token).send().await.unwrap();
+    assert!(events.chunk().await.unwrap().is_some());
+    let address = page.trim_start_matches("http://").trim_end_matches('/');
+    let _idle = TcpStream::connect(address).await.unwrap();
+    let _asks = UnixStream::connect(plant.socket()).await.unwrap();
     let began = Instant::now();
     daemon.signal(Signal::TERM);
     let (status, said) = daemon.ended();
