@@ -92,7 +92,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
     }
     DirBuilder::new().recursive(true).mode(0o750).create(&raw).map_err(io(&raw))?;
     let making = root.join(MAKING);
-    for left_over in [making.clone(), root.join("evidence.db.new-journal")] {
+    for left_over in ["", "-wal", "-shm", "-journal"].map(|end| root.join(format!("{MAKING}{end}"))) {
         match std::fs::remove_file(&left_over) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(&left_over)(error)),
             _ => {}
@@ -136,7 +136,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
         transaction.commit()
     };
     fill(&connection).map_err(|error| sqlite::fault(&making, error))?;
-    connection.close().map_err(|(_, error)| sqlite::fault(&making, error))?;
+    sqlite::finish(connection).map_err(|error| sqlite::fault(&making, error))?;
     std::fs::rename(&making, &path).map_err(io(&path))?;
     flush_folder(root)?;
     if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {

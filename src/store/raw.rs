@@ -135,7 +135,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<u64, PathBuf>, StoreError> {
         let file = file.map_err(io)?;
         let name = file.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".new") || name.ends_with(".new-journal") {
+        if name.contains(".new") {
             std::fs::remove_file(file.path()).map_err(io)?;
         } else if let Some(Ok(first_seq)) = name.strip_suffix(".db").map(str::parse) {
             files.insert(first_seq, file.path());
@@ -187,6 +187,10 @@ pub fn delete(path: &Path) -> Result<(), StoreError> {
 
 /// Reads what is known of a file, without its readings.
 pub fn load(path: &Path, first_seq: u64, layouts: &Layouts) -> Result<RawFile, StoreError> {
+    match sqlite::version(path, VERSION) {
+        Err(error @ StoreError::Newer { .. }) => return Err(error),
+        _ => sqlite::recover(path)?,
+    }
     sqlite::version(path, VERSION)?;
     let connection = sqlite::open_to_read(path)?;
     let mut state = RawState { last_seq: first_seq - 1, ..RawState::default() };
@@ -314,7 +318,7 @@ impl Pen {
             transaction.commit()
         };
         fill().map_err(fault)?;
-        connection.close().map_err(|(_, error)| fault(error))?;
+        sqlite::finish(connection).map_err(fault)?;
         std::fs::rename(&making, &path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         evidence::flush_folder(folder)?;
         let state = RwLock::new(RawState { last_seq: first_seq - 1, ..RawState::default() });

@@ -46,19 +46,38 @@ pub fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Makes a new file of version `version` under a name that no reader looks for; the caller renames it. Nothing of it
-/// lies in a write-ahead log, so the rename is all there is to it.
+/// Makes a new file of version `version` under a name that no reader looks for; the caller fills it, and then has it
+/// [finished](finish) and renamed.
 pub fn create(path: &Path, version: u32, schema: &str) -> Result<Connection, StoreError> {
     let fault = |error| fault(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
     connection
         .execute_batch(&format!(
-            "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
              BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; {schema} COMMIT;"
         ))
         .map_err(fault)?;
     Ok(connection)
+}
+
+/// Closes a new file. Nothing of it lies in a log after that, so a rename is all that is left to do.
+pub fn finish(connection: Connection) -> rusqlite::Result<()> {
+    settle(&connection)?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Rolls back what a power cut left half-changed while the file's journal mode was turned: a reader cannot.
+pub fn recover(path: &Path) -> Result<(), StoreError> {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    if Path::new(&journal).exists() {
+        let fault = |error| fault(path, error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fault)?;
+    }
+    Ok(())
 }
 
 /// The file's version by its header, read without SQLite, so that a file of a newer version is not touched at all.
