@@ -23,14 +23,14 @@ use super::problem::Problem;
 use super::query::{Asked, Nothing};
 use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_json, push_text, push_value};
 use super::{Web, guard};
-use crate::model::{MeterId, Span, StoredReading, Timestamp};
+use crate::model::{Alert, StoredReading, Timestamp};
 use crate::store::StoreError;
 
 /// Feeds open at once.
 pub const CLIENTS: usize = 32;
 /// Events that wait for the slowest client. When they are full, the oldest is dropped for it and it is told.
 const WAITING: usize = 32;
-/// Readings in one event at most, which bounds what `WAITING` events can take.
+/// Readings or blocks in one event at most, which bounds what `WAITING` events can take.
 const READINGS: usize = 500;
 /// An idle feed shows that it lives this often; a token that was revoked is noticed then.
 const BEAT: Duration = Duration::from_secs(15);
@@ -67,6 +67,10 @@ impl Feed {
         self.events.receiver_count() > 0
     }
 
+    fn tell_missed(&self, events: u64) {
+        self.send("missed", |out| push_text(out, format_args!("{{\"events\":{events}}}")));
+    }
+
     fn send(&self, name: &str, push_data: impl FnOnce(&mut Vec<u8>)) {
         let mut event = Vec::with_capacity(1_024);
         push_text(&mut event, format_args!("event: {name}\ndata: "));
@@ -80,8 +84,9 @@ impl Feed {
 /// Turns what is committed into events until stopped. Does next to nothing while nobody listens.
 pub async fn publish(web: Web) {
     let mut readings = web.views.reader.feed();
+    let mut sealed = web.views.reader.sealed();
     let mut open = web.views.open.clone();
-    let mut seen = Seen::default();
+    let mut alerts = None;
     loop {
         tokio::select! {
             () = web.stop.cancelled() => return,
@@ -92,10 +97,19 @@ pub async fn publish(web: Web) {
                     }
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(batches)) => {
-                    web.feed.send("missed", |out| push_text(out, format_args!("{{\"events\":{batches}}}")));
-                }
+                Err(RecvError::Lagged(batches)) => web.feed.tell_missed(batches),
                 // The store is closed: nothing more will come.
+                Err(RecvError::Closed) => return web.stop.cancelled().await,
+            },
+            blocks = sealed.recv() => match blocks {
+                Ok(blocks) if web.feed.is_heard() => {
+                    for part in blocks.chunks(READINGS) {
+                        let views: Vec<_> = part.iter().map(BlockView::from).collect();
+                        web.feed.send("blocks", |out| push_json(out, &views));
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(batches)) => web.feed.tell_missed(batches),
                 Err(RecvError::Closed) => return web.stop.cancelled().await,
             },
             changed = open.changed() => {
@@ -103,14 +117,14 @@ pub async fn publish(web: Web) {
                     return web.stop.cancelled().await;
                 }
                 let blocks = open.borrow_and_update().clone();
-                if web.feed.is_heard() {
-                    let views: Vec<_> = blocks.values().map(OpenBlockView::from).collect();
-                    web.feed.send("open_blocks", |out| push_json(out, &views));
-                    if let Err(cause) = seen.tell_news(&web).await {
-                        warn!(error = &cause as &dyn std::error::Error, "the live feed could not look into the store");
-                    }
-                } else {
-                    seen = Seen::default();
+                if !web.feed.is_heard() {
+                    alerts = None;
+                    continue;
+                }
+                let views: Vec<_> = blocks.values().map(OpenBlockView::from).collect();
+                web.feed.send("open_blocks", |out| push_json(out, &views));
+                if let Err(cause) = tell_alerts(&web, &mut alerts).await {
+                    warn!(error = &cause as &dyn std::error::Error, "the live feed could not look into the store");
                 }
             }
         }
@@ -138,41 +152,22 @@ fn push_readings(out: &mut Vec<u8>, readings: &[StoredReading]) {
     out.push(b']');
 }
 
-/// What of the store has been told already, since somebody listens.
-#[derive(Default)]
-struct Seen {
-    sealed: Option<BTreeMap<MeterId, Timestamp>>,
-    /// By id: when it was cleared.
-    alerts: Option<BTreeMap<i64, Option<Timestamp>>>,
-}
+/// Alerts as they were when last looked at, by id: when each was cleared.
+type KnownAlerts = BTreeMap<i64, Option<Timestamp>>;
 
-impl Seen {
-    /// Tells the blocks sealed and the alerts raised or cleared since the last look.
-    async fn tell_news(&mut self, web: &Web) -> Result<(), StoreError> {
-        let reader = &web.views.reader;
-        let sealed = reader.sealed_through().await?;
-        for (meter, through) in self.sealed.is_some().then_some(&sealed).into_iter().flatten() {
-            let before = self.sealed.as_ref().and_then(|before| before.get(meter));
-            let Some(span) = before.and_then(|before| Span::new(*before, *through)) else { continue };
-            let blocks = reader.blocks(meter, span).await?;
-            web.feed.send("blocks", |out| push_json(out, &blocks.iter().map(BlockView::from).collect::<Vec<_>>()));
+/// Tells the alerts raised or cleared since the last look.
+async fn tell_alerts(web: &Web, known: &mut Option<KnownAlerts>) -> Result<(), StoreError> {
+    let alerts = web.views.reader.alerts(false, ALERTS).await?;
+    let now: KnownAlerts = alerts.iter().map(|alert| (alert.id, alert.cleared)).collect();
+    if let Some(known) = known {
+        let is_news = |alert: &&Alert| known.get(&alert.id) != Some(&alert.cleared);
+        let news: Vec<_> = alerts.iter().filter(is_news).map(AlertView::from).collect();
+        if !news.is_empty() {
+            web.feed.send("alerts", |out| push_json(out, &news));
         }
-        self.sealed = Some(sealed);
-        let alerts = reader.alerts(false, ALERTS).await?;
-        let known = self.alerts.take();
-        if let Some(known) = &known {
-            let news: Vec<_> = alerts
-                .iter()
-                .filter(|alert| known.get(&alert.id) != Some(&alert.cleared))
-                .map(AlertView::from)
-                .collect();
-            if !news.is_empty() {
-                web.feed.send("alerts", |out| push_json(out, &news));
-            }
-        }
-        self.alerts = Some(alerts.iter().map(|alert| (alert.id, alert.cleared)).collect());
-        Ok(())
     }
+    *known = Some(now);
+    Ok(())
 }
 
 /// One client.

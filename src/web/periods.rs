@@ -116,6 +116,14 @@ pub struct Summing {
     /// Whole periods; what lies outside is not looked at.
     within: Span,
     current: Option<Sum>,
+    silence: Option<Silence>,
+}
+
+/// A record over many blocks without readings, from where nothing has been seen of it yet.
+struct Silence {
+    from: Timestamp,
+    end: Timestamp,
+    flags: BlockFlags,
 }
 
 #[derive(Clone, Debug)]
@@ -135,35 +143,67 @@ struct Sum {
 
 impl Summing {
     pub fn new(resolution: Resolution, zone: TimeZone, within: Span) -> Self {
-        Self { resolution, zone, within, current: None }
+        Self { resolution, zone, within, current: None, silence: None }
     }
 
     /// Takes the next block and gives each period that it shows to be complete to `done`. A block counts in the period
-    /// where it starts; a silence of many blocks lies in every period that it crosses.
+    /// where it starts; a silence of many blocks lies in every period that it crosses, as far as no block lies in it.
     pub fn add(&mut self, block: &Block, mut done: impl FnMut(Period)) {
-        let is_silence = block.span.millis() > i64::from(block.nominal_ms);
-        let (first, end) = (block.span.start(), block.span.end().min(self.within.end()));
-        let mut at = if is_silence { first.max(self.within.start()) } else { first };
-        while at < end && self.within.contains(at) {
-            if self.current.as_ref().is_none_or(|sum| !sum.span.contains(at)) {
-                if let Some(period) = self.finish() {
-                    done(period);
-                }
-                let Some(span) = period_of(at, self.resolution, &self.zone) else { return };
-                self.current = Some(Sum::new(span));
-            }
-            let Some(sum) = &mut self.current else { return };
-            sum.sealed_to = sum.sealed_to.max(end.min(sum.span.end()));
-            sum.flags = sum.flags.union(block.flags);
-            if at == first {
-                sum.add(block);
-            }
-            at = if is_silence { sum.span.end() } else { end };
+        let (start, end) = (block.span.start(), block.span.end());
+        if block.span.millis() > i64::from(block.nominal_ms) {
+            self.end_silence(&mut done);
+            self.silence = Some(Silence { from: start.max(self.within.start()), end, flags: block.flags });
+            return;
+        }
+        if !self.within.contains(start) {
+            return;
+        }
+        if let Some(silence) = self.silence.take() {
+            self.stretch(silence.from, silence.end.min(start), silence.flags, &mut done);
+            self.silence = (end < silence.end).then_some(Silence { from: end, ..silence });
+        }
+        if let Some(sum) = self.period_at(start, &mut done) {
+            sum.add(block);
         }
     }
 
-    /// The last period, complete or not.
-    pub fn finish(&mut self) -> Option<Period> {
+    /// Gives what is left, complete or not.
+    pub fn finish(mut self, mut done: impl FnMut(Period)) {
+        self.end_silence(&mut done);
+        if let Some(period) = self.take() {
+            done(period);
+        }
+    }
+
+    fn end_silence(&mut self, done: &mut impl FnMut(Period)) {
+        if let Some(silence) = self.silence.take() {
+            self.stretch(silence.from, silence.end, silence.flags, done);
+        }
+    }
+
+    /// Time that is sealed and has nothing in it.
+    fn stretch(&mut self, from: Timestamp, end: Timestamp, flags: BlockFlags, done: &mut impl FnMut(Period)) {
+        let (mut at, end) = (from, end.min(self.within.end()));
+        while at < end {
+            let Some(sum) = self.period_at(at, done) else { return };
+            sum.sealed_to = sum.sealed_to.max(end.min(sum.span.end()));
+            sum.flags = sum.flags.union(flags);
+            at = sum.span.end();
+        }
+    }
+
+    /// The period that `at` is in; one that came before it is complete.
+    fn period_at(&mut self, at: Timestamp, done: &mut impl FnMut(Period)) -> Option<&mut Sum> {
+        if self.current.as_ref().is_none_or(|sum| !sum.span.contains(at)) {
+            if let Some(period) = self.take() {
+                done(period);
+            }
+            self.current = period_of(at, self.resolution, &self.zone).map(Sum::new);
+        }
+        self.current.as_mut()
+    }
+
+    fn take(&mut self) -> Option<Period> {
         let sum = self.current.take()?;
         let passed = sum.sealed_to.millis_since(sum.span.start()).max(1);
         let coverage = (sum.covered_ms.saturating_mul(10_000) / passed).clamp(0, 10_000);
@@ -203,6 +243,8 @@ impl Sum {
     }
 
     fn add(&mut self, block: &Block) {
+        self.sealed_to = self.sealed_to.max(block.span.end().min(self.span.end()));
+        self.flags = self.flags.union(block.flags);
         self.net = plus(self.net, block.net());
         self.import = plus(self.import, block.import);
         self.export = plus(self.export, block.export);
@@ -371,7 +413,7 @@ mod tests {
         for block in blocks {
             summing.add(block, |period| periods.push(period));
         }
-        periods.extend(summing.finish());
+        summing.finish(|period| periods.push(period));
         periods
     }
 
@@ -433,6 +475,16 @@ mod tests {
             ["2026-11-20", "2026-11-21", "2026-11-22"]
         );
         assert!(days.iter().all(|day| day.kwh.is_none() && day.coverage == Decimal::new(0, 4)));
+    }
+
+    #[test]
+    fn blocks_that_came_late_lie_within_the_silence_that_was_sealed_before() {
+        let start = at("2026-11-20T00:00:00Z");
+        let late = block(start.plus_millis(86_400_000), 1_800_000, Some(9));
+        let days = periods(Resolution::Day, "UTC", &[block(start, 3 * 86_400_000, None), late]);
+        let seen: Vec<_> = days.iter().map(|day| (day.local.clone().unwrap(), day.blocks, day.coverage)).collect();
+        let day = |name: &str, blocks, coverage| (name.to_owned(), blocks, Decimal::new(coverage, 4));
+        assert_eq!(seen, [day("2026-11-20", 0, 0), day("2026-11-21", 1, 208), day("2026-11-22", 0, 0)]);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl RawRows {
     async fn new(reader: &Reader, meter: MeterId, span: Span, format: Format) -> Result<Self, StoreError> {
         let mut stream = reader.readings(meter.clone(), span.start(), span.end());
         let batch = stream.next().await.transpose()?.unwrap_or_default();
-        let columns = if format == Format::Csv { columns(reader, &meter, &batch) } else { Vec::new() };
+        let columns = if format == Format::Csv { columns(reader, &meter) } else { Vec::new() };
         Ok(Self { stream, batch: batch.into_iter(), time: TimeWriter::default(), columns, known: None })
     }
 
@@ -309,24 +309,14 @@ impl KnownLayout {
     }
 }
 
-/// The columns of a CSV: what the meter's layouts name, in their order.
-fn columns(reader: &Reader, meter: &MeterId, batch: &[StoredReading]) -> Vec<Quantity> {
+/// The columns of a CSV: all that the meter's layouts name, in their order.
+fn columns(reader: &Reader, meter: &MeterId) -> Vec<Quantity> {
     let mut columns: Vec<Quantity> = Vec::new();
-    let mut last: Option<&Arc<Layout>> = None;
-    for reading in batch {
-        if last.is_some_and(|last| Arc::ptr_eq(last, &reading.layout)) {
-            continue;
-        }
-        last = Some(&reading.layout);
-        for slot in &reading.layout.slots {
+    for layout in reader.layouts(meter) {
+        for slot in &layout.slots {
             if !columns.contains(&slot.quantity) {
                 columns.push(slot.quantity.clone());
             }
-        }
-    }
-    for quantity in reader.live().get(meter).into_iter().flat_map(|values| values.keys()) {
-        if !columns.contains(quantity) {
-            columns.push(quantity.clone());
         }
     }
     columns
@@ -409,15 +399,16 @@ async fn write_periods(
     let put = |sink: &mut Sink<'_>, period: super::periods::Period| {
         sink.row(|out| push_json(out, &period), |out| period.push_csv(out));
     };
-    let Some(sums) = summing else { return Ok(false) };
-    match blocks.next().await? {
-        Some(block) => sums.add(&block, |period| put(sink, period)),
-        None => {
-            if let Some(last) = sums.finish() {
-                put(sink, last);
+    match (blocks.next().await?, &mut *summing) {
+        (Some(block), Some(sums)) => {
+            sums.add(&block, |period| put(sink, period));
+            Ok(true)
+        }
+        _ => {
+            if let Some(sums) = summing.take() {
+                sums.finish(|period| put(sink, period));
             }
-            *summing = None;
+            Ok(false)
         }
     }
-    Ok(true)
 }
