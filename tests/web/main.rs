@@ -1,0 +1,468 @@
+//! The web as a client meets it: over a socket, before a real store, with time set by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod plant;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meterseal::model::{Alert, AlertKind, Condition, SourcesStatus};
+use meterseal::web;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use plant::{Answer, HALF_MS, NOW, Plant, at, block, id, open_block, sources_status};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const OPEN: [&str; 5] = ["/api/health", "/", "/page.css", "/page.js", "/icon.svg"];
+
+/// Every route there is, read from where they are declared.
+fn routes() -> Vec<String> {
+    let source = include_str!("../../src/web/mod.rs");
+    let found: Vec<String> =
+        source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("{id}", "main")).collect();
+    assert!(found.len() > OPEN.len() + 10, "{found:?}");
+    found
+}
+
+fn assert_problem(answer: &Answer, status: u16) -> Value {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!((&problem["type"], &problem["status"]), (&json!("about:blank"), &json!(status)));
+    assert!(problem["title"].is_string() && !problem["detail"].as_str().unwrap().is_empty());
+    problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_but_health_and_the_page_refuses_without_a_token() {
+    let plant = Plant::start().await;
+    for route in routes() {
+        let answer = plant.send(plant.request(&route)).await;
+        if OPEN.contains(&route.as_str()) {
+            assert_eq!(answer.status, 200, "{route}");
+            continue;
+        }
+        assert_problem(&answer, 401);
+        assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="meterseal""#, "{route}");
+        let answer = plant.send(plant.request(&route).bearer_auth("another")).await;
+        assert_problem(&answer, 401);
+        assert!(answer.header("www-authenticate").contains("invalid_token"), "{route}");
+        let in_address = plant.send(plant.request(&format!("{route}?token={}", plant.token))).await;
+        assert_problem(&in_address, 401);
+    }
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_says_how_a_browser_must_treat_it() {
+    let plant = Plant::start().await;
+    for path in ["/", "/api/health", "/api/meters", "/nothing", "/page.js"] {
+        let answer = plant.send(plant.request(path)).await;
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}");
+        assert!(!policy.contains("unsafe"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        let cache = if OPEN[1..].contains(&path) { "no-cache" } else { "no-store" };
+        assert_eq!(answer.header("cache-control"), cache, "{path}");
+    }
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_this_machine_is_no_host() {
+    let plant = Plant::start().await;
+    let answer = plant.send(plant.request("/api/health").header("host", "plant.example")).await;
+    assert_problem(&answer, 421);
+    let answer = plant.send(plant.request("/api/health").header("host", "localhost:1")).await;
+    assert_eq!(answer.status, 200);
+    plant.end().await;
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_is_refused() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:3001"] {
+        let told = web::bind(&web::Config { listen: address.parse().unwrap() }).await.unwrap_err().to_string();
+        assert!(told.starts_with(address) && told.contains("web.listen"), "{told}");
+    }
+    for address in ["127.0.0.1:0", "[::1]:0", "127.3.2.1:0"] {
+        web::bind(&web::Config { listen: address.parse().unwrap() }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_request_is_told_what_is_wrong() {
+    let plant = Plant::start().await;
+    assert_problem(&plant.ask("/api/nothing").await, 404);
+    assert_problem(&plant.ask("/api/meters/nobody").await, 404);
+    assert_problem(&plant.ask("/api/meters/nobody/readings").await, 404);
+    assert_problem(&plant.ask("/api/meters/total/current-block").await, 404);
+    let posted = plant.send(reqwest::Client::new().post(plant.url("/api/meters")).bearer_auth(&plant.token)).await;
+    assert_problem(&posted, 405);
+    assert!(posted.header("allow").contains("GET"));
+    for (query, parameter) in
+        [("from=yesterday", "from"), ("to=1763688600", "to"), ("from=2026-11-21&to=2026-11-20", "from")]
+    {
+        let problem = assert_problem(&plant.ask(&format!("/api/meters/main/readings?{query}")).await, 400);
+        assert_eq!(problem["parameter"], parameter, "{query}");
+    }
+    for query in ["resolutoin=hour", "resolution=second", "format=xml", "from=0&from=1"] {
+        assert_problem(&plant.ask(&format!("/api/meters/main/readings?{query}")).await, 400);
+    }
+    let sum = assert_problem(&plant.ask("/api/meters/total/readings?resolution=raw").await, 400);
+    assert_eq!(sum["parameter"], "resolution");
+    assert_problem(&plant.ask(&format!("/api/meters?x={}", "y".repeat(3_000))).await, 414);
+    let long = plant.send(plant.request("/api/health").header("x-long", "y".repeat(20_000))).await;
+    assert_eq!(long.status, 431);
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_strangers_little_and_others_all() {
+    let plant = Plant::start().await;
+    let stranger = plant.send(plant.request("/api/health")).await;
+    assert_eq!((stranger.status, stranger.json()), (200, json!({ "status": "ok" })));
+    let known = plant.get("/api/health").await;
+    assert_eq!((&known["status"], &known["meters_answering"]), (&json!("ok"), &json!(1)));
+    assert!(known["store"]["commits"].is_u64());
+
+    let mut sources: SourcesStatus = sources_status();
+    sources.lines.values_mut().for_each(|line| line.connected = false);
+    sources.meters.values_mut().for_each(|meter| {
+        meter.condition = Condition::Silent;
+        meter.problem = Some("no answer within 1 s".into());
+    });
+    plant.sources.send_replace(Arc::new(sources));
+    plant.problems.send_replace(Arc::new(vec!["the webhook is away".into()]));
+    let stranger = plant.send(plant.request("/api/health")).await;
+    assert_eq!((stranger.status, stranger.json()), (200, json!({ "status": "degraded" })));
+    let known = plant.get("/api/health").await;
+    let expected = ["the webhook is away", "line msb is down", "meter main does not answer: no answer within 1 s"];
+    assert_eq!(known["problems"], json!(expected));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_shows_its_values_with_their_age() {
+    let plant = Plant::start().await;
+    plant.read(at(NOW), 230_100.0, 5_000).await;
+    plant.clock.advance(Duration::from_secs(5));
+    let meters = plant.get("/api/meters").await;
+    let meter = &meters[0];
+    assert_eq!((&meter["id"], &meter["device_id"]), (&json!("main"), &json!("main")));
+    let expected = json!({
+        "name": "Main incomer", "category": "CONS", "kind": "modbus", "line": "msb", "unit": 1, "template": "own",
+        "verified": false, "peak_target_kwh": 120, "interval_ms": 1_000, "simulated": false, "power_kw": 230.1,
+        "condition": "answering", "problem": null, "refused_registers": [52], "stale": false, "age_ms": 5_000,
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&meter[name], value, "{name}");
+    }
+    let energy = json!({ "value": 5, "time": "2026-11-21T07:18:12.000Z", "age_ms": 5_000, "stale": false });
+    assert_eq!(meter["values"]["energy_import_kwh"]["value"].as_f64(), energy["value"].as_f64());
+    assert_eq!(meter["values"]["energy_import_kwh"]["time"], energy["time"]);
+    assert_eq!((&meters[1]["kind"], &meters[1]["power_kw"]), (&json!("sum"), &json!(230.1)));
+    plant.clock.advance(Duration::from_secs(56));
+    let meter = plant.get("/api/meters/main").await;
+    assert_eq!((&meter["stale"], &meter["values"]["power_kw"]["stale"]), (&json!(true), &json!(true)));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_has_the_fields_of_the_product_with_exact_figures() {
+    let plant = Plant::start().await;
+    let start = at("2026-11-20T16:00:00Z"); // local midnight
+    plant
+        .seal(vec![
+            block(start.plus_millis(-HALF_MS), Some(1)),
+            block(start, Some(50_000_000_001)),
+            block(start.plus_millis(HALF_MS), None),
+        ])
+        .await;
+    let answer = plant.ask("/api/meters/main/blocks/today").await;
+    assert!(answer.text.contains("\"kwh\":50.000000001,") && answer.text.contains("\"demand_kw\":100.000000002,"));
+    let blocks = answer.json();
+    assert_eq!(blocks.as_array().unwrap().len(), 2);
+    let expected = json!({
+        "meter": "main", "start": "2026-11-20T16:00:00.000Z", "end": "2026-11-20T16:30:00.000Z", "kwh_export": null,
+        "max_kw": 100, "min_kw": 100, "coverage": 1, "method": "counter", "is_peak_hour": false, "flags": [],
+        "revision": 0, "through_seq": 7,
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(blocks[0][name].as_f64(), value.as_f64(), "{name}");
+        assert!(value.is_number() || blocks[0][name] == *value, "{name}");
+    }
+    assert_eq!(blocks[0]["readings_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        (&blocks[1]["kwh"], &blocks[1]["avg_kw"], blocks[1]["coverage"].as_f64()),
+        (&Value::Null, &Value::Null, Some(0.0))
+    );
+
+    let range = plant.get("/api/meters/main/blocks?from=2026-11-20T23:30&to=2026-11-21").await;
+    assert_eq!(range.as_array().unwrap().len(), 1, "adjoining ranges share no block: {range}");
+    let day = plant.get("/api/channels/main/readings?startDate=2026-11-21&endDate=2026-11-21&resolution=day").await;
+    assert_eq!((&day[0]["local"], &day[0]["blocks"]), (&json!("2026-11-21"), &json!(1)));
+    assert_eq!(day[0]["coverage"], json!(0.5));
+    let csv = plant.ask("/api/meters/main/blocks?from=2026-11-21&to=2026-11-22&format=csv").await;
+    let lines: Vec<&str> = csv.text.split("\r\n").collect();
+    assert!(
+        lines[1]
+            .starts_with("2026-11-20T16:00:00.000Z,2026-11-20T16:30:00.000Z,50.000000001,50.000000001,,100.000000002,")
+    );
+    assert!(lines[2].starts_with("2026-11-20T16:30:00.000Z,2026-11-20T17:00:00.000Z,,,,,,,,0,counter,false,,0,"));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_running_block_tells_what_must_be_shed() {
+    let plant = Plant::start().await;
+    let answer = plant.ask("/api/meters/main/current-block").await;
+    assert!(answer.text.contains("\"kwh\":80.000000001,"), "{}", answer.text);
+    let block = answer.json();
+    assert_eq!((&block["remaining_s"], &block["projected_kwh"]), (&json!(708), &json!(132)));
+    assert_eq!((&block["shed_kw"], &block["max_kw"]), (&json!(61.016_949), &json!(300.000_5)));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_come_raw_and_by_the_minute_in_both_forms() {
+    let plant = Plant::start().await;
+    let start = at("2026-11-21T06:00:00Z");
+    for (after, watts, wh) in [(0, 1_000.5, 10), (30_000, 2_000.0, 11), (60_000, 4_000.0, 12)] {
+        plant.read(start.plus_millis(after), watts, wh).await;
+    }
+    plant.clock.step_to(at(NOW));
+    let range = "from=2026-11-21T14:00&to=2026-11-21T14:10";
+    let raw = plant.ask(&format!("/api/meters/main/readings?{range}")).await;
+    let expected = concat!(
+        "[{\"time\":\"2026-11-21T06:00:00.000Z\",\"seq\":1,\"power_kw\":1.0005,\"energy_import_kwh\":0.01},\n",
+        "{\"time\":\"2026-11-21T06:00:30.000Z\",\"seq\":2,\"power_kw\":2,\"energy_import_kwh\":0.011},\n",
+        "{\"time\":\"2026-11-21T06:01:00.000Z\",\"seq\":3,\"power_kw\":4,\"energy_import_kwh\":0.012}]\n",
+    );
+    assert_eq!(raw.text, expected);
+    let csv = plant.ask(&format!("/api/channels/main/readings?{range}&format=csv")).await;
+    assert_eq!(
+        csv.text.lines().take(2).collect::<Vec<_>>(),
+        ["time,seq,power_kw,energy_import_kwh,clock,conflict", "2026-11-21T06:00:00.000Z,1,1.0005,0.01,,"]
+    );
+    assert!(csv.header("content-type").starts_with("text/csv"));
+    let minutes = plant.get(&format!("/api/meters/main/readings?{range}&resolution=minute")).await;
+    assert_eq!(minutes.as_array().unwrap().len(), 2);
+    let first = json!({
+        "start": "2026-11-21T06:00:00.000Z", "power_mean_kw": 1.50025, "power_min_kw": 1.0005, "power_max_kw": 2,
+        "energy_import_kwh": 0.011, "readings": 2,
+    });
+    assert_eq!(minutes[0], first);
+    let none = plant.ask("/api/meters/main/readings?from=2026-01-01&to=2026-01-02").await;
+    assert_eq!(none.text, "[]\n");
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_has_what_the_page_needs() {
+    let plant = Plant::start().await;
+    plant.seal(vec![block(at("2026-11-20T16:00:00Z"), Some(50_000_000_000))]).await;
+    let alert = Alert {
+        id: 0,
+        kind: AlertKind::TargetAtRisk,
+        meter: Some(id("main")),
+        occasion: at(NOW),
+        raised: at(NOW),
+        cleared: None,
+        text: "heading for 132 kWh".into(),
+        delivered: None,
+    };
+    plant.store.ledger().raise(alert).await.unwrap();
+    let snapshot = plant.get("/api/dashboard/snapshot").await;
+    assert_eq!((&snapshot["meter"]["device_id"], &snapshot["meter"]["target_peak_kwh"]), (&json!("main"), &json!(120)));
+    assert_eq!(snapshot["all_meters"].as_array().unwrap().len(), 2);
+    assert_eq!(snapshot["current_block"], snapshot["current_blocks"]["main"]);
+    assert_eq!(snapshot["block_info"]["is_peak_hour"], true);
+    let peak = json!([{ "start": "2026-11-21T06:00:00.000Z", "end": "2026-11-21T14:00:00.000Z" }]);
+    assert_eq!(snapshot["peak_hours_today"], peak);
+    assert_eq!(snapshot["blocks_today"], snapshot["last_ten_blocks"]);
+    assert_eq!(snapshot["alerts"][0]["kind"], "target_at_risk");
+    assert_eq!(snapshot["site"]["timezone"], "Asia/Kuala_Lumpur");
+    let other = plant.get("/api/dashboard/snapshot?deviceId=total").await;
+    assert_eq!((&other["meter"]["id"], &other["current_block"]), (&json!("total"), &Value::Null));
+    let summary = plant.get("/api/meters/summary").await;
+    let figures =
+        ["current_kwh", "projected_kwh", "today_kwh", "today_max_block_kwh"].map(|name| summary[0][name].as_f64());
+    assert_eq!(figures, [Some(80.000000001), Some(132.0), Some(130.000000001), Some(50.0)]);
+    let alerts = plant.get("/api/alerts?open=true").await;
+    assert_eq!(alerts, snapshot["alerts"]);
+    let quality = plant.get("/api/quality").await;
+    assert_eq!((&quality[0]["meter"], &quality[0]["coverage"]), (&json!("main"), &json!(1)));
+    plant.end().await;
+}
+
+/// The events of a feed as they come.
+struct Events {
+    answer: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    async fn open(plant: &Plant) -> Self {
+        let answer = plant.request("/api/events").bearer_auth(&plant.token).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let mut events = Self { answer, text: String::new() };
+        assert_eq!(events.next("hello").await["timestamp"], "2026-11-21T07:18:12.000Z");
+        events
+    }
+
+    /// The data of the next event with this name.
+    async fn next(&mut self, name: &str) -> Value {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                let field =
+                    |field: &str| event.lines().find_map(|line| line.strip_prefix(field).map(ToOwned::to_owned));
+                if field("event: ").as_deref() == Some(name) {
+                    return serde_json::from_str(&field("data: ").unwrap()).unwrap();
+                }
+                continue;
+            }
+            let chunk = timeout(PATIENCE, self.answer.chunk()).await.expect("an event comes").unwrap();
+            self.text.push_str(std::str::from_utf8(&chunk.expect("the feed goes on")).unwrap());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_is_told_live() {
+    let plant = Plant::start().await;
+    let mut events = Events::open(&plant).await;
+    plant.read(at(NOW), 1_500.0, 10).await;
+    let readings = events.next("readings").await;
+    let expected = json!([{ "meter": "main", "time": "2026-11-21T07:18:12.000Z", "seq": 1, "power_kw": 1.5, "energy_import_kwh": 0.01 }]);
+    assert_eq!(readings, expected);
+
+    plant.open.send_replace(Arc::new([(id("main"), open_block())].into()));
+    assert_eq!(events.next("open_blocks").await[0]["remaining_s"], 708);
+    let start = at("2026-11-20T16:00:00Z");
+    plant.seal(vec![block(start, Some(1))]).await;
+    plant.seal(vec![meterseal::model::Block { revision: 1, ..block(start, Some(2)) }]).await;
+    assert_eq!(events.next("blocks").await[0]["revision"], 0);
+    assert_eq!(events.next("blocks").await[0]["revision"], 1);
+
+    let alert = Alert {
+        id: 0,
+        kind: AlertKind::MeterSilent,
+        meter: Some(id("main")),
+        occasion: at(NOW),
+        raised: at(NOW),
+        cleared: None,
+        text: "silent".into(),
+        delivered: None,
+    };
+    let alert = plant.store.ledger().raise(alert).await.unwrap().unwrap();
+    plant.open.send_replace(Arc::new(BTreeMap::new()));
+    assert_eq!(events.next("alerts").await[0]["cleared"], Value::Null);
+    plant.store.ledger().clear_alert(alert, at(NOW)).await.unwrap();
+    plant.open.send_replace(Arc::new(BTreeMap::new()));
+    assert_eq!(events.next("alerts").await[0]["cleared"], "2026-11-21T07:18:12.000Z");
+    // A feed has no end of its own: stopping must not wait for it.
+    timeout(PATIENCE, plant.end()).await.expect("the web stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_told_what_it_missed() {
+    let plant = Plant::start().await;
+    let mut slow = TcpStream::connect(plant.address).await.unwrap();
+    let ask = format!("GET /api/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", plant.token);
+    slow.write_all(ask.as_bytes()).await.unwrap();
+    let mut first = [0; 16];
+    slow.read_exact(&mut first).await.unwrap();
+    let mut quick = Events::open(&plant).await;
+    let blocks: BTreeMap<_, _> = (0..400)
+        .map(|n| {
+            let meter = id(&format!("m{n}"));
+            (meter.clone(), meterseal::model::OpenBlock { meter, ..open_block() })
+        })
+        .collect();
+    // Far more than the socket's buffers hold, so that the feed fills up behind them.
+    for _ in 0..150 {
+        plant.open.send_replace(Arc::new(blocks.clone()));
+        quick.next("open_blocks").await;
+    }
+    let mut all = Vec::new();
+    let told = async {
+        let mut part = vec![0; 1 << 20];
+        while !String::from_utf8_lossy(&all).contains("event: missed\ndata: {\"events\":") {
+            let read = slow.read(&mut part).await.unwrap();
+            assert!(read > 0, "the feed goes on");
+            let kept = all.len().saturating_sub(100);
+            all.drain(..kept);
+            all.extend_from_slice(&part[..read]);
+        }
+    };
+    timeout(PATIENCE, told).await.expect("the slow client is told");
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_feeds_are_open_at_once() {
+    let plant = Plant::start().await;
+    let mut feeds = Vec::new();
+    for _ in 0..32 {
+        feeds.push(Events::open(&plant).await);
+    }
+    let refused = plant.ask("/api/events").await;
+    assert_problem(&refused, 503);
+    assert_eq!(refused.header("retry-after"), "5");
+    drop(feeds);
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_open_metrics() {
+    let plant = Plant::start().await;
+    plant.read(at(NOW), 230_100.0, 5_000).await;
+    let answer = plant.ask("/metrics").await;
+    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.text.ends_with("\n# EOF\n"));
+    let mut families: BTreeMap<String, String> = BTreeMap::new();
+    let mut current = String::new();
+    for line in answer.text.lines().filter(|line| *line != "# EOF") {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            assert!(families.insert(name.into(), kind.into()).is_none(), "{name} comes twice");
+            current = name.into();
+        } else if let Some(unit) = line.strip_prefix("# UNIT ") {
+            let (name, unit) = unit.split_once(' ').unwrap();
+            assert!(name == current && name.ends_with(&format!("_{unit}")), "{line}");
+        } else if let Some(help) = line.strip_prefix("# HELP ") {
+            assert!(help.starts_with(&format!("{current} ")), "{line}");
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let name = name.split('{').next().unwrap();
+            let suffix = match families[&current].as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            assert_eq!(name, format!("{current}{suffix}"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    for sample in [
+        "meterseal_meter_power_watts{meter=\"main\",category=\"CONS\"} 230100\n",
+        "meterseal_meter_polls_total{meter=\"main\"} 10\n",
+        "meterseal_line_late_answers_total{line=\"msb\"} 2\n",
+        "meterseal_block_target_kwh{meter=\"main\"} 120\n",
+        "meterseal_store_readings_total 1\n",
+    ] {
+        assert!(answer.text.contains(sample), "{sample} is not in\n{}", answer.text);
+    }
+    assert!(answer.text.contains("meterseal_store_written_bytes_total "));
+    plant.clock.advance(Duration::from_secs(60));
+    assert!(plant.ask("/metrics").await.text.contains("meterseal_store_written_gigabytes_per_day "));
+    plant.end().await;
+}

@@ -1,0 +1,281 @@
+//! A store with a day in it, and the web before it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meterseal::clock::Clock;
+use meterseal::model::{
+    Block, BlockFlags, Borders, Category, Condition, Digest, Energy, Layout, LineStatus, Meter, MeterId, MeterStatus,
+    Method, Number, OpenBlock, Origin, Power, Ratio, Reading, Slot, SourcesStatus, Span, Timestamp,
+};
+use meterseal::store::{self, Sealing, Store};
+use meterseal::web::{self, Site, Views};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// A Saturday in Kuala Lumpur, 15:18:12 local time, peak hours.
+pub const NOW: &str = "2026-11-21T07:18:12Z";
+pub const HALF_MS: i64 = 1_800_000;
+
+pub fn at(text: &str) -> Timestamp {
+    Timestamp::from_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
+}
+
+pub fn id(text: &str) -> MeterId {
+    text.parse().unwrap()
+}
+
+pub struct Plant {
+    pub store: Store,
+    pub clock: Clock,
+    pub token: String,
+    pub address: SocketAddr,
+    pub open: watch::Sender<Arc<BTreeMap<MeterId, OpenBlock>>>,
+    pub sources: watch::Sender<Arc<SourcesStatus>>,
+    pub problems: watch::Sender<Arc<Vec<String>>>,
+    pub stop: CancellationToken,
+    pub tasks: JoinSet<std::io::Result<()>>,
+    client: reqwest::Client,
+    _kept: (watch::Sender<Arc<Site>>, watch::Sender<Arc<Vec<Meter>>>),
+    _folder: tempfile::TempDir,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|fault| panic!("{fault}: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Plant {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = store::Config {
+            path: folder.path().join("store"),
+            commit_every: Duration::from_millis(50),
+            keep_raw: Duration::from_secs(90 * 86_400),
+            max_disk: 1 << 30,
+            reserve: 1 << 20,
+        };
+        let clock = Clock::manual(at(NOW));
+        let created = store::init(&config, &"plant-7".parse().unwrap(), &clock).unwrap();
+        let store = Store::open(config, clock.clone(), None).unwrap();
+        let (site, site_view) = watch::channel(Arc::new(site()));
+        let (meters, meters_view) = watch::channel(Arc::new(meters()));
+        let (open, open_view) = watch::channel(Arc::new([(id("main"), open_block())].into()));
+        let (sources, sources_view) = watch::channel(Arc::new(sources_status()));
+        let (problems, problems_view) = watch::channel(Arc::default());
+        let views = Views {
+            reader: store.reader(),
+            clock: clock.clone(),
+            site: site_view,
+            meters: meters_view,
+            open: open_view,
+            sources: sources_view,
+            problems: problems_view,
+        };
+        let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(web::run(listener, views, stop.clone()));
+        // An error says that another test was first, which serves as well.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let token = created.token;
+        let kept = (site, meters);
+        Self {
+            store,
+            clock,
+            token,
+            address,
+            open,
+            sources,
+            problems,
+            stop,
+            tasks,
+            client,
+            _kept: kept,
+            _folder: folder,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn request(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(self.url(path))
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, text: answer.text().await.unwrap() }
+    }
+
+    /// Asks with the token.
+    pub async fn ask(&self, path: &str) -> Answer {
+        self.send(self.request(path).bearer_auth(&self.token)).await
+    }
+
+    /// As [`Self::ask`], for what must succeed.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.ask(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json()
+    }
+
+    /// One reading of `main` at `time`: watts as a float, Wh as an integer.
+    pub async fn read(&self, time: Timestamp, watts: f32, energy_wh: u64) {
+        self.clock.step_to(time);
+        let values = vec![(0, Number::from_f32(watts).unwrap()), (1, Number::U64(energy_wh))];
+        let reading = Reading { layout: layout(), taken: self.clock.stamp(), values: values.into() };
+        self.store.ingest().store(vec![reading]).await.unwrap();
+    }
+
+    pub async fn seal(&self, blocks: Vec<Block>) {
+        let through = blocks.iter().map(|block| (block.meter.clone(), block.span.end())).collect();
+        let sealing = Sealing { blocks, sealed_through: through, ..Sealing::default() };
+        self.store.ledger().seal(sealing).await.unwrap();
+    }
+
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        self.store.close().await.unwrap();
+    }
+}
+
+pub fn layout() -> Arc<Layout> {
+    let slot = |name: &str, scale: &str| Slot {
+        quantity: name.parse().unwrap(),
+        scale: Ratio::parse(scale).unwrap(),
+        rolls_over_at: None,
+    };
+    Arc::new(Layout {
+        meter: id("main"),
+        category: Category::Cons,
+        interval_ms: Some(1_000),
+        template: None,
+        simulated: false,
+        slots: vec![slot("power_kw", "0.001"), slot("energy_import_kwh", "0.001")],
+    })
+}
+
+fn site() -> Site {
+    Site {
+        id: "plant-7".into(),
+        name: "Shah Alam plant".into(),
+        organization: "Acme Foods".into(),
+        timezone: "Asia/Kuala_Lumpur".into(),
+        block_minutes: 30,
+        peaks: vec![([true; 7], 14 * 60, 22 * 60)],
+        simulated: false,
+    }
+}
+
+fn meters() -> Vec<Meter> {
+    let main = Meter {
+        id: id("main"),
+        name: "Main incomer".into(),
+        category: Category::Cons,
+        origin: Origin::Modbus { line: "msb".parse().unwrap(), unit: 1, template: "own".into(), verified: false },
+        interval_ms: Some(1_000),
+        peak_target: Some(Energy::from_uwh(120_000_000_000)),
+        simulated: false,
+    };
+    let origin = Origin::Sum { add: vec![id("main")], subtract: Vec::new() };
+    let sum = Meter { id: id("total"), name: "Plant total".into(), origin, interval_ms: None, ..main.clone() };
+    vec![main, sum]
+}
+
+pub fn sources_status() -> SourcesStatus {
+    let meter = MeterStatus {
+        condition: Condition::Answering,
+        since: at(NOW),
+        last_answer: Some(at(NOW)),
+        problem: None,
+        refused_registers: vec![52],
+        polls: 10,
+        answers: 9,
+        timeouts: 1,
+        exceptions: 0,
+        bad_answers: 0,
+    };
+    let line =
+        LineStatus { connected: true, since: at(NOW), problem: None, connects: 1, requests: 20, late_answers: 2 };
+    SourcesStatus {
+        meters: [(id("main"), meter)].into(),
+        lines: [("msb".parse().unwrap(), line)].into(),
+        attempts: 10,
+        waits: 0,
+    }
+}
+
+pub fn open_block() -> OpenBlock {
+    let start = at("2026-11-21T07:00:00Z");
+    OpenBlock {
+        meter: id("main"),
+        span: Span::new(start, start.plus_millis(HALF_MS)).unwrap(),
+        nominal_ms: 1_800_000,
+        at: at(NOW),
+        category: Category::Cons,
+        import: Some(Energy::from_uwh(80_000_000_001)),
+        export: None,
+        max_power: Some(Power::from_mw(300_000_500)),
+        min_power: Some(Power::from_mw(200_000_000)),
+        covered_ms: 1_092_000,
+        coverage: 10_000,
+        method: Method::Counter,
+        is_peak_hour: true,
+        flags: BlockFlags::NONE,
+        projected: Some(Energy::from_uwh(132_000_000_000)),
+        remaining_ms: 708_000,
+        peak_target: Some(Energy::from_uwh(120_000_000_000)),
+        shed: Some(Power::from_mw(61_016_949)),
+    }
+}
+
+/// A sealed block of `main`; `None` for one without readings.
+pub fn block(start: Timestamp, import_uwh: Option<i64>) -> Block {
+    let power = import_uwh.map(|_| Power::from_mw(100_000_000));
+    Block {
+        meter: id("main"),
+        span: Span::new(start, start.plus_millis(HALF_MS)).unwrap(),
+        nominal_ms: 1_800_000,
+        revision: 0,
+        category: Category::Cons,
+        import: import_uwh.map(Energy::from_uwh),
+        export: None,
+        max_power: power,
+        min_power: power,
+        covered_ms: if import_uwh.is_some() { HALF_MS } else { 0 },
+        coverage: if import_uwh.is_some() { 10_000 } else { 0 },
+        method: Method::Counter,
+        is_peak_hour: false,
+        flags: BlockFlags::NONE,
+        readings_sha256: Digest::of(b"readings"),
+        through_seq: 7,
+        borders: Borders::default(),
+        zone: "Asia/Kuala_Lumpur".into(),
+        interval_ms: 1_000,
+        template: None,
+        sealed: start.plus_millis(HALF_MS + 10_000),
+    }
+}
