@@ -244,7 +244,7 @@ impl Folder {
         fs::write(self.config_file(), text)?;
         let (_, Checked { config, faults, kept, .. }) = config::load(&self.config_file(), Clock::trusted().now());
         match config {
-            Some(config) => Ok((config.simulated(), kept)),
+            Some(config) => Ok((config, kept)),
             None => bail!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         }
     }

@@ -188,10 +188,15 @@ fn init(path: &Path) -> Done {
         }
         error => error.into(),
     })?;
-    println!("created the store of site {} at {}", created.identity.site, config.store.path.display());
-    println!("gateway: {}", created.identity.gateway);
-    println!("token:   {}", created.token);
-    println!("Keep the token: it is shown once, and opens the API on {}.", config.web.listen);
+    let store::Created { identity, token } = created;
+    print::out(&format!(
+        "created the store of site {} at {}\ngateway: {}\ntoken:   {token}\n\
+         Keep the token: it is shown once, and opens the API on {}.\n",
+        identity.site,
+        config.store.path.display(),
+        identity.gateway,
+        config.web.listen
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! What commands print.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -7,6 +8,14 @@ use serde_json::json;
 
 use crate::config::{Checked, Fault};
 use crate::model::{Origin, PollReport};
+
+/// Prints to stdout. A reader that closes its end early, such as `head`, is no failure.
+pub fn out(text: &str) {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => eprintln!("meterseal: cannot print: {error}"),
+        _ => {}
+    }
+}
 
 /// Every fault on stderr, one a line.
 pub fn faults(faults: &[Fault]) {
@@ -22,19 +31,20 @@ pub fn counted(count: usize, what: &str) -> String {
 /// What `check` has to say: faults on stderr, the rest on stdout.
 pub fn check(path: &Path, checked: &Checked) {
     faults(&checked.faults);
+    let mut text = String::new();
     for warning in &checked.warnings {
-        println!("warning: {warning}");
+        text += &format!("warning: {warning}\n");
     }
     for (meter, template) in unverified(checked) {
-        println!("{meter}: template {template} is unverified: no recording from elsewhere backs it");
+        text += &format!("{meter}: template {template} is unverified: no recording from elsewhere backs it\n");
     }
-    match &checked.config {
-        Some(config) => {
-            let (meters, lines) =
-                (counted(config.meters().len(), "meter"), counted(config.sources.lines.len(), "line"));
-            println!("{}: good, {meters} on {lines}", path.display());
-        }
-        None => eprintln!("{}: {}", path.display(), counted(checked.faults.len(), "fault")),
+    if let Some(config) = &checked.config {
+        let (meters, lines) = (counted(config.meters().len(), "meter"), counted(config.sources.lines.len(), "line"));
+        text += &format!("{}: good, {meters} on {lines}\n", path.display());
+    }
+    out(&text);
+    if checked.config.is_none() {
+        eprintln!("{}: {}", path.display(), counted(checked.faults.len(), "fault"));
     }
 }
 
@@ -58,14 +68,14 @@ fn unverified(checked: &Checked) -> impl Iterator<Item = (&str, &str)> {
 
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => out(&(text + "\n")),
         Err(error) => eprintln!("meterseal: cannot print: {error}"),
     }
 }
 
 /// One poll as a table.
 pub fn poll(report: &PollReport) {
-    println!("{} at {}", report.meter, report.time);
+    let mut text = format!("{} at {}\n", report.meter, report.time);
     let mut rows = vec![["quantity", "value", "unit", "register", "raw words"].map(str::to_owned)];
     for value in &report.values {
         let shown = match (value.value, &value.absent) {
@@ -85,6 +95,7 @@ pub fn poll(report: &PollReport) {
     }
     for [quantity, value, unit, register, words] in &rows {
         let [a, b, c, d, _] = widths;
-        println!("{quantity:<a$}  {value:>b$}  {unit:<c$}  {register:>d$}  {words}");
+        text += &format!("{quantity:<a$}  {value:>b$}  {unit:<c$}  {register:>d$}  {words}\n");
     }
+    out(&text);
 }

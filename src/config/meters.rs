@@ -36,8 +36,8 @@ pub fn read(root: &mut Section) -> Meters {
         read_sum(sum, &mut known, &mut sums);
     }
     check_parts(&sums, &known);
-    let simulated = !all.lines.is_empty() && all.lines.iter().all(|line| line.simulated);
-    all.meters.extend(sums.into_iter().filter_map(|sum| sum.meter).map(|meter| Meter { simulated, ..meter }));
+    all.meters.extend(sums.into_iter().filter_map(|sum| sum.meter));
+    flag_simulated(&mut all.meters);
     all
 }
 
@@ -287,6 +287,21 @@ fn check_parts(sums: &[Sum], known: &Known) {
                 format!("`{id}` would be a part of itself"),
                 "take it out of this sum, or out of that part",
             );
+        }
+    }
+}
+
+/// A sum of which any part is simulated is simulated too, through sums of sums.
+fn flag_simulated(meters: &mut [Meter]) {
+    loop {
+        let simulated: Vec<_> = meters.iter().filter(|meter| meter.simulated).map(|meter| meter.id.clone()).collect();
+        for meter in &mut *meters {
+            if let Origin::Sum { add, subtract } = &meter.origin {
+                meter.simulated = add.iter().chain(subtract).any(|part| simulated.contains(part));
+            }
+        }
+        if meters.iter().filter(|meter| meter.simulated).count() == simulated.len() {
+            return;
         }
     }
 }

@@ -56,15 +56,6 @@ impl Config {
     pub fn meters(&self) -> &[Meter] {
         &self.blocks.meters
     }
-
-    /// The same, with all that it measures flagged as made up by a simulator.
-    #[must_use]
-    pub fn simulated(mut self) -> Self {
-        self.site.simulated = true;
-        self.sources.lines.iter_mut().for_each(|line| line.simulated = true);
-        self.blocks.meters.iter_mut().for_each(|meter| meter.simulated = true);
-        self
-    }
 }
 
 /// Reads and checks the config at `path`. A file that cannot be read is a fault like others.

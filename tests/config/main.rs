@@ -444,7 +444,17 @@ fn files_of_conf_d_are_merged() {
     let config = load(folder.path()).config.unwrap();
     assert_eq!((config.sources.lines.len(), config.blocks.clock_offset_ms), (2, 2_000));
     assert!(config.sources.lines[1].simulated && !config.sources.lines[0].simulated);
-    assert!(!config.site.simulated && config.clone().simulated().site.simulated);
+    assert!(!config.site.simulated);
+}
+
+#[test]
+fn what_is_made_of_simulated_meters_is_simulated() {
+    let more = "[[sum]]\nid = \"again\"\nadd = [\"plant-total\"]\ncategory = \"CONS\"\n";
+    let real = check(&format!("{GOOD}{more}")).config.unwrap();
+    assert!(!real.site.simulated && real.meters().iter().all(|meter| !meter.simulated));
+    let text = with("name = \"msb\"", "name = \"msb\"\nsimulated = true");
+    let simulated = check(&format!("{text}{more}")).config.unwrap();
+    assert!(simulated.site.simulated && simulated.meters().iter().all(|meter| meter.simulated));
 }
 
 #[test]
