@@ -1,6 +1,7 @@
 //! Seals what is due. The rule itself is pure and reads neither clock nor store.
 
 pub mod calendar;
+pub mod clock_rule;
 pub mod register;
 pub mod rule;
 
