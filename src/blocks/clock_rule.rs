@@ -67,7 +67,8 @@ impl ClockRule {
         let synced = stamp.clock == ClockState::Synchronised;
         if self.boot != boot {
             // Monotonic time of another boot explains nothing; what was held is held until the clock is steady.
-            *self = Self { boot: boot.to_owned(), steady_since: now, held: self.held || past_sealed, ..Self::default() };
+            *self =
+                Self { boot: boot.to_owned(), steady_since: now, held: self.held || past_sealed, ..Self::default() };
         } else {
             let step = base_ms.saturating_sub(self.base_ms);
             let found = synced && self.synced_since.is_none();
@@ -102,7 +103,9 @@ impl ClockRule {
         } else if self.unsynced_since.is_some_and(|since| now.saturating_sub(since) < PATIENCE_MS) {
             Some("the clock is not synchronised: blocks wait for it for five minutes")
         } else if behind && !steady(self.behind_since) {
-            Some("the clock stands behind what is sealed: blocks wait until it has caught up or been steady for an hour")
+            Some(
+                "the clock stands behind what is sealed: blocks wait until it has caught up or been steady for an hour",
+            )
         } else {
             None
         };

@@ -2,15 +2,24 @@
 
 pub mod calendar;
 pub mod clock_rule;
+mod live;
 pub mod register;
 pub mod rule;
+mod seal;
+mod sum;
+mod walk;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::live::Live;
+use self::seal::Sealer;
 use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock};
 use crate::store::{Ledger, Reader, StoreError};
@@ -41,21 +50,90 @@ pub struct PeakWindow {
 /// The blocks that run, by meter.
 pub type OpenBlocks = BTreeMap<MeterId, OpenBlock>;
 
+/// Between two looks at what is due, at the clock, and between two views of the open blocks.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Seals what is due, revises what late readings change, publishes the open blocks about once a second, until stopped.
 pub async fn run(
-    config: watch::Receiver<Arc<Config>>,
+    mut config: watch::Receiver<Arc<Config>>,
     reader: Reader,
     ledger: Ledger,
     clock: Clock,
     open: watch::Sender<Arc<OpenBlocks>>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
-    let _ = (config, reader, ledger, clock, open, stop);
-    todo!()
+    // The feed is followed before the store is read, so that nothing falls between.
+    let mut feed = reader.feed();
+    let running = config.borrow_and_update().clone();
+    let mut sealer = Sealer::open(running, reader.clone(), ledger, clock.clone()).await?;
+    sealer.catch_up().await?;
+    let mut live = Live::default();
+    let mut lagged = false;
+    loop {
+        if std::mem::take(&mut lagged) {
+            sealer.catch_up().await?;
+            live.forget_all();
+        }
+        for meter in sealer.pass().await? {
+            live.forget(&meter);
+        }
+        renew(&mut live, &sealer, &reader, &clock).await?;
+        let shown = live.show(sealer.config(), sealer.spans(), clock.now());
+        open.send_replace(Arc::new(shown));
+
+        let look = clock.sleep(LOOK);
+        tokio::pin!(look);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    sealer.save(clock.stamp(), true).await?;
+                    return Ok(());
+                }
+                () = &mut look => break,
+                changed = config.changed() => {
+                    if changed.is_err() {
+                        return Ok(()); // The agent is gone.
+                    }
+                    sealer.reconfigure(config.borrow_and_update().clone());
+                    live.forget_all();
+                    break;
+                }
+                batch = feed.recv() => match batch {
+                    Ok(batch) => {
+                        // The first batches may have been found in the store already.
+                        let fresh = batch.iter().filter(|reading| reading.seq > sealer.examined());
+                        fresh.for_each(|reading| live.push(reading, sealer.spans()));
+                        sealer.examine(&batch);
+                    }
+                    // Readings that were not seen are found in the store.
+                    Err(RecvError::Lagged(_)) => {
+                        lagged = true;
+                        break;
+                    }
+                    Err(RecvError::Closed) => return Err(StoreError::Closed),
+                },
+            }
+        }
+    }
+}
+
+/// Takes open blocks anew where they cannot be kept from what is held.
+async fn renew(live: &mut Live, sealer: &Sealer, reader: &Reader, clock: &Clock) -> Result<(), StoreError> {
+    let meters = sealer.measured();
+    for meter in live.stale(meters.iter()) {
+        let view = sealer.view(&meter, clock.now(), *reader.committed().borrow(), Vec::new());
+        let last = sealer.last_block(&meter).await?;
+        let configured = sealer.config().meters.iter().find(|at| at.id == meter);
+        live.take_anew(&view, sealer.spans(), last.as_ref(), configured, clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// Seals and revises all that is due at the clock's present time, and returns.
 pub async fn seal_all_due(config: &Config, reader: &Reader, ledger: &Ledger, clock: &Clock) -> Result<(), StoreError> {
-    let _ = (config, reader, ledger, clock);
-    todo!()
+    let config = Arc::new(config.clone());
+    let mut sealer = Sealer::open(config, reader.clone(), ledger.clone(), clock.clone()).await?;
+    sealer.catch_up().await?;
+    sealer.pass().await?;
+    sealer.save(clock.stamp(), true).await
 }

@@ -74,6 +74,11 @@ impl Register {
         self.pending.iter().map(|counted| &counted.at)
     }
 
+    /// Whether both stand alike, whatever they have looked at since.
+    pub fn stands_as(&self, other: &Self) -> bool {
+        self.last == other.last && self.pending == other.pending
+    }
+
     /// Takes the next reading and tells each step that is known by it: none, one, or several at once when readings
     /// kept aside are believed.
     pub fn push(&mut self, at: Border, mut told: impl FnMut(Step)) {

@@ -31,6 +31,12 @@ pub struct Carry {
 }
 
 impl Carry {
+    /// When the meter last said something; `None` when it never did.
+    pub fn spoke(&self) -> Option<Timestamp> {
+        let registers = [&self.import, &self.export].map(|register| register.last().map(|last| last.at.time));
+        registers.into_iter().chain([self.power.map(|at| at.time)]).flatten().max()
+    }
+
     /// What the record of the block before tells: enough to go on without any raw reading.
     pub fn after(borders: &Borders) -> Self {
         let of = |list: &[Border], role| list.iter().find(|at| at.role == role).copied();
@@ -176,6 +182,24 @@ impl Tally {
         }
     }
 
+    /// Whether a reading at `at`, just taken, is the last that the span's end needs: coverage and power look no
+    /// further than a reading's reach.
+    pub fn settled(&self, at: Timestamp) -> bool {
+        at >= self.span.end()
+            && (self.power.after.is_some()
+                || self.power.last.or(self.power.before).is_none()
+                || at >= self.span.end().plus_millis(self.reach_ms))
+    }
+
+    /// How a register stands: what is counted and what is kept aside.
+    pub fn register(&self, role: Role) -> Option<&Register> {
+        match role {
+            Role::Import => Some(&self.import.register),
+            Role::Export => Some(&self.export.register),
+            Role::Power => None,
+        }
+    }
+
     /// What the next span begins with.
     pub fn carry(&self) -> Carry {
         Carry::after(&self.borders())
@@ -213,6 +237,12 @@ impl Tally {
     pub fn last_power(&self) -> Option<(Timestamp, Power)> {
         let last = self.power.last.or(self.power.before)?;
         Some((last.time, Power::from_mw(milliwatts(&last)?)))
+    }
+
+    /// Up to when the registers are known: the last counted reading in the span or carried into it.
+    pub fn counted_until(&self) -> Option<Timestamp> {
+        let last = |track: &Track| track.register.last().map(|last| last.at.time);
+        [last(&self.import), last(&self.export)].into_iter().flatten().max()
     }
 
     pub fn covered_ms(&self) -> i64 {

@@ -1,0 +1,450 @@
+//! One meter's way through its blocks: closes one after the other from readings and from what is sealed already.
+//!
+//! The same walk seals what is due and revises what is sealed. It writes nothing: what it makes is handed to the store
+//! in one transaction.
+
+use std::collections::BTreeSet;
+
+use super::calendar::Spans;
+use super::register::border_of;
+use super::rule::{Carry, Tally, Terms};
+use super::window::{View, Window};
+use crate::model::{
+    Block, BlockFlag, BlockFlags, Border, Borders, Category, Digest, Role, Span, StoredReading, Timestamp,
+};
+use crate::store::StoreError;
+
+/// A silence longer than this is one record.
+pub const LONG_SILENCE_MS: i64 = 24 * 3_600_000;
+/// A gap longer than this is not split into blocks, so that a clock years ahead makes no million of them.
+const LONG_GAP_MS: i64 = 400 * 24 * 3_600_000;
+/// So many readings are held to look past the end of a block; a register that says nothing for longer is looked for
+/// by itself.
+const LOOK_AHEAD: usize = 2_000;
+/// The interval of a meter of which nothing else is known.
+const UNKNOWN_INTERVAL_MS: u32 = 60_000;
+/// A meter without interval: the median of so many gaps.
+const GAPS: usize = 20;
+
+/// What a block's record tells of its meter beside its energy, from the newest reading that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nature {
+    pub category: Category,
+    pub interval_ms: u32,
+    pub template: Option<Digest>,
+    pub simulated: bool,
+}
+
+/// Where the walk is, and what it made.
+pub struct Walk<'a> {
+    spans: &'a Spans,
+    view: View,
+    window: Window,
+    now: Timestamp,
+    pos: Timestamp,
+    carry: Carry,
+    nature: Nature,
+    /// What is in effect from a little before the first block on, by start.
+    records: Vec<Block>,
+    /// A register's next words, looked for beyond what is held, by role.
+    far: [Option<Far>; 2],
+    /// A reading too old to be booked came since the last block.
+    pub rejected: bool,
+    pub made: Vec<Block>,
+}
+
+/// The values of one register that decide what comes after where it stood.
+struct Far {
+    stood: super::register::Register,
+    found: Vec<Border>,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins at `pos`, a border; `records` are the blocks in effect from just before it.
+    pub fn begin(
+        spans: &'a Spans,
+        view: View,
+        now: Timestamp,
+        pos: Timestamp,
+        records: Vec<Block>,
+        nature: Nature,
+    ) -> Self {
+        let window = view.from(pos);
+        let mut walk = Self {
+            spans,
+            view,
+            window,
+            now,
+            pos,
+            carry: Carry::default(),
+            nature,
+            records,
+            far: [None, None],
+            rejected: false,
+            made: Vec::new(),
+        };
+        if let Some(last) = walk.record_before(pos).cloned() {
+            walk.carry = Carry::after(&last.borders);
+            walk.nature.interval_ms = last.interval_ms;
+            walk.nature.template = last.template;
+            walk.nature.category = last.category;
+            walk.nature.simulated = last.flags.has(BlockFlag::Simulated);
+        }
+        walk
+    }
+
+    pub fn pos(&self) -> Timestamp {
+        self.pos
+    }
+
+    /// Revises the blocks that `touched` instants lie in, and those after them until nothing changes, up to
+    /// `sealed`.
+    pub async fn revise(&mut self, touched: &BTreeSet<Timestamp>, sealed: Timestamp) -> Result<(), StoreError> {
+        while self.pos < sealed {
+            let more = touched.range(self.pos..).next().is_some_and(|at| *at < sealed);
+            let known = self.record_before(self.pos).map(|record| Carry::after(&record.borders)).unwrap_or_default();
+            let passed = touched.range(..self.pos).next_back().is_some();
+            if passed && !more && known == self.carry {
+                break;
+            }
+            self.one_more(sealed, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Seals the next blocks up to `due`, at most `limit`. True when more are due.
+    pub async fn seal(&mut self, due: Timestamp, configured: bool, limit: usize) -> Result<bool, StoreError> {
+        while self.pos < due {
+            if self.made.len() >= limit {
+                return Ok(true);
+            }
+            let next = self.window.peek(0).await?.map(|reading| reading.time);
+            match next {
+                // Before the first reading there is nothing to tell.
+                Some(at) if self.carry.spoke().is_none() && at >= self.end_of_next(due) => {
+                    self.pos = self.spans.containing(at).span.start().max(self.pos);
+                    if self.pos >= due {
+                        break;
+                    }
+                }
+                None if self.carry.spoke().is_none() || !configured => break,
+                _ => {}
+            }
+            if !self.one_more(due, false).await? {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Closes the block at the present place, or several as one record. False when it must wait.
+    async fn one_more(&mut self, until: Timestamp, revising: bool) -> Result<bool, StoreError> {
+        let recorded = self.record_at(self.pos).cloned();
+        let next = self.window.peek(0).await?.map(|reading| reading.time);
+        let period = self.period(recorded.as_ref(), until);
+        if next.is_some_and(|at| at < period.end()) {
+            self.close(period, recorded.as_ref()).await?;
+            return Ok(true);
+        }
+        // No reading of its own: the run of such blocks, as far as they are whole.
+        let run_end = match next {
+            Some(at) => self.spans.containing(at).span.start().min(until),
+            None => until,
+        };
+        let run = Span::new(self.pos, run_end.max(period.end())).unwrap_or(period);
+        let (before, rejected) = (self.carry.clone(), self.rejected);
+        let (made, known) = (self.made.len(), self.carry.spoke());
+        self.close(period, recorded.as_ref()).await?;
+        let null = self.made.last().filter(|_| self.made.len() > made).map_or_else(
+            || recorded.as_ref().is_none_or(|record| record.net().is_none()),
+            |block| block.import.is_none() && block.export.is_none(),
+        );
+        let long = if null { run.millis() > LONG_SILENCE_MS } else { run.millis() > LONG_GAP_MS };
+        if long {
+            self.made.truncate(made);
+            (self.carry, self.rejected, self.pos) = (before, rejected, run.start());
+            if revising && null && self.is_silent(run) {
+                self.pos = run.end();
+                return Ok(true);
+            }
+            self.close(run, recorded.as_ref()).await?;
+            return Ok(true);
+        }
+        let silent_for = known.map_or(0, |spoke| run.start().millis_since(spoke));
+        if null && !revising && silent_for > LONG_SILENCE_MS {
+            self.made.truncate(made);
+            (self.carry, self.rejected, self.pos) = (before, rejected, run.start());
+            // The first day of a silence is told block by block; what follows as one record a day, or up to its end.
+            if next.is_none() {
+                return Ok(false);
+            }
+            self.close(run, recorded.as_ref()).await?;
+        }
+        Ok(true)
+    }
+
+    /// Closes `span` and goes on behind it. Makes nothing where what is in effect says the same.
+    async fn close(&mut self, span: Span, recorded: Option<&Block>) -> Result<(), StoreError> {
+        let readings = self.window.take_before(span.end()).await?;
+        let own = recorded.filter(|record| record.span == span);
+        self.learn(&readings);
+        let mut tally = Tally::begin(span, self.carry.clone(), self.nature.interval_ms, true);
+        readings.iter().for_each(|reading| tally.push(reading));
+        self.look_ahead(&mut tally).await?;
+        let mut block = tally.finish(self.terms(span, own));
+        if let Some(record) = own
+            && self.raw_is_gone(record, &readings)
+        {
+            block = extended(record, &block);
+        }
+        self.carry = Carry::after(&block.borders);
+        self.pos = span.end();
+        if let Some(record) = recorded {
+            if readings.iter().any(|reading| reading.seq > record.through_seq) || record.flags.has(BlockFlag::Late) {
+                block.flags.add(BlockFlag::Late);
+            }
+            if record.flags.has(BlockFlag::LateRejected) {
+                block.flags.add(BlockFlag::LateRejected);
+            }
+            let null = block.import.is_none() && block.export.is_none();
+            if null && record.flags.has(BlockFlag::Clock) {
+                block.flags.add(BlockFlag::Clock);
+            }
+            if record.span == span && says_the_same(record, &block) {
+                return Ok(());
+            }
+            if !self.view.moves.is_empty() {
+                block.flags.add(BlockFlag::Clock);
+            }
+        }
+        if std::mem::take(&mut self.rejected) {
+            block.flags.add(BlockFlag::LateRejected);
+        }
+        block.revision = self.next_revision(span);
+        self.made.push(block);
+        Ok(())
+    }
+
+    /// Takes readings past the span's end until nothing more can change it.
+    async fn look_ahead(&mut self, tally: &mut Tally) -> Result<(), StoreError> {
+        let mut place = 0;
+        let mut last = self.pos;
+        while let Some(reading) = self.window.peek(place).await? {
+            tally.push(reading);
+            last = reading.time;
+            place += 1;
+            if tally.settled(last) && !tally.wants(Role::Import) && !tally.wants(Role::Export) {
+                return Ok(());
+            }
+            if tally.settled(last) && place >= LOOK_AHEAD {
+                break;
+            }
+        }
+        if place < LOOK_AHEAD {
+            return Ok(()); // There are no more readings.
+        }
+        for (slot, role) in [Role::Import, Role::Export].into_iter().enumerate() {
+            if tally.wants(role) {
+                self.look_far(tally, slot, role, last).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the next words of one register alone, and keeps them for the blocks that follow.
+    async fn look_far(
+        &mut self,
+        tally: &mut Tally,
+        slot: usize,
+        role: Role,
+        last: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(stood) = tally.register(role).cloned() else { return Ok(()) };
+        if let Some(far) = &self.far[slot]
+            && far.stood.stands_as(&stood)
+        {
+            far.found.iter().for_each(|border| tally.take_ahead(*border));
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let mut window = self.view.from(last.plus_millis(1));
+        while tally.wants(role)
+            && let Some(reading) = window.pop().await?
+        {
+            if let Some(border) = border_of(&reading, role, reading.layout.slot_of(role)) {
+                let before = tally.register(role).cloned();
+                tally.take_ahead(border);
+                // Values that change nothing, such as a night of zeros, need not be kept.
+                if before.as_ref().zip(tally.register(role)).is_some_and(|(before, now)| !before.stands_as(now)) {
+                    found.push(border);
+                }
+            }
+        }
+        self.far[slot] = Some(Far { stood, found });
+        Ok(())
+    }
+
+    /// What the readings tell of their meter.
+    fn learn(&mut self, readings: &[StoredReading]) {
+        let Some(last) = readings.last() else { return };
+        let layout = &last.layout;
+        self.nature.category = layout.category;
+        self.nature.template = layout.template;
+        self.nature.simulated = layout.simulated;
+        self.nature.interval_ms = match layout.interval_ms {
+            Some(interval) => interval,
+            None => median_gap(readings).unwrap_or(self.nature.interval_ms),
+        };
+    }
+
+    fn terms(&self, span: Span, own: Option<&Block>) -> Terms {
+        let whole = i64::from(self.spans.nominal_ms());
+        Terms {
+            meter: self.view.meter.clone(),
+            category: self.nature.category,
+            interval_ms: self.nature.interval_ms,
+            template: self.nature.template,
+            simulated: self.nature.simulated,
+            nominal_ms: own.map_or(self.spans.nominal_ms(), |record| record.nominal_ms),
+            // A record keeps the borders it was sealed with, whatever the tariff says today.
+            cut: own.map_or_else(
+                || span.millis() < whole && self.spans.containing(span.start()).cut,
+                |record| record.flags.has(BlockFlag::Dst),
+            ),
+            is_peak_hour: own.map_or_else(|| self.spans.is_peak(span.start()), |record| record.is_peak_hour),
+            zone: own.map_or_else(|| self.spans.zone().to_owned(), |record| record.zone.clone()),
+            through_seq: self.view.through_seq,
+            sealed: self.now,
+        }
+    }
+
+    /// The block at the present place: as it was sealed, else by the calendar.
+    fn period(&self, recorded: Option<&Block>, until: Timestamp) -> Span {
+        if let Some(record) = recorded
+            && record.span.start() == self.pos
+            && record.span.millis() <= i64::from(record.nominal_ms)
+        {
+            return record.span;
+        }
+        let mut end = self.spans.containing(self.pos).span.end().min(until);
+        if let Some(next) = self.records.iter().find(|record| record.span.start() > self.pos) {
+            end = end.min(next.span.start());
+        }
+        Span::new(self.pos, end).unwrap_or_else(|| self.spans.containing(self.pos).span)
+    }
+
+    fn end_of_next(&self, until: Timestamp) -> Timestamp {
+        self.period(self.record_at(self.pos), until).end()
+    }
+
+    fn record_at(&self, at: Timestamp) -> Option<&Block> {
+        // The newest of those that overlap: a long silence may reach over blocks that came later.
+        self.records.iter().filter(|record| record.span.contains(at)).max_by_key(|record| record.revision)
+    }
+
+    fn record_before(&self, at: Timestamp) -> Option<&Block> {
+        self.record_at(at.plus_millis(-1))
+    }
+
+    fn next_revision(&self, span: Span) -> u32 {
+        self.records
+            .iter()
+            .filter(|record| record.span.overlaps(&span))
+            .map(|record| record.revision + 1)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether all that is in effect over `run` is silence after the same last words.
+    fn is_silent(&self, run: Span) -> bool {
+        let mut at = run.start();
+        while at < run.end() {
+            match self.record_at(at) {
+                Some(record)
+                    if record.net().is_none()
+                        && Carry::after(&record.borders) == self.carry
+                        && record.borders.after.is_empty() =>
+                {
+                    at = record.span.end();
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether readings that the record stands on are no longer kept.
+    fn raw_is_gone(&self, record: &Block, readings: &[StoredReading]) -> bool {
+        let moved = |seq: u64| self.view.moves.iter().any(|at| (at.first_seq..=at.last_seq).contains(&seq));
+        let found = |border: &Border| readings.iter().any(|at| at.seq == border.seq && at.time == border.time);
+        record.borders.last.iter().any(|border| !found(border) && !moved(border.seq))
+    }
+}
+
+/// The record goes on where its raw readings are gone: what has become known after its end is added to it.
+fn extended(record: &Block, anew: &Block) -> Block {
+    let mut block = record.clone();
+    let mut tally = Tally::begin(record.span, Carry::after(&record.borders), record.interval_ms, false);
+    for border in &anew.borders.after {
+        tally.take_ahead(*border);
+    }
+    let (import, export, _) = tally.energy(record.category, record.span.end());
+    let known = |role| record.borders.after.iter().any(|border| border.role == role);
+    let add = |had: Option<crate::model::Energy>, more: Option<crate::model::Energy>, role| match (had, more) {
+        (Some(had), Some(more)) if !known(role) => had.checked_add(more).or(Some(had)),
+        _ => had,
+    };
+    block.import = add(record.import, import, Role::Import);
+    block.export = add(record.export, export, Role::Export);
+    let fresh: Vec<_> = anew.borders.after.iter().filter(|border| !known(border.role)).copied().collect();
+    block.borders.after.extend(fresh);
+    block.borders.after.sort_by_key(|border| border.role);
+    block.flags = block.flags.union(tally.flags());
+    block.through_seq = anew.through_seq;
+    block.sealed = anew.sealed;
+    block
+}
+
+/// The same block but for when and how often it was sealed.
+fn says_the_same(a: &Block, b: &Block) -> bool {
+    let plain = |block: &Block| {
+        let flags: BlockFlags =
+            block.flags.iter().filter(|flag| !matches!(flag, BlockFlag::Late | BlockFlag::LateRejected)).collect();
+        Block { revision: 0, through_seq: 0, sealed: Timestamp::default(), flags, ..block.clone() }
+    };
+    plain(a) == plain(b)
+}
+
+/// The block withdrawn: what was sealed by a wrong clock says nothing.
+pub fn withdrawn(block: &Block, now: Timestamp) -> Block {
+    Block {
+        revision: block.revision + 1,
+        import: None,
+        export: None,
+        max_power: None,
+        min_power: None,
+        covered_ms: 0,
+        coverage: 0,
+        flags: BlockFlags::NONE.with(BlockFlag::Clock).with(BlockFlag::Gap),
+        readings_sha256: Digest::of(b""),
+        borders: Borders::default(),
+        sealed: now,
+        ..block.clone()
+    }
+}
+
+/// The median of the last gaps between readings, 1 s to 15 min.
+fn median_gap(readings: &[StoredReading]) -> Option<u32> {
+    let last = &readings[readings.len().saturating_sub(GAPS + 1)..];
+    let mut gaps: Vec<i64> = last.windows(2).map(|pair| pair[1].time.millis_since(pair[0].time)).collect();
+    gaps.sort_unstable();
+    let median = *gaps.get(gaps.len() / 2)?;
+    u32::try_from(median.clamp(1_000, 900_000)).ok()
+}
+
+impl Nature {
+    /// A meter of which nothing is known but its category.
+    pub fn unknown(category: Category, interval_ms: Option<u32>, simulated: bool) -> Self {
+        Self { category, interval_ms: interval_ms.unwrap_or(UNKNOWN_INTERVAL_MS), template: None, simulated }
+    }
+}
