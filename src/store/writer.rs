@@ -172,7 +172,11 @@ impl Writer {
                 self.shared.queue.done(room);
             }
             Err(error) => {
-                self.next_seq = before;
+                // A commit that failed for want of room is surely undone. After any other failure its bytes may yet turn
+                // out durable, so its numbers stay used: holes are legal, a number used twice is not.
+                if matches!(error, StoreError::Full { .. }) {
+                    self.next_seq = before;
+                }
                 for newest in self.newest.values_mut() {
                     newest.coming = newest.committed;
                 }
