@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::model::{Meter, Origin, SourcesStatus};
+use crate::model::{Condition, Meter, Origin, SourcesStatus};
 use crate::store::Reader;
 
 /// Tells systemd; there is none in a terminal or a container, and that is fine.
@@ -46,13 +46,20 @@ pub async fn watch(signs: Signs, stop: CancellationToken) -> anyhow::Result<()> 
             () = tokio::time::sleep(period) => {}
         }
         match progress.look(&signs.look(period).await, began.elapsed()) {
-            Ok(()) => tell(&[NotifyState::Watchdog]),
+            Ok(()) => tell(&[NotifyState::Watchdog, NotifyState::Status(&signs.status())]),
             Err(stuck) => error!("no sign of life from {stuck}: the watchdog is not fed"),
         }
     }
 }
 
 impl Signs {
+    /// For `systemctl status`.
+    fn status(&self) -> String {
+        let sources = self.sources.borrow();
+        let answering = sources.meters.values().filter(|meter| meter.condition == Condition::Answering).count();
+        format!("{answering} of {} meters answer", sources.meters.len())
+    }
+
     async fn look(&self, patience: Duration) -> Seen {
         let health = self.reader.health();
         let answers = timeout(patience, self.reader.examined_seq()).await.is_ok();

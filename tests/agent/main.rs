@@ -298,6 +298,7 @@ async fn systemd_hears_of_start_life_reload_and_end() {
     let daemon = Daemon::start(command, plant.socket());
     told(&systemd, "READY=1");
     told(&systemd, "WATCHDOG=1");
+    told(&systemd, "STATUS=1 of 1 meters answer");
     daemon.signal(Signal::HUP);
     assert!(told(&systemd, "RELOADING=1").contains("MONOTONIC_USEC="));
     told(&systemd, "READY=1");
