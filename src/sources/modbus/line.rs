@@ -481,7 +481,8 @@ impl State {
         } else if !cut_short {
             meter.second_tries = 0;
         }
-        let orders = std::mem::take(&mut meter.orders);
+        // Who asked while a poll was under way that tells no values waits for the next one, which is due at once.
+        let orders = if outcome.told.is_empty() { Vec::new() } else { std::mem::take(&mut meter.orders) };
         if !orders.is_empty() {
             answer(orders, &outcome, now);
         }
