@@ -69,7 +69,7 @@ pub struct Desk {
     pub path: Option<PathBuf>,
     pub clock: Clock,
     /// Where the page and the API are.
-    pub page: SocketAddr,
+    pub page: watch::Receiver<SocketAddr>,
     pub reader: Reader,
     pub status: watch::Receiver<Arc<SourcesStatus>>,
     pub problems: watch::Receiver<Arc<Vec<String>>>,
@@ -175,7 +175,7 @@ impl Desk {
             Request::Status {} => Ok(json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
-                "page": format!("http://{}/", self.page),
+                "page": format!("http://{}/", *self.page.borrow()),
                 "gateway": self.reader.identity().gateway,
                 "problems": **self.problems.borrow(),
                 "store": self.reader.health(),

@@ -139,7 +139,9 @@ pub struct Agent {
     clock: Clock,
     reader: Reader,
     ledger: Ledger,
-    address: SocketAddr,
+    page: watch::Sender<SocketAddr>,
+    /// What the web looks at, for when it must move to another address.
+    views: web::Views,
     socket: PathBuf,
     reloads: mpsc::Receiver<ReloadNow>,
     /// What is wrong with the config and the store, and with the webhook: together the problems that are shown.
@@ -172,7 +174,7 @@ impl Agent {
         let (reader, ledger) = (store.reader(), store.ledger());
         let listener = web::bind(&config.web).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", config.web.listen))?;
-        let address = listener.local_addr()?;
+        let page = watch::Sender::new(listener.local_addr()?);
         let socket = admin::socket_path(&config.store.path);
         let requests = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
@@ -212,24 +214,24 @@ impl Agent {
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
+        let views = web::Views {
+            reader: reader.clone(),
+            clock: clock.clone(),
+            site: wires.site.subscribe(),
+            meters: wires.meters.subscribe(),
+            open: open.subscribe(),
+            sources: status.subscribe(),
+            problems: wires.problems.subscribe(),
+        };
         stages.start("web", secs(1), |stop| {
-            let views = web::Views {
-                reader: reader.clone(),
-                clock: clock.clone(),
-                site: wires.site.subscribe(),
-                meters: wires.meters.subscribe(),
-                open: open.subscribe(),
-                sources: status.subscribe(),
-                problems: wires.problems.subscribe(),
-            };
-            let work = web::run(listener, views, stop);
+            let work = web::run(listener, views.clone(), stop);
             async move { Ok(work.await?) }
         });
         stages.start("admin", millis(250), |stop| {
             let desk = admin::Desk {
                 path: path.clone(),
                 clock: clock.clone(),
-                page: address,
+                page: page.subscribe(),
                 reader: reader.clone(),
                 status: status.subscribe(),
                 problems: wires.problems.subscribe(),
@@ -252,7 +254,8 @@ impl Agent {
             clock,
             reader,
             ledger,
-            address,
+            page,
+            views,
             socket,
             reloads: reloads_asked,
             own_problems,
@@ -263,13 +266,13 @@ impl Agent {
         } else {
             agent.refused(&refused).await;
         }
-        info!(site = %agent.running.site_id, page = %format!("http://{address}/"), "running");
+        info!(site = %agent.running.site_id, page = %format!("http://{}/", agent.address()), "running");
         Ok(agent)
     }
 
     /// Where the page and the API are.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        *self.page.borrow()
     }
 
     pub fn reader(&self) -> &Reader {
@@ -323,8 +326,18 @@ impl Agent {
         };
         later("site.id", new.site_id != self.running.site_id);
         later("store.path", new.store.path != self.running.store.path);
-        later("web.listen", new.web != self.running.web);
         reloaded.changed = self.wires.tell(&new);
+        let mut web = new.web.clone();
+        if web != self.running.web {
+            match self.move_web(&web).await {
+                Ok(()) => reloaded.changed.push("web".to_owned()),
+                Err(error) => {
+                    error!("the page stays where it is: {error:#}");
+                    reloaded.at_next_start.push("web.listen".to_owned());
+                    web = self.running.web.clone();
+                }
+            }
+        }
         let path = self.running.store.path.clone();
         let store = crate::store::Config { path, ..new.store.clone() };
         if store != self.running.store {
@@ -332,7 +345,7 @@ impl Agent {
             reloaded.changed.push("store".to_owned());
         }
         // What waits for the next start still differs at the next reload, and is told again.
-        let (site_id, web) = (self.running.site_id.clone(), self.running.web.clone());
+        let site_id = self.running.site_id.clone();
         self.running = Config { store, site_id, web, ..new };
         let mut all = problems(&self.running, &self.store, &[]);
         all.extend(
@@ -342,6 +355,17 @@ impl Agent {
         self.taken(kept).await;
         info!(changed = ?reloaded.changed, at_next_start = ?reloaded.at_next_start, "config read again");
         reloaded
+    }
+
+    /// Listens at the new address before the old one is given up.
+    async fn move_web(&mut self, config: &web::Config) -> anyhow::Result<()> {
+        let listener = web::bind(config).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let (address, views) = (listener.local_addr()?, self.views.clone());
+        let web = |stop| async move { Ok(web::run(listener, views, stop).await?) };
+        self.stages.replace("web", web).await;
+        self.page.send_replace(address);
+        info!(page = %format!("http://{address}/"), "the page has moved");
+        Ok(())
     }
 
     fn show_problems(&mut self) {

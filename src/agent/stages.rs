@@ -1,6 +1,7 @@
 //! The stages that run side by side: none may end unasked, and at the end each gets its time to finish.
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,9 +30,19 @@ impl Stages {
         W: FnOnce(CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        tasks.spawn(work(stop.clone()));
-        self.0.push(Stage { name, stop, limit, tasks });
+        self.0.push(Stage::new(name, limit, work));
+    }
+
+    /// Stops the stage of this name, in its time, and starts another in its place.
+    pub async fn replace<W, F>(&mut self, name: &'static str, work: W)
+    where
+        W: FnOnce(CancellationToken) -> F,
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        if let Some(stage) = self.0.iter_mut().find(|stage| stage.name == name) {
+            let limit = stage.limit;
+            mem::replace(stage, Stage::new(name, limit, work)).finish().await;
+        }
     }
 
     /// Resolves when a stage ends though nobody asked it to: with what is to be said of it.
@@ -49,19 +60,35 @@ impl Stages {
 
     /// Stops one after the other. A stage that does not finish in its time is dropped, and the next one follows.
     pub async fn drain(self) {
-        for mut stage in self.0 {
-            stage.stop.cancel();
-            let finish = async {
-                while let Some(outcome) = stage.tasks.join_next().await {
-                    if let Err(error) = outcome.map_err(anyhow::Error::from).and_then(|done| done) {
-                        warn!(stage = stage.name, "ended badly: {error:#}");
-                    }
+        for stage in self.0 {
+            stage.finish().await;
+        }
+    }
+}
+
+impl Stage {
+    fn new<W, F>(name: &'static str, limit: Duration, work: W) -> Self
+    where
+        W: FnOnce(CancellationToken) -> F,
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        tasks.spawn(work(stop.clone()));
+        Self { name, stop, limit, tasks }
+    }
+
+    async fn finish(mut self) {
+        self.stop.cancel();
+        let finish = async {
+            while let Some(outcome) = self.tasks.join_next().await {
+                if let Err(error) = outcome.map_err(anyhow::Error::from).and_then(|done| done) {
+                    warn!(stage = self.name, "ended badly: {error:#}");
                 }
-            };
-            match timeout(stage.limit, finish).await {
-                Ok(()) => info!(stage = stage.name, "stopped"),
-                Err(_) => warn!(stage = stage.name, limit = ?stage.limit, "stopped before it finished"),
             }
+        };
+        match timeout(self.limit, finish).await {
+            Ok(()) => info!(stage = self.name, "stopped"),
+            Err(_) => warn!(stage = self.name, limit = ?self.limit, "stopped before it finished"),
         }
     }
 }

@@ -111,14 +111,34 @@ async fn a_bad_file_is_refused_told_and_forgotten_once_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_moves_and_stays_where_it_cannot() {
+    let (plant, _) = Plant::new("");
+    let mut agent = plant.agent().await;
+    let first = agent.address();
+    let text = std::fs::read_to_string(plant.config()).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(plant.config(), text.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string())).unwrap();
+    assert_eq!(agent.reload().await.at_next_start, ["web.listen"]);
+    assert_eq!(agent.address(), first);
+    assert!(client().get(format!("http://{first}/api/health")).send().await.unwrap().status().is_success());
+
+    drop(taken);
+    assert_eq!(agent.reload().await, Reloaded { changed: vec!["web".to_owned()], ..Reloaded::default() });
+    let second = agent.address();
+    assert_ne!(first, second);
+    assert!(client().get(format!("http://{second}/api/health")).send().await.unwrap().status().is_success());
+    assert!(TcpStream::connect(first).await.is_err());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_change_while_it_runs_waits_for_the_next_start() {
     let (plant, _) = Plant::new("");
     let mut agent = plant.agent().await;
     let text = std::fs::read_to_string(plant.config()).unwrap();
-    let changed = text.replace("127.0.0.1:0", "127.0.0.1:1").replace("id = \"test\"", "id = \"other\"");
-    std::fs::write(plant.config(), changed).unwrap();
-    let reloaded = agent.reload().await;
-    assert_eq!(reloaded.at_next_start, ["site.id", "web.listen"]);
+    std::fs::write(plant.config(), text.replace("id = \"test\"", "id = \"other\"").replace("/store", "/elsewhere"))
+        .unwrap();
+    assert_eq!(agent.reload().await.at_next_start, ["site.id", "store.path"]);
     agent.stop().await.unwrap();
 }
 
@@ -160,6 +180,19 @@ async fn the_socket_reads_reloads_checks_and_bears_nonsense() {
     let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["quantity", "value", "unit", "register", "raw", "words"]);
     assert!(rows.contains(&vec!["power_kw", "1.052", "kW", "52", "4483", "8000"]), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_comes_while_a_poll_is_under_way_tells_values_too() {
+    let meter = FakeMeter::slow(Duration::from_millis(40)).await;
+    let (plant, _) = Plant::new(&line("a", meter.address, &[("one", 1)]));
+    let mut daemon = plant.daemon();
+    daemon.status(|status| through_seq(status) > 0).await;
+    for _ in 0..20 {
+        let report: Value = ask(&plant.socket(), &Request::Read { meter: id("one") }).await.unwrap();
+        let report: PollReport = serde_json::from_value(report).unwrap();
+        assert!(report.values.len() == 2 && report.values.iter().all(|value| value.value.is_some()), "{report:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

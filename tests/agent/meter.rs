@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,15 +18,20 @@ pub struct FakeMeter {
 
 impl FakeMeter {
     pub async fn start() -> Self {
-        Self::listen(true).await
+        Self::listen(Some(Duration::ZERO)).await
+    }
+
+    /// Answers after a while.
+    pub async fn slow(pause: Duration) -> Self {
+        Self::listen(Some(pause)).await
     }
 
     /// Takes connections and never answers.
     pub async fn mute() -> Self {
-        Self::listen(false).await
+        Self::listen(None).await
     }
 
-    async fn listen(answers: bool) -> Self {
+    async fn listen(answers_after: Option<Duration>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -34,7 +40,7 @@ impl FakeMeter {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                open.spawn(serve(stream, answers));
+                open.spawn(serve(stream, answers_after));
             }
         });
         Self { address, connections, _tasks: tasks }
@@ -46,7 +52,7 @@ impl FakeMeter {
     }
 }
 
-async fn serve(mut stream: TcpStream, answers: bool) {
+async fn serve(mut stream: TcpStream, answers_after: Option<Duration>) {
     let mut request = [0; 12];
     // Ends when the other side closes.
     while stream.read_exact(&mut request).await.is_ok() {
@@ -62,7 +68,9 @@ async fn serve(mut stream: TcpStream, answers: bool) {
         answer.extend(u16::try_from(words.len() + 3).unwrap().to_be_bytes());
         answer.extend([unit, request[7], u8::try_from(words.len()).unwrap()]);
         answer.extend(words);
-        if answers && stream.write_all(&answer).await.is_err() {
+        let Some(pause) = answers_after else { continue };
+        tokio::time::sleep(pause).await;
+        if stream.write_all(&answer).await.is_err() {
             return;
         }
     }
