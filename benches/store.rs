@@ -157,7 +157,7 @@ async fn ingest() {
             store.ingest().store(group).await.unwrap();
         }
         // Its share of the second writing belongs to the price.
-        store.pack_now().await;
+        store.tidy().await;
         let rate = (GROUP * GROUPS) as f64 / started.elapsed().as_secs_f64();
         clock.advance_to(Timestamp::from_millis(time));
         println!("ingest round {round}: store {rate:.0}/s, bare loop {bare_rate:.0}/s, ratio {:.2}", rate / bare_rate);
@@ -201,7 +201,7 @@ async fn device() {
                 clock.advance_to(Timestamp::from_millis(time));
             }
             if second % 900 == 0 {
-                store.pack_now().await;
+                store.tidy().await;
             }
         }
         store.close().await.unwrap();
@@ -325,7 +325,7 @@ async fn readings() {
             clock.advance_to(Timestamp::from_millis(time));
         }
         if quarter < 95 {
-            store.pack_now().await;
+            store.tidy().await;
         }
     }
     let reader = store.reader();

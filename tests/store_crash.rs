@@ -135,7 +135,7 @@ async fn write(dir: &Path, turn: i64, steps: i64) -> Result<(), String> {
             say([format!("block {start}")]);
         }
         if step % 25 == 24 {
-            store.pack_now().await;
+            store.tidy().await;
         }
         if step % 60 == 59 {
             clock.advance(Duration::from_secs(86_400));

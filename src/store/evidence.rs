@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -65,6 +65,8 @@ const MIGRATIONS: [&str; VERSION as usize - 1] = [];
 pub struct Evidence {
     pub connection: Connection,
     pub path: PathBuf,
+    /// Device and inode of the file that is open.
+    place: (u64, u64),
 }
 
 /// Makes the store. `evidence.db` appears by one rename, complete: a crash before it leaves no store, after it a whole
@@ -170,7 +172,25 @@ impl Evidence {
             sqlite::check(&connection, &path).map_err(remedy)?;
         }
         migrate(&mut connection, version).map_err(|error| remedy(sqlite::fault(&path, error)))?;
-        Ok(Self { connection, path })
+        let place = place(&path).ok_or_else(|| StoreError::Missing { path: root.to_owned() })?;
+        Ok(Self { connection, path, place })
+    }
+
+    /// Another file than the one that is open lies at the path, or none: a disk came back, went away, or was changed.
+    pub fn has_moved(&self) -> bool {
+        place(&self.path) != Some(self.place)
+    }
+
+    /// Opens the file that is there now, if it is of the same store.
+    pub fn reopen(&mut self, identity: &Identity) -> Result<(), StoreError> {
+        let root = self.path.parent().unwrap_or(&self.path);
+        let there = Self::open(root)?;
+        if there.identity()? != *identity {
+            let what = "another store is there now: put the disk back, or restart meterseal".to_owned();
+            return Err(StoreError::Unwritable { path: root.to_owned(), what });
+        }
+        *self = there;
+        Ok(())
     }
 
     pub fn identity(&self) -> Result<Identity, StoreError> {
@@ -247,6 +267,10 @@ impl Evidence {
     pub fn fault(&self, error: rusqlite::Error) -> StoreError {
         remedy(sqlite::fault(&self.path, error))
     }
+}
+
+fn place(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|file| (file.dev(), file.ino()))
 }
 
 pub fn redates(connection: &Connection) -> rusqlite::Result<Vec<Redate>> {

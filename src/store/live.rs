@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::raw::{RawFile, recall_tail};
+use super::codec::Entry;
+use super::raw::{RawFile, recall_last, recall_tail};
 use super::{Live, LiveValues};
 use crate::model::{Layout, MeterId, Number, Ratio, StoredReading, Timestamp};
 
@@ -49,11 +50,15 @@ impl LiveMeters {
         }
     }
 
-    /// After a start: what a file still holds unpacked. A file that cannot be read is dealt with elsewhere.
-    pub fn recall(&mut self, file: &RawFile, now: Timestamp) {
-        let walked = recall_tail(file, |layout, entry| {
+    /// After a start: what a file still holds unpacked, and of the newest ones each meter's last chunk. A file that cannot be read is dealt with elsewhere.
+    pub fn recall(&mut self, file: &RawFile, newest: bool, now: Timestamp) {
+        let mut put = |layout: &Arc<Layout>, entry: Entry| {
             self.put(layout, Timestamp::from_millis(entry.time), &entry.values, now);
-        });
+        };
+        let walked = match newest {
+            true => recall_last(file, &mut put).and_then(|()| recall_tail(file, &mut put)),
+            false => recall_tail(file, &mut put),
+        };
         if let Err(error) = walked {
             tracing::warn!(%error, "the live values begin anew");
         }

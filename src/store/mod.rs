@@ -190,6 +190,8 @@ impl Shared {
                 Err(StoreError::Full { .. }) if mutex(&self.reserve).give(true) => {
                     tracing::warn!("the disk is full: a piece of the reserve is given up for evidence");
                 }
+                // The disk may have been away: its files are open no more, though they are there again.
+                Err(StoreError::Unwritable { .. }) if evidence.has_moved() => evidence.reopen(&self.identity)?,
                 outcome => return outcome,
             }
         }
@@ -259,8 +261,9 @@ impl Store {
             }
         }
         let through = files.last().map_or(0, |file: &Arc<raw::RawFile>| read(&file.state).last_seq);
-        for file in &files {
-            live.recall(file, clock.now());
+        let newest_two = files.len().saturating_sub(2);
+        for (at, file) in files.iter().enumerate() {
+            live.recall(file, at >= newest_two, clock.now());
         }
         let shared = Arc::new(Shared {
             identity: evidence.identity()?,
@@ -319,9 +322,10 @@ impl Store {
         self.shared.queue.nudge();
     }
 
-    /// Packs what lies in arrival order into chunks at once, which else happens about every quarter of an hour.
-    pub async fn pack_now(&self) {
-        self.shared.queue.pack().await;
+    /// Does at once what is else done from time to time: packs what lies in arrival order into chunks, and looks
+    /// after reserve, age and room.
+    pub async fn tidy(&self) {
+        self.shared.queue.tidy().await;
     }
 
     /// Commits what is queued, flushes and unlocks.

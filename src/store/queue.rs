@@ -43,15 +43,15 @@ struct Waiting {
     first: Option<Instant>,
     first_ack: Option<Instant>,
     nudged: bool,
-    /// Packing is asked for; told when it is done.
-    pack: Vec<oneshot::Sender<()>>,
+    /// Those who asked for upkeep; told when it is done.
+    tidy: Vec<oneshot::Sender<()>>,
     stopped: bool,
 }
 
 /// What the writing thread has to do.
 pub struct Work {
     pub items: Vec<Item>,
-    pub pack: Vec<oneshot::Sender<()>>,
+    pub tidy: Vec<oneshot::Sender<()>>,
     pub stop: bool,
 }
 
@@ -111,7 +111,7 @@ impl Queue {
                 let stop = waiting.stopped;
                 let taken = stop || due.is_some_and(|due| due <= now);
                 let items = if taken { waiting.take() } else { Vec::new() };
-                return Work { items, pack: std::mem::take(&mut waiting.pack), stop };
+                return Work { items, tidy: std::mem::take(&mut waiting.tidy), stop };
             }
             waiting = match self.wake.wait_timeout(waiting, until - now) {
                 Ok((waiting, _)) => waiting,
@@ -149,16 +149,16 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Has the tail packed now, and waits for it.
-    pub async fn pack(&self) {
+    /// Has all upkeep done now, and waits for it.
+    pub async fn tidy(&self) {
         let (done, answer) = oneshot::channel();
         {
             let mut waiting = mutex(&self.waiting);
-            waiting.pack.push(done);
+            waiting.tidy.push(done);
             waiting.nudged = true;
         }
         self.wake.notify_one();
-        // A store that ends meanwhile packs at its next start.
+        // A store that ends meanwhile does it at its next start.
         answer.await.ok();
     }
 
@@ -175,7 +175,7 @@ impl Queue {
         let mut waiting = mutex(&self.waiting);
         waiting.items.clear();
         waiting.offered.clear();
-        waiting.pack.clear();
+        waiting.tidy.clear();
     }
 
     pub fn len(&self) -> usize {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, Entry, TailRow};
 use super::{Identity, StoreError, evidence, mutex, read, sqlite, write};
@@ -70,7 +70,7 @@ pub struct RawState {
     /// By number, from 1.
     pub boots: Vec<String>,
     /// By number, from 1.
-    pub layouts: Vec<Arc<Layout>>,
+    pub layouts: Arc<Vec<Arc<Layout>>>,
     pub tail: Vec<TailEntry>,
     pub tail_bytes: usize,
     /// Counts packings: a search that saw another count begins again, since rows moved under it.
@@ -155,7 +155,7 @@ pub fn quarantined(folder: &Path) -> Vec<String> {
 
 /// Sets a damaged file aside, with its write-ahead log: a person may still save readings from it.
 pub fn quarantine(path: &Path) -> Result<(), StoreError> {
-    for end in ["-wal", "-shm", ""] {
+    for end in ["-wal", "-shm", "-journal", ""] {
         let mut from = path.as_os_str().to_owned();
         from.push(end);
         let mut to = path.as_os_str().to_owned();
@@ -172,7 +172,7 @@ pub fn quarantine(path: &Path) -> Result<(), StoreError> {
 
 /// Deletes a raw file: the log first, so that what is left of a crash is a whole file or nothing.
 pub fn delete(path: &Path) -> Result<(), StoreError> {
-    for end in ["-wal", "-shm", ""] {
+    for end in ["-wal", "-shm", "-journal", ""] {
         let mut file = path.as_os_str().to_owned();
         file.push(end);
         match std::fs::remove_file(&file) {
@@ -207,7 +207,8 @@ pub fn load(path: &Path, first_seq: u64, layouts: &Layouts) -> Result<RawFile, S
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let layout = layouts.read(Digest::from_bytes(row.get(0)?), row.get_ref(1)?.as_str()?);
-            state.layouts.push(layout.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?);
+            let layout = layout.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            Arc::make_mut(&mut state.layouts).push(layout);
         }
         let mut statement = connection.prepare("SELECT id, name, min_time, max_time FROM meters")?;
         let mut rows = statement.query([])?;
@@ -266,6 +267,28 @@ pub fn recall_tail(file: &RawFile, mut each: impl FnMut(&Arc<Layout>, Entry)) ->
     Ok(())
 }
 
+/// Calls `each` with the readings of every meter's last chunk.
+pub fn recall_last(file: &RawFile, mut each: impl FnMut(&Arc<Layout>, Entry)) -> Result<(), StoreError> {
+    let (layouts, meters) = {
+        let state = read(&file.state);
+        (state.layouts.clone(), state.meters.values().map(|times| times.number).collect::<Vec<_>>())
+    };
+    let connection = sqlite::open_to_read(&file.path)?;
+    let last = |meter: i64| -> rusqlite::Result<Option<(u32, Vec<u8>)>> {
+        let mut statement = connection
+            .prepare_cached("SELECT layout, body FROM chunks WHERE meter = ?1 ORDER BY min_time DESC LIMIT 1")?;
+        statement.query_row([meter], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    };
+    for meter in meters {
+        let Some((number, body)) = last(meter).map_err(|error| sqlite::fault(&file.path, error))? else { continue };
+        let entries = codec::decode_chunk(&body, number).map_err(|torn| torn.at(&file.path))?;
+        if let Some(layout) = layouts.get(at(number)) {
+            entries.into_iter().for_each(|entry| each(layout, entry));
+        }
+    }
+    Ok(())
+}
+
 /// The place of a number from 1 in a list.
 pub fn at(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1)
@@ -305,6 +328,8 @@ impl Pen {
         let path = folder.join(file_name(first_seq));
         let making = folder.join(format!("{}.new", file_name(first_seq)));
         let fault = |error| sqlite::fault(&making, error);
+        // What an attempt on a full disk left.
+        delete(&making)?;
         let connection = sqlite::create(&making, VERSION, SCHEMA)?;
         let fill = || -> rusqlite::Result<()> {
             let transaction = connection.unchecked_transaction()?;
@@ -426,7 +451,9 @@ impl Pen {
         if known_boot.is_none() {
             state.boots.push(boot.to_owned());
         }
-        state.layouts.extend(new_layouts);
+        if !new_layouts.is_empty() {
+            Arc::make_mut(&mut state.layouts).extend(new_layouts);
+        }
         for (meter, number) in new_meters {
             state.meters.insert(meter, MeterTimes { number, min: i64::MAX, max: i64::MIN });
         }

@@ -70,7 +70,7 @@ impl Reader {
     pub fn layouts(&self, meter: &MeterId) -> Vec<Arc<Layout>> {
         let mut found: Vec<Arc<Layout>> = Vec::new();
         for file in self.shared.files() {
-            for layout in &read(&file.state).layouts {
+            for layout in read(&file.state).layouts.iter() {
                 if layout.meter == *meter && !found.iter().any(|known| Arc::ptr_eq(known, layout) || known == layout) {
                     found.push(layout.clone());
                 }

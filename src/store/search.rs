@@ -60,7 +60,7 @@ impl Moves {
 /// One file as one search sees it.
 struct Sight {
     moves: Moves,
-    layouts: Vec<Arc<Layout>>,
+    layouts: Arc<Vec<Arc<Layout>>>,
     /// `None` in a search for all meters, which looks at no times.
     meter: Option<MeterId>,
     /// The meter's number in the file, and its times as taken.
@@ -84,14 +84,6 @@ impl Sight {
             tail: state.tail.iter().filter(|row| row.meters & bit != 0).copied().collect(),
             packs: state.packs,
         })
-    }
-
-    /// The effective times between which the meter's readings lie.
-    fn reach(&self) -> (i64, i64) {
-        let offsets = self.moves.all();
-        let low = offsets.first().copied().unwrap_or(0);
-        let high = offsets.last().copied().unwrap_or(0);
-        (self.times.min.saturating_add(low), self.times.max.saturating_add(high))
     }
 
     fn reading(&self, entry: Entry, boot: u32) -> Result<StoredReading, Torn> {
@@ -151,6 +143,16 @@ impl Sight {
         }
         Ok(found)
     }
+}
+
+/// The effective times between which a meter's readings of one file lie.
+pub fn reach(shared: &Shared, file: &RawFile, meter: &MeterId) -> Option<(i64, i64)> {
+    let redates = read(&shared.redates).clone();
+    let state = read(&file.state);
+    let times = state.meters.get(meter)?;
+    let offsets = Moves::of(file, &state, &redates).all();
+    let (low, high) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
+    Some((times.min.saturating_add(low), times.max.saturating_add(high)))
 }
 
 fn stored(entry: Entry, layout: Arc<Layout>, offset: i64) -> StoredReading {
@@ -237,16 +239,16 @@ fn in_file<T>(
 pub fn at_instant(shared: &Shared, meter: &MeterId, at: i64) -> Result<Vec<StoredReading>, StoreError> {
     let mut found = Vec::new();
     for file in shared.files() {
+        if reach(shared, &file, meter).is_none_or(|(min, max)| at < min || max < at) {
+            continue;
+        }
         let here = in_file(shared, &file, meter, |sight, connection| {
-            let (min, max) = sight.reach();
             let mut found = Vec::new();
-            if (min..=max).contains(&at) {
-                for id in sight.chunks_between(connection, at, at.saturating_add(1))?.into_keys() {
-                    found.extend(sight.chunk(connection, id)?);
-                }
-                for row in sight.rows_between(at, at.saturating_add(1)) {
-                    found.extend(sight.row(connection, row)?);
-                }
+            for id in sight.chunks_between(connection, at, at.saturating_add(1))?.into_keys() {
+                found.extend(sight.chunk(connection, id)?);
+            }
+            for row in sight.rows_between(at, at.saturating_add(1)) {
+                found.extend(sight.row(connection, row)?);
             }
             found.retain(|reading| reading.time.as_millis() == at);
             Ok(found)
@@ -276,14 +278,12 @@ pub fn nearest(
 ) -> Result<Option<StoredReading>, StoreError> {
     let mut files: Vec<(i64, Arc<RawFile>)> = Vec::new();
     for file in shared.files() {
-        if let Some((min, max)) = Sight::of(shared, &file, meter).map(|sight| sight.reach()) {
-            let near = if side == Side::Before {
-                (min < at.as_millis()).then_some(max)
-            } else {
-                (max >= at.as_millis()).then_some(min)
-            };
-            files.extend(near.map(|near| (near, file)));
-        }
+        let Some((min, max)) = reach(shared, &file, meter) else { continue };
+        let near = match side {
+            Side::Before => (min < at.as_millis()).then_some(max),
+            Side::From => (max >= at.as_millis()).then_some(min),
+        };
+        files.extend(near.map(|near| (near, file)));
     }
     match side {
         Side::Before => files.sort_by_key(|(max, _)| Reverse(*max)),
@@ -454,11 +454,11 @@ impl Cursor {
         let mut plan = Vec::new();
         let (from, to) = (self.from, self.to);
         for file in self.shared.files() {
+            let reach = reach(&self.shared, &file, &self.meter);
+            if from >= to || reach.is_none_or(|(min, max)| min >= to || max < from) {
+                continue;
+            }
             let found = in_file(&self.shared, &file, &self.meter, |sight, connection| {
-                let (min, max) = sight.reach();
-                if from >= to || min >= to || max < from {
-                    return Ok((BTreeMap::new(), Vec::new()));
-                }
                 let chunks = sight.chunks_between(connection, from, to)?;
                 // Rows of the tail move when they are packed, so they are read now; it is a quarter of an hour at most.
                 let mut tail = Vec::new();

@@ -11,7 +11,7 @@ use super::queue::Item;
 use super::raw::{self, Pen, RawFile};
 use super::retention::{self, Aged, Deletions};
 use super::{Receipt, Shared, StoreError, evidence, mutex, read, search, sqlite, write};
-use crate::model::{ClockState, Layout, MeterId, Reading, Stamp, StoredReading, Timestamp, Values};
+use crate::model::{ClockState, Layout, MeterId, Reading, Redate, Stamp, StoredReading, Timestamp, Values};
 
 const DAY_MS: i64 = 86_400_000;
 /// The pause before a commit that failed is tried again.
@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long the tail grows before it is packed, by time and by bytes: packing holds it in memory once.
 const PACK_EVERY: Duration = Duration::from_secs(900);
 const PACK_BYTES: usize = 6 << 20;
+/// A packing that failed is not tried again at every commit.
+const PACK_AGAIN: Duration = Duration::from_secs(5);
 /// How often limits are looked at while nothing is to be written.
 const IDLE: Duration = Duration::from_secs(10);
 /// The clock must have been synchronised for so long before anything is deleted for its age.
@@ -34,8 +36,10 @@ pub struct Writer {
     next_seq: u64,
     /// Seqs below it are reserved in `evidence.db`.
     ceiling: u64,
-    /// The newest time of each meter: only a reading at or before it can repeat or contradict an earlier one.
+    /// The newest effective time of each meter: only a reading at or before it can repeat or contradict an earlier one.
     newest: HashMap<MeterId, Newest>,
+    /// The redates that `newest` was made under.
+    redates: Arc<Vec<Redate>>,
     packed: Instant,
     looked: Instant,
     checked: Instant,
@@ -61,15 +65,7 @@ const DELETIONS: &str = "store.deletions";
 impl Writer {
     /// Takes up where the last process ended: the file of the day if it is whole, the numbers after it.
     pub fn new(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let mut newest: HashMap<MeterId, Newest> = HashMap::new();
         let files = shared.files();
-        for file in &files {
-            for (meter, times) in &read(&file.state).meters {
-                let known = newest.entry(meter.clone()).or_insert(Newest { committed: i64::MIN, coming: i64::MIN });
-                known.committed = known.committed.max(times.max);
-                known.coming = known.committed;
-            }
-        }
         let last = files.last().map_or(0, |file| read(&file.state).last_seq.max(file.first_seq.saturating_sub(1)));
         let evidence = mutex(&shared.evidence);
         let next_seq = evidence.first_free_seq(last + 1)?;
@@ -85,13 +81,15 @@ impl Writer {
             pen: None,
             next_seq,
             ceiling,
-            newest,
+            newest: HashMap::new(),
+            redates: Arc::default(),
             packed: now,
             looked: now,
             checked: now,
             synchronised_since: None,
             deletions,
         };
+        writer.recall_newest();
         writer.finish_old_files();
         Ok(writer)
     }
@@ -108,8 +106,12 @@ impl Writer {
                 break;
             }
             self.upkeep();
-            for done in work.pack {
+            if !work.tidy.is_empty() {
                 self.pack();
+                self.look_after_limits();
+            }
+            for done in work.tidy {
+                // Whoever asked may be gone.
                 done.send(()).ok();
             }
         }
@@ -124,6 +126,9 @@ impl Writer {
     }
 
     fn commit(&mut self, items: Vec<Item>, last: bool) {
+        if !Arc::ptr_eq(&self.redates, &read(&self.shared.redates)) {
+            self.recall_newest();
+        }
         let (mut batch, mut owed, mut offered_room) = (Vec::new(), Vec::new(), 0);
         let (mut room, mut offered) = (0, Vec::new());
         let before = self.next_seq;
@@ -197,6 +202,21 @@ impl Writer {
                     self.shared.queue.done(offered_room.saturating_sub(waiting.len()));
                     self.shared.queue.put_back(waiting, PAUSE);
                 }
+            }
+        }
+    }
+
+    /// The newest effective time of each meter, by what is committed.
+    fn recall_newest(&mut self) {
+        self.redates = read(&self.shared.redates).clone();
+        self.newest.clear();
+        for file in self.shared.files() {
+            let meters: Vec<MeterId> = read(&file.state).meters.keys().cloned().collect();
+            for meter in meters {
+                let Some((_, max)) = search::reach(&self.shared, &file, &meter) else { continue };
+                let known = self.newest.entry(meter).or_insert(Newest { committed: max, coming: max });
+                known.committed = known.committed.max(max);
+                known.coming = known.committed;
             }
         }
     }
@@ -291,6 +311,19 @@ impl Writer {
         if self.pen.is_none() {
             let synchronised = self.shared.clock.state() == ClockState::Synchronised;
             let folder = self.shared.root.join(raw::FOLDER);
+            let mut evidence = mutex(&self.shared.evidence);
+            if evidence.has_moved() {
+                // Never into whatever lies under a mount point while the disk is away.
+                evidence.reopen(&self.shared.identity)?;
+            }
+            drop(evidence);
+            // An attempt that failed before its first commit left an empty file of this name, perhaps with a log.
+            let failed = self.shared.files().into_iter().find(|file| file.first_seq == first_seq);
+            if let Some(failed) = failed {
+                write(&self.shared.raw).retain(|file| file.first_seq != first_seq);
+                self.shared.pool.forget(&failed.path);
+                raw::delete(&failed.path)?;
+            }
             let pen = Pen::create(&folder, &self.shared.identity, first_seq, day, synchronised)?;
             write(&self.shared.raw).push(pen.file.clone());
             self.pen = Some(pen);
@@ -332,7 +365,8 @@ impl Writer {
             }
         }
         let tail = self.pen.as_ref().map_or(0, |pen| read(&pen.file.state).tail_bytes);
-        if tail >= PACK_BYTES || tail > 0 && self.packed.elapsed() >= PACK_EVERY {
+        let full = tail >= PACK_BYTES && self.packed.elapsed() >= PACK_AGAIN;
+        if full || tail > 0 && self.packed.elapsed() >= PACK_EVERY {
             self.pack();
         }
         if self.looked.elapsed() >= IDLE {
