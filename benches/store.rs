@@ -3,6 +3,9 @@
 //! `device` needs root and loop devices: it counts what reaches a block device of its own, the journal of its ext4
 //! included.
 
+// A program of its own to the lints, but a test all the same.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

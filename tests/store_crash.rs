@@ -4,6 +4,9 @@
 //! often. `write DIR TURN STEPS` and `verify DIR ACKED` are the writer and the verifier alone, for the power cuts of
 //! `tests/soak`: the writer says on its standard output what is durable, as soon as it is.
 
+// A program of its own to the lints, but a test all the same.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;

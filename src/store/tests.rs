@@ -558,7 +558,7 @@ fn wide_layout() -> Arc<Layout> {
         scale: Ratio::ONE,
         rolls_over_at: None,
     };
-    Arc::new(Layout { slots: (0..100).map(|number| slot(number)).collect(), ..(*layout("m1")).clone() })
+    Arc::new(Layout { slots: (0..100).map(slot).collect(), ..(*layout("m1")).clone() })
 }
 
 /// A thousand readings that nothing compresses, 1 MB of them.
