@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use device::{Act, Asked, Device, Manner};
 use meterseal::clock::Clock;
-use meterseal::model::{Condition, PollReport, StoredReading};
+use meterseal::model::{Condition, Number, PollReport, StoredReading};
 use meterseal::sources::{BlockGrid, Config, PollFailed, poll_once};
 use plant::{Plant, line, map, meter, registers, ten};
 
@@ -24,8 +24,8 @@ const RARELY: Duration = Duration::from_secs(3600);
 const MS: Duration = Duration::from_millis(1);
 
 /// `(address, value)` of a reading from `Device`, whose words say where they are from.
-fn is_right(reading: &StoredReading, unit: f64) -> bool {
-    reading.values.iter().all(|(place, number)| number.to_display() == unit * 1000.0 + f64::from(*place))
+fn is_right(reading: &StoredReading, unit: u64) -> bool {
+    reading.values.iter().all(|(place, number)| *number == Number::U64(unit * 1000 + u64::from(*place)))
 }
 
 fn values(report: &PollReport) -> BTreeMap<u16, Option<f64>> {
@@ -40,7 +40,7 @@ async fn a_meter_is_read_and_its_readings_are_stored() {
     for _ in 0..5 {
         let reading = plant.reading(&mut ready).await;
         assert_eq!((reading.layout.meter.as_str(), reading.values.len()), ("m1", 10));
-        assert!(reading.layout.simulated && is_right(&reading, 1.0), "{reading:?}");
+        assert!(reading.layout.simulated && is_right(&reading, 1), "{reading:?}");
     }
     let known = plant.until_meter("m1", "an answering meter", |meter| meter.answers >= 5).await;
     assert_eq!((known.condition, known.problem, known.polls), (Condition::Answering, None, known.answers));
@@ -71,7 +71,7 @@ async fn a_late_answer_never_reaches_the_next_request() {
     let readings = plant.end().await;
     assert!(readings.len() > 20);
     for reading in &readings {
-        let unit = if reading.layout.meter.as_str() == "m1" { 1.0 } else { 2.0 };
+        let unit = if reading.layout.meter.as_str() == "m1" { 1 } else { 2 };
         assert!(is_right(reading, unit), "{reading:?}");
     }
 }
@@ -181,7 +181,7 @@ async fn a_connection_that_closes_in_mid_frame_now_and_then_is_opened_again() {
     let mut plant = Plant::start(vec![line("msb", &device.address, meters)]).await;
     let status = plant.until("answers", |status| status.meters.values().all(|meter| meter.answers > 25)).await;
     assert!(status.lines.values().all(|line| line.connects > 2 && line.connected));
-    assert!(plant.end().await.iter().all(|reading| is_right(reading, 1.0) || is_right(reading, 2.0)));
+    assert!(plant.end().await.iter().all(|reading| is_right(reading, 1) || is_right(reading, 2)));
 }
 
 #[tokio::test]
@@ -246,14 +246,15 @@ async fn a_unit_behind_a_gateway_that_does_not_answer_backs_off_alone() {
 #[tokio::test]
 async fn two_dead_units_of_thirty_two_leave_the_healthy_their_polls() {
     let manner = Manner { bus: Some(20 * MS), ..Manner::default() };
-    let device = Device::start_at(
-        "127.0.0.1:0",
-        manner,
-        |asked: &Asked| {
-            if asked.unit % 16 == 0 { Act::Silence } else { Act::Answer }
-        },
-    )
-    .await;
+    let device =
+        Device::start_at(
+            "127.0.0.1:0",
+            manner,
+            |asked: &Asked| {
+                if asked.unit.is_multiple_of(16) { Act::Silence } else { Act::Answer }
+            },
+        )
+        .await;
     let second = Duration::from_secs(1);
     let meters = (1..=32).map(|unit| meter(&format!("m{unit}"), unit, &ten(), second)).collect();
     let mut gateway = line("gateway", &device.address, meters);
@@ -269,7 +270,7 @@ async fn two_dead_units_of_thirty_two_leave_the_healthy_their_polls() {
     assert!(seconds >= 5);
     let asked = device.asked();
     let (mut polls, mut widest) = (0, Duration::ZERO);
-    for unit in (1..=32).filter(|unit| unit % 16 != 0) {
+    for unit in (1..=32_u8).filter(|unit| !unit.is_multiple_of(16)) {
         let times: Vec<_> =
             asked.iter().filter(|asked| asked.unit == unit && asked.at > from).map(|asked| asked.at).collect();
         polls += times.iter().filter(|at| (**at - from).as_secs() < seconds).count();
