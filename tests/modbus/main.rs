@@ -126,6 +126,34 @@ async fn wrong_units_and_lengths_are_told_and_cost_neither_the_connection_nor_th
 }
 
 #[tokio::test]
+async fn a_unit_that_spoils_the_connection_each_time_backs_off_alone() {
+    let device =
+        Device::start(|asked: &Asked| if asked.unit == 1 { Act::Pdu(vec![4, 20, 0, 0]) } else { Act::Answer }).await;
+    let meters = vec![meter("bad", 1, &ten(), OFTEN), meter("good", 2, &ten(), OFTEN)];
+    let mut plant = Plant::start(vec![line("msb", &device.address, meters)]).await;
+    plant.until_meter("good", "answers", |meter| meter.answers > 40).await;
+    let known = plant.until_meter("bad", "nonsense", |meter| meter.bad_answers > 0).await;
+    assert_eq!((known.condition, known.polls), (Condition::Refusing, known.bad_answers));
+    assert!(known.polls <= 6, "{} polls in some 4 s", known.polls);
+    plant.end().await;
+}
+
+#[tokio::test]
+async fn a_unit_slower_than_its_time_out_is_told() {
+    let device = Device::start(|asked: &Asked| if asked.unit == 1 { Act::Late(260 * MS) } else { Act::Answer }).await;
+    let meters = vec![meter("slow", 1, &ten(), OFTEN), meter("quick", 2, &ten(), OFTEN)];
+    let mut plant = Plant::start(vec![line("msb", &device.address, meters)]).await;
+    let known = plant
+        .until_meter("slow", "a remedy", |meter| {
+            meter.problem.as_ref().is_some_and(|why| why.contains("raise `timeout`"))
+        })
+        .await;
+    assert_eq!((known.condition, known.answers), (Condition::Silent, 0));
+    plant.until_meter("quick", "answers", |meter| meter.answers > 20).await;
+    plant.end().await;
+}
+
+#[tokio::test]
 async fn a_port_that_is_no_modbus_is_told() {
     let clock = Clock::system();
     let problem = async |act: fn() -> Act| {

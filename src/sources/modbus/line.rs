@@ -135,6 +135,8 @@ struct State {
     border: Option<Timestamp>,
     /// Since when no unit has answered, though asked.
     silent_since_ms: Option<u64>,
+    /// There is no connection, and the last attempt to make one failed.
+    down: bool,
 }
 
 /// One connection.
@@ -156,9 +158,13 @@ struct Unit {
     id: u8,
     patience: Patience,
     busy: bool,
+    /// Since it was heard in time, an answer came this long after its request.
+    late: Option<Duration>,
 }
 
 struct Meter {
+    /// Place in the config, and so in the report.
+    at: usize,
     config: MeterConfig,
     layout: Arc<Layout>,
     /// Not here while a poll is under way.
@@ -232,12 +238,18 @@ impl State {
             };
             let share = start.plus(at, line.meters.len());
             let unit = units.iter().position(|unit| unit.id == config.unit).unwrap_or_else(|| {
-                units.push(Unit { id: config.unit, patience: Patience::new(line.timeout, share), busy: false });
+                units.push(Unit {
+                    id: config.unit,
+                    patience: Patience::new(line.timeout, share),
+                    busy: false,
+                    late: None,
+                });
                 units.len() - 1
             });
             let grid = Grid::new(config.interval, share);
             let first = Grid::new(config.interval.min(Duration::from_millis(LONG_MS)), share).after(now_ms);
             meters.push(Meter {
+                at,
                 config: config.clone(),
                 layout,
                 asking: Some(Box::new(Asking::new(config.template.clone()))),
@@ -260,6 +272,7 @@ impl State {
             meters,
             border,
             silent_since_ms: None,
+            down: false,
             line,
             block,
             clock,
@@ -370,8 +383,8 @@ impl State {
             drop(order.reply.send(Err(failed)));
             return;
         };
-        if self.lanes.iter().all(|lane| matches!(lane.at, LaneAt::Closed { .. })) {
-            let why = self.report.borrow().line.problem.clone().unwrap_or_else(|| "not connected yet".to_owned());
+        if self.down {
+            let why = self.report.borrow().line.problem.clone().unwrap_or_else(|| "no connection".to_owned());
             drop(order.reply.send(Err(PollFailed::NoAnswer { meter: order.meter, why })));
             return;
         }
@@ -385,6 +398,9 @@ impl State {
                 let why = format!("no connection to {}: {why}", self.line.tcp);
                 self.report.send_modify(|report| report.attempts += 1);
                 self.close(lane, &why);
+                if self.open_lanes() == 0 {
+                    self.go_down(&why);
+                }
             }
             Done::Polled { job, outcome } => self.polled(*job, outcome),
         }
@@ -403,7 +419,8 @@ impl State {
             }
         });
         // After a time without any connection, or without any answer, no unit's silence is its own.
-        if self.silent_since_ms.take().is_some() || self.open_lanes() == 1 {
+        let was_down = std::mem::take(&mut self.down);
+        if self.silent_since_ms.take().is_some() || was_down {
             self.units.iter_mut().for_each(|unit| unit.patience.try_now(now_ms));
         }
     }
@@ -422,7 +439,7 @@ impl State {
         }
         let now = self.clock.now();
         if self.report.borrow().line.problem.as_deref() != Some(why) {
-            warn!(line = %self.line.name, problem = why, "no connection");
+            warn!(line = %self.line.name, problem = why, "the connection is closed");
         }
         self.report.send_modify(|report| {
             if report.line.connected {
@@ -430,6 +447,14 @@ impl State {
                 report.line.since = now;
             }
             report.line.problem = Some(why.to_owned());
+        });
+    }
+
+    /// No connection can be made: nobody can be asked.
+    fn go_down(&mut self, why: &str) {
+        self.down = true;
+        let now = self.clock.now();
+        self.report.send_modify(|report| {
             for meter in &mut report.meters {
                 change(meter, Condition::Silent, now);
                 meter.problem = Some(why.to_owned());
@@ -446,7 +471,7 @@ impl State {
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
-        let PollJob { lane, meter: at, link, mut asking, unit: unit_id, .. } = job;
+        let PollJob { lane, meter: at, link, mut asking, .. } = job;
         let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
         let late = link.late();
         let meter = &mut self.meters[at];
@@ -456,13 +481,21 @@ impl State {
         // A second connection that a gateway takes and never serves says nothing of the unit.
         let others_heard = self.lanes.iter().enumerate().any(|(other, lane_at)| other != lane && lane_at.heard);
         let dead_lane = !outcome.heard && !outcome.away && !self.lanes[lane].heard && others_heard;
-        let lost = outcome.broken.is_some() && self.lanes[lane].heard;
+        let is_broken = outcome.broken.is_some();
+        let lost = is_broken && outcome.wrong == 0 && self.lanes[lane].heard;
+        let wrong_only = outcome.wrong > 0 && !is_broken;
         if outcome.heard {
             unit.patience.answered(outcome.took);
-        } else if !dead_lane && !lost && outcome.wrong == 0 && outcome.requests > 0 {
+            unit.late = None;
+        } else if !dead_lane && !lost && !wrong_only && outcome.requests > 0 {
             unit.patience.missed(now_ms);
         }
-        if outcome.heard || outcome.away || outcome.wrong > 0 || !late.is_empty() {
+        if let (Some(after), true) = (unit.late, outcome.timeouts > 0) {
+            let why = outcome.problem.take().unwrap_or_default();
+            outcome.problem =
+                Some(format!("{why}; its answers come late (the last one after {after:?}): raise `timeout`"));
+        }
+        if outcome.heard || outcome.away || wrong_only || !late.is_empty() {
             self.lanes[lane].heard = true;
             self.silent_since_ms = None;
         } else if outcome.timeouts > 0 {
@@ -491,10 +524,8 @@ impl State {
         for late in &late {
             if let Some(unit) = self.units.iter_mut().find(|unit| unit.id == late.unit) {
                 unit.patience.was_late(now_ms);
+                unit.late = Some(late.after);
             }
-        }
-        if late.iter().any(|late| late.unit == unit_id) && outcome.problem.is_none() {
-            outcome.problem = Some("an answer came after its time-out".to_owned());
         }
         self.tell(at, &outcome, refused, late.len(), now);
         let limit = (self.line.timeout * SILENT_TIMEOUTS).max(SILENT_AT_LEAST).as_millis();
@@ -511,7 +542,12 @@ impl State {
     }
 
     fn tell(&self, at: usize, outcome: &Outcome, refused: Vec<u16>, late: usize, now: Timestamp) {
-        let Some(at) = self.line.meters.iter().position(|meter| meter.id == self.meters[at].config.id) else { return };
+        let (at, id) = (self.meters[at].at, &self.meters[at].config.id);
+        if let Some(why) = &outcome.unstored
+            && self.report.borrow().line.problem.as_ref() != Some(why)
+        {
+            warn!(meter = %id, problem = %why, "readings are not stored");
+        }
         self.report.send_modify(|report| {
             report.attempts += 1;
             report.waits += outcome.waits;
@@ -542,13 +578,10 @@ impl State {
                 meter.problem.clone_from(&outcome.problem);
             }
             if meter.refused_registers != refused {
-                warn!(meter = %self.line.meters[at].id, registers = ?refused, "the meter refuses registers");
+                warn!(meter = %id, registers = ?refused, "the meter refuses registers");
                 meter.refused_registers = refused;
             }
         });
-        if let Some(why) = &outcome.unstored {
-            warn!(line = %self.line.name, problem = %why, "a reading is not stored");
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! One connection to a gateway, with one request under way at a time.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Client as _, Context, tcp};
@@ -29,12 +31,15 @@ pub enum Trouble {
     /// A whole answer, but not to what was asked; the connection stays good.
     #[error("{0}")]
     Wrong(String),
+    /// What came is no answer, so that nobody knows where the next one begins. The connection is of no more use.
+    #[error("{0}")]
+    Nonsense(String),
     /// The connection is of no more use.
     #[error("{0}")]
     Broken(String),
 }
 
-/// An open connection. After `Trouble::Broken` it must be dropped.
+/// An open connection. After `Trouble::Nonsense` or `Trouble::Broken` it must be dropped.
 pub struct Link {
     context: Context,
     seen: Arc<Mutex<Seen>>,
@@ -58,8 +63,12 @@ impl Link {
         sockopt::set_tcp_keepidle(&stream, GONE_AFTER)?;
         sockopt::set_tcp_keepintvl(&stream, GONE_AFTER / 3)?;
         sockopt::set_tcp_user_timeout(&stream, u32::try_from(GONE_AFTER.as_millis()).unwrap_or(u32::MAX))?;
+        Ok(Self::over(stream, gap))
+    }
+
+    fn over<S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static>(stream: S, gap: Duration) -> Self {
         let (frames, seen) = Frames::new(stream);
-        Ok(Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None })
+        Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None }
     }
 
     /// Reads registers of `unit`: exactly as many words as were asked for.
@@ -96,6 +105,9 @@ impl Link {
             Err(Error::Protocol(ProtocolError::FunctionCodeMismatch { .. })) => {
                 return Err(Trouble::Wrong("the answer is to another function".to_owned()));
             }
+            Err(Error::Transport(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Trouble::Nonsense(error.to_string()));
+            }
             Err(Error::Transport(error)) => return Err(Trouble::Broken(error.to_string())),
         };
         if words.len() != usize::from(request.count) {
@@ -126,4 +138,54 @@ pub fn exception(code: u8) -> String {
         _ => "unknown",
     };
     format!("exception {code} ({name})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    const WAIT: Duration = Duration::from_millis(200);
+
+    fn request(address: u16) -> Request {
+        Request { function: Function::Input, address, count: 1, registers: 0..1 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_half_a_request_in_it_is_not_used_again() {
+        let (near, _far) = duplex(5);
+        let mut link = Link::over(near, Duration::ZERO);
+        let trouble = link.read(1, &request(0), WAIT).await.unwrap_err();
+        assert_eq!(trouble, Trouble::Broken("the request could not be sent within 200ms".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_time_out_the_next_request_gets_its_own_answer() {
+        let (near, mut far) = duplex(1000);
+        let mut link = Link::over(near, Duration::ZERO);
+        assert_eq!(link.read(1, &request(0), WAIT).await, Err(Trouble::Silent(WAIT)));
+        let device = async {
+            let mut asked = [0; 24];
+            far.read_exact(&mut asked).await.unwrap();
+            for request in asked.chunks(12) {
+                let answer = [&request[..2], &[0, 0, 0, 5, request[6], 4, 2, 0, request[9]]].concat();
+                far.write_all(&answer).await.unwrap();
+            }
+        };
+        let asked = request(42);
+        let (words, ()) = tokio::join!(link.read(2, &asked, WAIT), device);
+        assert_eq!(words, Ok(vec![42]));
+        assert_eq!(link.late().iter().map(|late| late.unit).collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_keep_their_distance() {
+        let (near, _far) = duplex(1000);
+        let mut link = Link::over(near, Duration::from_secs(3));
+        let from = Instant::now();
+        for _ in 0..2 {
+            assert_eq!(link.read(1, &request(0), WAIT).await, Err(Trouble::Silent(WAIT)));
+        }
+        assert_eq!(from.elapsed(), Duration::from_secs(3) + WAIT * 2);
+    }
 }

@@ -40,6 +40,7 @@ pub struct Outcome {
     pub answers: u64,
     pub timeouts: u64,
     pub exceptions: u64,
+    /// Answers that were none to what was asked.
     pub wrong: u64,
     /// The unit said something, be it an exception.
     pub heard: bool,
@@ -88,7 +89,8 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
             }
             Err(Trouble::Exception(10 | 11) | Trouble::Broken(_)) => break,
             Err(Trouble::Exception(_) | Trouble::Wrong(_)) => {}
-            Err(Trouble::Silent(_)) => {
+            // The others must not suffer from a request that spoils the connection each time.
+            Err(Trouble::Silent(_) | Trouble::Nonsense(_)) => {
                 asking.was_silent(at, now_ms);
                 break;
             }
@@ -142,6 +144,10 @@ async fn read(
                 }
                 Trouble::Wrong(_) => outcome.wrong += 1,
                 Trouble::Silent(_) => outcome.timeouts += 1,
+                Trouble::Nonsense(why) => {
+                    outcome.wrong += 1;
+                    outcome.broken = Some(why.clone());
+                }
                 Trouble::Broken(why) => outcome.broken = Some(why.clone()),
             }
             let last = u32::from(request.address) + u32::from(request.count) - 1;
