@@ -8,7 +8,7 @@ use super::section::{Field, Section, nearest};
 use super::templates::Templates;
 use super::tree::Value;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio};
-use crate::sources::{Line, MeterConfig};
+use crate::sources::{self, Line, MeterConfig};
 
 /// All meters of a config, as the sources and as everybody else must know them.
 #[derive(Default)]
@@ -166,23 +166,28 @@ fn read_meter(
             None
         }
     };
+    let (report, place, path) = (part.report, part.place, part.path_of("ct_ratio"));
     part.done(&[]);
     let (id, category, template) = (id?, category?, template?);
+    let config = MeterConfig { id: id.clone(), unit, template, category, interval, ct_ratio, vt_ratio, invert };
+    if let Err(error) = sources::layout(&config, false) {
+        report.fault(place, &path, error.to_string(), "write the ratios of the name plates, such as \"200/5\"");
+    }
     let meter = Meter {
         name: name.unwrap_or_else(|| id.to_string()),
-        id: id.clone(),
+        id,
         category,
         origin: Origin::Modbus {
             line: line?.clone(),
             unit,
-            template: template.name.clone(),
-            verified: template.verified,
+            template: config.template.name.clone(),
+            verified: config.template.verified,
         },
         interval_ms: u32::try_from(interval.as_millis()).ok(),
         peak_target,
         simulated: false,
     };
-    Some((MeterConfig { id, unit, template, category, interval, ct_ratio, vt_ratio, invert }, meter))
+    Some((config, meter))
 }
 
 const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15 * 60);

@@ -370,6 +370,19 @@ fn registers_written_in_the_config_have_their_faults_on_their_lines() {
 }
 
 #[test]
+fn ratios_that_cannot_be_exact_are_refused() {
+    let registers = "[modbus.meter.registers]\nfunction = \"input\"\npower_kw = { address = 1, type = \"f32\" }\n";
+    let ratios = "ct_ratio = \"2147483647/3\"\nvt_ratio = \"2147483629/7\"\n";
+    let own = format!("category = \"CONS\"\n{ratios}{registers}");
+    let told = faults(&with("template = \"eastron-sdm630\"\ncategory = \"CONS\"\n", &own));
+    assert_eq!(
+        told,
+        ["m.toml:13: modbus[0].meter[0].ct_ratio: power_kw: its scale 1/1 times the ratios of the transformers is no \
+            fraction of two numbers of 31 bits; write the ratios of the name plates, such as \"200/5\""]
+    );
+}
+
+#[test]
 fn every_fault_is_told_in_one_run_in_the_order_of_the_lines() {
     let text = GOOD
         .replace("id = \"plant-7\"", "id = \"P\"")
