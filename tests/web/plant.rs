@@ -40,6 +40,7 @@ pub struct Plant {
     pub problems: watch::Sender<Arc<Vec<String>>>,
     pub stop: CancellationToken,
     pub tasks: JoinSet<std::io::Result<()>>,
+    views: Views,
     client: reqwest::Client,
     _kept: (watch::Sender<Arc<Site>>, watch::Sender<Arc<Vec<Meter>>>),
     _folder: tempfile::TempDir,
@@ -74,24 +75,23 @@ impl Plant {
         let clock = Clock::manual(at(NOW));
         let created = store::init(&config, &"plant-7".parse().unwrap(), &clock).unwrap();
         let store = Store::open(config, clock.clone(), None).unwrap();
-        let (site, site_view) = watch::channel(Arc::new(site()));
-        let (meters, meters_view) = watch::channel(Arc::new(meters()));
-        let (open, open_view) = watch::channel(Arc::new([(id("main"), open_block())].into()));
-        let (sources, sources_view) = watch::channel(Arc::new(sources_status()));
-        let (problems, problems_view) = watch::channel(Arc::default());
+        let (site, meters) = (watch::Sender::new(Arc::new(site())), watch::Sender::new(Arc::new(meters())));
+        let open = watch::Sender::new(Arc::new([(id("main"), open_block())].into()));
+        let sources = watch::Sender::new(Arc::new(sources_status()));
+        let problems = watch::Sender::default();
         let views = Views {
             reader: store.reader(),
             clock: clock.clone(),
-            site: site_view,
-            meters: meters_view,
-            open: open_view,
-            sources: sources_view,
-            problems: problems_view,
+            site: site.subscribe(),
+            meters: meters.subscribe(),
+            open: open.subscribe(),
+            sources: sources.subscribe(),
+            problems: problems.subscribe(),
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(web::run(listener, views, stop.clone()));
+        tasks.spawn(web::run(listener, views.clone(), stop.clone()));
         // An error says that another test was first, which serves as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -107,10 +107,23 @@ impl Plant {
             problems,
             stop,
             tasks,
+            views,
             client,
             _kept: kept,
             _folder: folder,
         }
+    }
+
+    /// The web goes away and comes back at the same address.
+    pub async fn restart_web(mut self) -> Self {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        self.stop = CancellationToken::new();
+        let listener = web::bind(&web::Config { listen: self.address }).await.unwrap();
+        self.tasks.spawn(web::run(listener, self.views.clone(), self.stop.clone()));
+        self
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -1,0 +1,90 @@
+//! The page in a real browser, before a plant whose power moves. `tests/setup` installs what it needs; with
+//! `SCREENSHOTS=folder` it leaves pictures there.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+#![allow(dead_code, reason = "the plant of the other web tests can do more")]
+
+#[path = "../web/plant.rs"]
+mod plant;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meterseal::model::{Alert, AlertKind, OpenBlock};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::time::{Instant, interval, timeout_at};
+
+use plant::{HALF_MS, NOW, Plant, at, block, id, open_block};
+
+const PATIENCE: Duration = Duration::from_secs(150);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_the_plant_live() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(
+        root.join(".peers/node_modules/playwright-core").exists(),
+        "playwright-core is not installed: run tests/setup"
+    );
+    let mut plant = Plant::start().await;
+    fill(&plant).await;
+    let mut browser = tokio::process::Command::new("node")
+        .arg(root.join("tests/page/page.mjs"))
+        .args([plant.url("").as_str(), plant.token.as_str(), "/usr/bin/chromium"])
+        .args(std::env::var_os("SCREENSHOTS"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node is installed by tests/setup");
+    let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
+    let mut say = browser.stdin.take().unwrap();
+    let (end, mut beat) = (Instant::now() + PATIENCE, interval(Duration::from_millis(250)));
+    for second in 1.. {
+        tokio::select! {
+            _ = beat.tick() => {
+                let time = at(NOW).plus_millis(second * 250);
+                let watts = 200_000.0 + f32::from(u16::try_from(second % 900).unwrap()) * 100.0;
+                plant.read(time, watts, 5_000).await;
+                plant.open.send_replace(Arc::new([(id("main"), OpenBlock { at: time, ..open_block() })].into()));
+            }
+            line = timeout_at(end, said.next_line()) => match line.expect("the browser is done in time").unwrap().as_deref() {
+                Some("restart") => {
+                    plant = plant.restart_web().await;
+                    say.write_all(b"restarted\n").await.unwrap();
+                }
+                Some("done") => break,
+                Some(other) => println!("{other}"),
+                None => panic!("the page is not as it should be: see above"),
+            }
+        }
+    }
+    assert!(browser.wait().await.unwrap().success());
+    plant.end().await;
+}
+
+/// Thirty blocks of the local day with one that is silent and one above the target, an alert and a problem.
+async fn fill(plant: &Plant) {
+    let midnight = at("2026-11-20T16:00:00Z");
+    let kwh = |n: i64| match n {
+        9 => None,
+        24 => Some(130),
+        n => Some(60 + n),
+    };
+    let uwh = |n| kwh(n).map(|kwh| kwh * 1_000_000_000);
+    plant.seal((0..30).map(|n| block(midnight.plus_millis(n * HALF_MS), uwh(n))).collect()).await;
+    let alert = Alert {
+        id: 0,
+        kind: AlertKind::TargetAtRisk,
+        meter: Some(id("main")),
+        occasion: at(NOW),
+        raised: at(NOW),
+        cleared: None,
+        text: "Main incomer is heading for 132 kWh".into(),
+        delivered: None,
+    };
+    plant.store.ledger().raise(alert).await.unwrap();
+    plant.problems.send_replace(Arc::new(vec!["the webhook is away".into()]));
+    plant.read(at(NOW), 200_000.0, 5_000).await;
+}

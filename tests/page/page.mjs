@@ -1,0 +1,131 @@
+// Looks at the page as a person does: node page.mjs URL TOKEN CHROMIUM [FOLDER FOR SCREENSHOTS]
+// Says "restart" on stdout when the server is to go away and come back, and hears "restarted" on stdin.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+const peers = new URL("../../.peers/node_modules/", import.meta.url);
+const { chromium } = createRequire(peers)("playwright-core");
+const [url, token, executablePath, shots] = process.argv.slice(2);
+const heard = createInterface({ input: process.stdin });
+
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const faults = [];
+let mayFail = false; // while the server is away, and for a token that is wrong
+
+async function open(options, address = url) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.setDefaultTimeout(20000);
+  page.on("pageerror", (fault) => faults.push(fault.message));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !mayFail) faults.push(message.text());
+  });
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url)) faults.push(`asks elsewhere: ${request.url()}`);
+    if (request.url().includes(token)) faults.push(`sends the token in the address: ${request.url()}`);
+  });
+  await page.goto(address);
+  return page;
+}
+
+async function shown(page, text, selector) {
+  await page.waitForFunction(([text, selector]) => document.querySelector(selector)?.textContent.includes(text), [text, selector]);
+}
+
+const text = (page, selector) => page.locator(selector).first().textContent();
+const fits = (page) => page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+const shot = async (page, name) => shots && page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
+
+// Without a token, the page asks for one; a wrong one is refused, the right one kept for the tab.
+const page = await open({ viewport: { width: 1280, height: 800 }, colorScheme: "light" });
+await page.getByLabel("Token").waitFor();
+await shot(page, "sign-in");
+mayFail = true;
+await page.getByLabel("Token").fill("wrong");
+await page.keyboard.press("Enter");
+await page.getByRole("alert").filter({ hasText: "not known" }).waitFor();
+mayFail = false;
+await page.getByLabel("Token").fill(token);
+await page.getByRole("button", { name: "Show the plant" }).click();
+await shown(page, "live", "#link");
+await page.reload();
+await shown(page, "live", "#link");
+
+// Power changes as it is read, by the feed and not by asking again.
+let snapshots = 0;
+page.on("request", (request) => { if (request.url().includes("/snapshot")) snapshots += 1; });
+const seen = new Set();
+for (const until = Date.now() + 20000; seen.size < 4 && Date.now() < until; await page.waitForTimeout(100)) {
+  seen.add(await text(page, "#meters tr[data-meter=main] .now"));
+}
+assert(seen.size >= 4 && [...seen].every((power) => /^2\d\d\.\d kW$/.test(power)), `live power: ${[...seen]}`);
+assert(snapshots <= 2, `${snapshots} snapshots while the feed ran`);
+
+// The running block against its target, and what must go.
+assert.equal(await text(page, "#so-far"), "80.0");
+assert.equal(await text(page, "#of-target"), "of 120 kWh");
+assert.match(await text(page, "#advice"), /^Shed 61\.0 kW for the next 1?\d min to stay within the target\.$/);
+assert.equal(await page.locator("#advice").getAttribute("data-state"), "over");
+const widths = await page.evaluate(() => ["so-far", "to-come"].map((part) => document.querySelector(`#gauge .${part}`).getBoundingClientRect().width));
+assert(widths[0] > 50 && widths[1] > widths[0], `the gauge: ${widths}`);
+
+// Today's blocks: bars, the target, peak hours, and the same as a table.
+assert.equal(await page.locator("#chart .bar:not(.running)").count(), 30);
+assert.equal(await page.locator("#chart .bar.over").count(), await page.locator("#chart .over-mark").count() + 1);
+assert.equal(await page.locator("#chart .silent").count(), 1);
+assert.equal(await page.locator("#chart .peak").count(), 1);
+assert.equal(await text(page, "#chart .target-name"), "target 120 kWh");
+assert.match(await page.locator("#chart").getAttribute("aria-label"), /29 sealed blocks, the greatest 130\.0 kWh at 12:00, 1 above the target/);
+await page.getByText("As a table").click();
+assert.equal(await page.getByRole("row", { name: "12:00 – 12:30" }).getByRole("cell").nth(0).textContent(), "130.0");
+await shot(page, "table");
+await page.getByText("As a table").click();
+
+// A meter without a fresh value says so in words.
+assert.match(await text(page, "#meters tr[data-meter=total] .condition"), /now|ago/);
+assert.match(await text(page, "#problems li"), /the webhook is away/);
+assert.match(await text(page, "#alerts li"), /heading for 132 kWh/);
+
+// By keyboard, and for who does not see: headings, a table with headers, nothing that talks by itself.
+await page.getByRole("button", { name: "Plant total" }).focus();
+await page.keyboard.press("Enter");
+await page.waitForFunction(() => document.getElementById("meter").value === "total");
+assert.match(await text(page, "#advice"), /No block is running/);
+await page.getByLabel("Meter", { exact: true }).selectOption("main");
+await shown(page, "Shed", "#advice");
+assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts"]);
+assert.equal(await page.locator("#plant [aria-live]").count(), 0);
+assert.equal(await page.getByRole("columnheader", { name: "Power" }).count(), 1);
+await shot(page, "desk");
+
+// The server goes away and comes back: the page says so and goes on.
+mayFail = true;
+const back = once(heard, "line");
+console.log("restart");
+await shown(page, "trying again", "#link");
+await back;
+await shown(page, "live", "#link");
+mayFail = false;
+const before = await text(page, "#meters tr[data-meter=main] .now");
+await page.waitForFunction((before) => document.querySelector("#meters tr[data-meter=main] .now").textContent !== before, before);
+await page.context().close();
+
+// A token behind # signs in and leaves the address; every width fits; dark is dark.
+for (const [name, width, height, colorScheme] of [["phone", 360, 740, "light"], ["tablet", 800, 1000, "light"], ["dark", 1280, 800, "dark"], ["wide", 1920, 1080, "light"]]) {
+  const page = await open({ viewport: { width, height }, colorScheme }, `${url}/#token=${token}`);
+  await shown(page, "live", "#link");
+  assert.equal(await page.evaluate(() => location.hash), "");
+  assert(await fits(page), `${name} is wider than its screen`);
+  const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));
+  assert.equal(ground[0] < 128, colorScheme === "dark");
+  await shot(page, name);
+  await page.context().close();
+}
+
+await browser.close();
+assert.deepEqual(faults, []);
+console.log("done");
+process.exit(0);
