@@ -203,7 +203,7 @@ async fn fill_readings(store: &Store, clock: &Clock) -> i64 {
             clock.advance_to(Timestamp::from_millis(time));
         }
         if quarter < 95 {
-            store.pack_now().await;
+            store.tidy().await;
         }
     }
     time + 1
