@@ -1,6 +1,7 @@
 //! The only reader of wall time: the system's clock, or one set by hand in tests and in the demo's history.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -13,7 +14,7 @@ use crate::model::{ClockState, Stamp, Timestamp};
 pub struct Clock(Arc<Kind>);
 
 enum Kind {
-    System { boot: String, trusted: bool },
+    System { boot: String, kernel: Option<Kernel> },
     Manual(watch::Sender<Manual>),
 }
 
@@ -26,18 +27,41 @@ struct Manual {
     clock: ClockState,
 }
 
+/// The kernel's word on synchronisation, asked anew each second at most: asking takes a lock that all of the kernel's
+/// timekeeping shares, and with a thousand meters it was a twentieth of all work.
+#[derive(Default)]
+struct Kernel {
+    /// When it was last asked, ms since boot, times two; the lowest bit is its answer. 0 before the first time.
+    seen: AtomicU64,
+}
+
+impl Kernel {
+    const FRESH_MS: u64 = 1_000;
+
+    fn state(&self, since_boot_ms: u64) -> ClockState {
+        let seen = self.seen.load(Ordering::Relaxed);
+        if seen != 0 && since_boot_ms.wrapping_sub(seen >> 1) < Self::FRESH_MS {
+            return if seen & 1 == 1 { ClockState::Synchronised } else { ClockState::Unsynchronised };
+        }
+        let state = kernel_state();
+        let answer = u64::from(state == ClockState::Synchronised);
+        self.seen.store(since_boot_ms << 1 | answer, Ordering::Relaxed);
+        state
+    }
+}
+
 /// The wait between two looks at the system's wall clock: bounds how late a step of the clock is noticed.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Clock {
     /// The system's clock, as far as the kernel says that it is synchronised.
     pub fn system() -> Self {
-        Self(Arc::new(Kind::System { boot: boot_id(), trusted: false }))
+        Self(Arc::new(Kind::System { boot: boot_id(), kernel: Some(Kernel::default()) }))
     }
 
     /// The system's clock, taken for synchronised: for simulated data, which proves nothing.
     pub fn trusted() -> Self {
-        Self(Arc::new(Kind::System { boot: boot_id(), trusted: true }))
+        Self(Arc::new(Kind::System { boot: boot_id(), kernel: None }))
     }
 
     /// A clock that stands at `time`, synchronised, 1 s after a boot, until it is moved by hand.
@@ -57,7 +81,10 @@ impl Clock {
     /// Both clocks at one instant.
     pub fn stamp(&self) -> Stamp {
         match &*self.0 {
-            Kind::System { .. } => Stamp { time: wall(), since_boot_ms: since_boot_ms(), clock: self.state() },
+            Kind::System { kernel, .. } => {
+                let (time, since_boot_ms) = (wall(), since_boot_ms());
+                Stamp { time, since_boot_ms, clock: state(kernel.as_ref(), since_boot_ms) }
+            }
             Kind::Manual(state) => {
                 let state = state.borrow();
                 Stamp { time: state.time, since_boot_ms: state.since_boot_ms, clock: state.clock }
@@ -73,11 +100,10 @@ impl Clock {
         }
     }
 
-    /// Whether the kernel takes the clock for synchronised.
+    /// Whether the kernel takes the clock for synchronised; a change is seen within a second.
     pub fn state(&self) -> ClockState {
         match &*self.0 {
-            Kind::System { trusted: true, .. } => ClockState::Synchronised,
-            Kind::System { .. } => kernel_state(),
+            Kind::System { kernel, .. } => state(kernel.as_ref(), since_boot_ms()),
             Kind::Manual(state) => state.borrow().clock,
         }
     }
@@ -163,6 +189,10 @@ impl Clock {
     }
 }
 
+fn state(kernel: Option<&Kernel>, since_boot_ms: u64) -> ClockState {
+    kernel.map_or(ClockState::Synchronised, |kernel| kernel.state(since_boot_ms))
+}
+
 fn millis(time: rustix::time::Timespec) -> i64 {
     time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000)
 }
@@ -228,6 +258,18 @@ mod tests {
         };
         tokio::join!(wait, moved);
         assert_eq!(clock.now().as_millis(), 10_000);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_again_after_a_second() {
+        let kernel = Kernel::default();
+        let said = kernel.state(5_000);
+        let other = u64::from(said != ClockState::Synchronised);
+        kernel.seen.store(5_000 << 1 | other, Ordering::Relaxed);
+        assert_ne!(kernel.state(5_999), said, "within a second the answer of before holds");
+        assert_eq!(kernel.state(6_000), said);
+        kernel.seen.store(6_000 << 1 | other, Ordering::Relaxed);
+        assert_eq!(kernel.state(5_000), said, "a time before the last one is no second after it");
     }
 
     #[test]
