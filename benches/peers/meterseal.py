@@ -76,7 +76,7 @@ def prepare(case, work, variant, programs):
         "sink": [],
     }
     if variant == "checked":
-        token = next(word for word in made.stdout.split() if len(word) >= 32)
+        token = made.stdout.split("token:")[1].split()[0]
         url = f"http://127.0.0.1:{case['spare_ports'][0]}/metrics"
         plan["helpers"] = [[sys.executable, __file__, url, token, work / "stored.txt"]]
         plan["sink"] = ["stored.txt"]
