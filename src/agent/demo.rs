@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::tz::TimeZone;
@@ -26,6 +27,9 @@ use crate::store::{self, Store};
 
 /// One request reads it all, and energy is whole watt-hours, so that small loads show in short times.
 const REGISTERS: &str = include_str!("demo/simulated.toml");
+
+/// The meters answer at once, but the machine may be busy.
+const FIRST_BLOCKS: Duration = Duration::from_secs(20);
 
 /// Runs the demo until Ctrl-C or SIGTERM.
 pub async fn run(listen: SocketAddr, data: Option<PathBuf>, meters: usize) -> anyhow::Result<()> {
@@ -121,6 +125,10 @@ impl Demo {
         let store = Store::open(config.store.clone(), clock.clone(), Some(socket))?;
         let setup = Setup { config, kept, path: Some(folder.config_file()), clock, refused: Vec::new() };
         let agent = Agent::start(setup, store).await?;
+        // What is printed next works when it is pasted at once.
+        let mut open = agent.open_blocks();
+        let running = open.wait_for(|open| !open.is_empty());
+        tokio::time::timeout(FIRST_BLOCKS, running).await.context("no meter was read")??;
         let shown = (begin, now.plus_millis(86_400_000));
         Ok(Self { agent, folder, token, first_meter, shown, meters: tasks, stop_meters })
     }

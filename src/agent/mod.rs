@@ -275,6 +275,11 @@ impl Agent {
         *self.page.borrow()
     }
 
+    /// The blocks that run.
+    pub fn open_blocks(&self) -> watch::Receiver<Arc<blocks::OpenBlocks>> {
+        self.views.open.clone()
+    }
+
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
