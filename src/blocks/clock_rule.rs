@@ -98,10 +98,14 @@ impl ClockRule {
         if self.held && steady(self.synced_since.map(|since| since.max(self.steady_since))) {
             self.held = false;
         }
+        let redates = self.redates();
+        let arrived = self.synced_since.is_some_and(|since| now.saturating_sub(since) >= ARRIVAL_MS);
         let waits_for = if self.held {
             Some("the clock leapt forward: blocks wait until it has been synchronised and steady for an hour")
         } else if self.unsynced_since.is_some_and(|since| now.saturating_sub(since) < PATIENCE_MS) {
             Some("the clock is not synchronised: blocks wait for it for five minutes")
+        } else if !redates.is_empty() && !arrived {
+            Some("the clock has just been set: blocks wait until the readings taken before are moved")
         } else if behind && !steady(self.behind_since) {
             Some(
                 "the clock stands behind what is sealed: blocks wait until it has caught up or been steady for an hour",
@@ -113,7 +117,8 @@ impl ClockRule {
         if withdraw {
             self.behind_since = None;
         }
-        Verdict { seal: waits_for.is_none(), waits_for, redates: self.redates(now), withdraw }
+        let redates = if arrived { redates } else { Vec::new() };
+        Verdict { seal: waits_for.is_none(), waits_for, redates, withdraw }
     }
 
     /// Notes a committed reading: those taken unsynchronised may have to be moved.
@@ -145,9 +150,9 @@ impl ClockRule {
         }
     }
 
-    /// The moves that are due: once the clock is synchronised and everything taken before is in the store.
-    fn redates(&self, now: u64) -> Vec<Redate> {
-        if self.synced_since.is_none_or(|since| now.saturating_sub(since) < ARRIVAL_MS) {
+    /// The moves to be made once the clock is synchronised, and everything taken before is in the store.
+    fn redates(&self) -> Vec<Redate> {
+        if self.synced_since.is_none() {
             return Vec::new();
         }
         let moved = |run: &Run| {
@@ -314,7 +319,7 @@ mod tests {
         let mut hands = Hands::at(T - HOUR, Unsynchronised, Some(T - 2 * HOUR));
         hands.look();
         hands.stamp.clock = Synchronised;
-        assert!(hands.step(HOUR).seal);
+        assert!(hands.step(HOUR).seal, "no reading has to be moved");
         let mut hands = Hands::at(T - HOUR, Unsynchronised, Some(T - 2 * HOUR));
         hands.look();
         hands.stamp.clock = Synchronised;

@@ -137,3 +137,6 @@ pub async fn seal_all_due(config: &Config, reader: &Reader, ledger: &Ledger, clo
     sealer.pass().await?;
     sealer.save(clock.stamp(), true).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::Config;
@@ -17,7 +18,9 @@ use super::sum;
 use super::walk::{Nature, Walk, withdrawn};
 use super::window::View;
 use crate::clock::Clock;
-use crate::model::{Block, Category, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading, Timestamp};
+use crate::model::{
+    Block, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading, Timestamp,
+};
 use crate::store::{Ledger, Reader, Sealing, StoreError};
 
 /// So many blocks of one meter are sealed in one transaction; a revision is one whatever its size.
@@ -44,8 +47,7 @@ pub struct Sealer {
     clock: Clock,
     meters: BTreeMap<MeterId, State>,
     rule: ClockRule,
-    /// Readings too old to be booked, by meter, since ever.
-    rejected: BTreeMap<MeterId, u64>,
+    rejected: BTreeMap<MeterId, Rejected>,
     examined: u64,
     saved: (u64, u64),
     waits_for: Option<&'static str>,
@@ -64,7 +66,15 @@ struct State {
     tail: Option<Tail>,
     /// A reading came since the last look, or the next block may be due.
     next_due: Timestamp,
-    rejected: bool,
+}
+
+/// Readings of a meter that came too late to be booked.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Rejected {
+    /// Since ever.
+    count: u64,
+    /// Some came since the last block, and the next one says so.
+    untold: bool,
 }
 
 /// The end of what is sealed, where something has no reading at or after it yet.
@@ -179,13 +189,17 @@ impl Sealer {
                 }
                 Some(sealed) if reading.time < sealed => {
                     let oldest = *oldest.get_or_insert_with(|| self.reader.health().oldest_raw);
-                    if oldest.is_some_and(|oldest| reading.time < oldest) {
-                        state.rejected = true;
-                        *self.rejected.entry(meter.clone()).or_default() += 1;
+                    // An unsynchronised clock's word is no reason to turn a reading away: it may yet be moved.
+                    let old = oldest.is_some_and(|oldest| reading.time < oldest);
+                    if old && reading.clock == ClockState::Synchronised {
+                        let rejected = self.rejected.entry(meter.clone()).or_default();
+                        *rejected = Rejected { count: rejected.count + 1, untold: true };
                         warn!(%meter, time = %reading.time, "reading is older than the oldest raw kept: not booked");
                     } else {
-                        state.touched.insert(self.spans.containing(reading.time).span.start().max(Timestamp::MIN));
-                        state.touched.insert(reading.time);
+                        // The period's ends stand for all readings in it, so that a flood of them stays small.
+                        let span = self.spans.containing(reading.time).span;
+                        state.touched.insert(span.start());
+                        state.touched.insert(span.end().min(sealed).plus_millis(-1));
                     }
                 }
                 Some(sealed) => {
@@ -241,7 +255,7 @@ impl Sealer {
         let (saved_seq, saved_at) = self.saved;
         let waited = stamp.since_boot_ms.saturating_sub(saved_at) >= SAVE_EVERY_MS || stamp.since_boot_ms < saved_at;
         // What is touched and not yet revised must be found again after a crash.
-        let settled = self.meters.values().all(|state| state.touched.is_empty() && !state.rejected);
+        let settled = self.meters.values().all(|state| state.touched.is_empty());
         if !(at_once || waited) {
             return Ok(());
         }
@@ -374,7 +388,8 @@ impl Sealer {
         }
         let records = self.records(meter, from, due).await?;
         let mut walk = Walk::begin(&self.spans, view.clone(), now, from, records, nature(configured));
-        walk.rejected = state.rejected;
+        walk.rejected = self.rejected.get(meter).is_some_and(|rejected| rejected.untold);
+        let untold = walk.rejected;
         let more = walk.seal(due, configured.is_some(), BATCH).await?;
         let (pos, rejected, moved) = (walk.pos(), walk.rejected, walk.pos() > from);
         let made = walk.made;
@@ -386,11 +401,14 @@ impl Sealer {
         let mut sealing = Sealing { sealed_through: vec![(meter.clone(), pos)], ..Sealing::default() };
         let last = made.last().cloned();
         sealing.blocks = self.with_sums(meter, made, &mut sealing, Some(pos), now).await?;
+        if untold && !rejected {
+            if let Some(known) = self.rejected.get_mut(meter) {
+                known.untold = false;
+            }
+            sealing.state.push((REJECTED, serde_json::to_value(&self.rejected).unwrap_or_default()));
+        }
         self.ledger.seal(sealing.clone()).await?;
         self.took(&sealing);
-        if let Some(state) = self.meters.get_mut(meter) {
-            state.rejected = rejected;
-        }
         self.set_tail(meter, last);
         if let Some(touched) = spoke_again {
             if let Some(state) = self.meters.get_mut(meter) {
@@ -511,8 +529,11 @@ impl Sealer {
         sealed: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Vec<Block>, StoreError> {
+        // Of a meter that has been heard but never sealed, everything before its first block is complete.
+        let first = |state: &State| Some(self.spans.containing(state.first?).span.start());
+        let sealed_or_first = |state: &State| state.sealed_through.or_else(|| first(state));
         let mut through: BTreeMap<MeterId, Timestamp> =
-            self.meters.iter().filter_map(|(meter, state)| Some((meter.clone(), state.sealed_through?))).collect();
+            self.meters.iter().filter_map(|(meter, state)| Some((meter.clone(), sealed_or_first(state)?))).collect();
         through.extend(sealing.sealed_through.iter().cloned());
         if let Some(sealed) = sealed {
             through.insert(meter.clone(), sealed);
@@ -578,7 +599,8 @@ impl Sealer {
 
     fn set_tail(&mut self, meter: &MeterId, last: Option<Block>) {
         let Some(state) = self.meters.get_mut(meter) else { return };
-        state.tail = last.as_ref().and_then(Tail::of);
+        let now = self.clock.now();
+        state.tail = last.as_ref().and_then(|last| Tail::of(last, now));
         if state.interval_ms.is_none() {
             state.interval_ms = last.map(|block| block.interval_ms);
         }
@@ -619,13 +641,15 @@ impl Sealer {
 }
 
 impl Tail {
-    fn of(last: &Block) -> Option<Self> {
+    fn of(last: &Block, now: Timestamp) -> Option<Self> {
         let borders = &last.borders;
         let has = |list: &[crate::model::Border], role| list.iter().find(|border| border.role == role).copied();
         let stands_on = |role| has(&borders.last, role).or_else(|| has(&borders.before, role));
         let waiting: Vec<_> = [Role::Import, Role::Export]
             .into_iter()
-            .filter(|role| stands_on(*role).is_some() && has(&borders.after, *role).is_none())
+            .filter(|role| stands_on(*role).is_some())
+            // What a clock that was ahead has read is not to be believed before its time.
+            .filter(|role| has(&borders.after, *role).is_none_or(|after| after.time > now))
             .collect();
         let open = borders.after.is_empty() && !(borders.last.is_empty() && borders.before.is_empty());
         let from = waiting.iter().filter_map(|role| stands_on(*role)).map(|border| border.time).min();

@@ -197,8 +197,12 @@ impl<'a> Walk<'a> {
         {
             block = extended(record, &block);
         }
+        let unheard = self.carry.spoke().is_none() && block.import.is_none() && block.export.is_none();
         self.carry = Carry::after(&block.borders);
         self.pos = span.end();
+        if recorded.is_none() && unheard {
+            return Ok(()); // Before the first reading there is nothing to tell.
+        }
         if let Some(record) = recorded {
             if readings.iter().any(|reading| reading.seq > record.through_seq) || record.flags.has(BlockFlag::Late) {
                 block.flags.add(BlockFlag::Late);

@@ -1,0 +1,546 @@
+//! The block task over the real store, with the clock set by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::rule::tests::{Say, layout, values};
+use super::*;
+use crate::model::{
+    Block, BlockFlag, Category, ClockState, Energy, Layout, Meter, Method, Origin, Reading, Span, Stamp, Timestamp,
+};
+use crate::store::{self, Store};
+
+/// 2026-11-21T00:00:00Z
+const T: i64 = 1_795_219_200_000;
+const MINUTE: i64 = 60_000;
+const HALF: i64 = 30 * MINUTE;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+struct Plant {
+    folder: TempDir,
+    clock: Clock,
+    store: Store,
+    config: Config,
+    layouts: BTreeMap<String, Arc<Layout>>,
+}
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millis(T + ms)
+}
+
+fn measured(id: &str, interval_ms: Option<u32>) -> Meter {
+    let line = "line".parse().unwrap();
+    let origin = Origin::Modbus { line, unit: 1, template: "t".to_owned(), verified: true };
+    Meter {
+        id: id.parse().unwrap(),
+        name: id.to_owned(),
+        category: Category::Cons,
+        origin,
+        interval_ms,
+        peak_target: None,
+        simulated: false,
+    }
+}
+
+fn summed(id: &str, add: &[&str], subtract: &[&str]) -> Meter {
+    let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect();
+    Meter { origin: Origin::Sum { add: ids(add), subtract: ids(subtract) }, ..measured(id, None) }
+}
+
+fn store_config(folder: &TempDir) -> store::Config {
+    store::Config {
+        path: folder.path().join("store"),
+        commit_every: Duration::from_millis(1),
+        keep_raw: Duration::from_secs(90 * 86_400),
+        max_disk: 2_000_000_000,
+        reserve: 1 << 20,
+    }
+}
+
+/// A plant at `T` whose meters are read every minute.
+fn plant(meters: Vec<Meter>) -> Plant {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(at(0));
+    store::init(&store_config(&folder), &"plant-7".parse().unwrap(), &clock).unwrap();
+    let store = Store::open(store_config(&folder), clock.clone(), None).unwrap();
+    let layouts = meters.iter().map(|meter| {
+        let id = meter.id.to_string();
+        (id.clone(), layout(&id, meter.category, meter.interval_ms))
+    });
+    let layouts = layouts.collect();
+    let config =
+        Config { timezone: "UTC".to_owned(), block_minutes: 30, clock_offset_ms: 0, peaks: Vec::new(), meters };
+    Plant { folder, clock, store, config, layouts }
+}
+
+fn one_meter() -> Plant {
+    plant(vec![measured("m", Some(60_000))])
+}
+
+impl Plant {
+    fn reading(&self, meter: &str, ms: i64, say: Say) -> Reading {
+        let taken = Stamp { time: at(ms), ..self.clock.stamp() };
+        Reading { layout: self.layouts[meter].clone(), taken, values: values(say) }
+    }
+
+    async fn put(&self, readings: Vec<Reading>) {
+        if !readings.is_empty() {
+            self.store.ingest().store(readings).await.unwrap();
+        }
+    }
+
+    /// A meter that reads `kwh` at each of these times.
+    async fn read(&self, meter: &str, values: impl IntoIterator<Item = (i64, f64)>) {
+        let say = |kwh| Say { import: Some(kwh), ..Say::default() };
+        self.put(values.into_iter().map(|(ms, kwh)| self.reading(meter, ms, say(kwh))).collect()).await;
+    }
+
+    /// 12 kW from `from` to `to`, read once a minute.
+    async fn run(&self, meter: &str, from: i64, to: i64) {
+        let steady = |ms: i64| (ms, 1_000.0 + 12.0 * ms as f64 / HOUR as f64);
+        self.read(meter, (from..=to).step_by(60_000).map(steady)).await;
+    }
+
+    /// Goes on to `ms`, with the clock steady and looked at, and seals what is due.
+    async fn until(&self, ms: i64) {
+        self.clock.advance_to(at(ms));
+        self.seal().await;
+    }
+
+    async fn seal(&self) {
+        seal_all_due(&self.config, &self.store.reader(), &self.store.ledger(), &self.clock).await.unwrap();
+    }
+
+    async fn blocks(&self, meter: &str) -> Vec<Block> {
+        let span = Span::new(at(-100 * 365 * DAY), at(100 * 365 * DAY)).unwrap();
+        self.store.reader().blocks(&meter.parse().unwrap(), span).await.unwrap()
+    }
+
+    async fn told(&self, meter: &str) -> Vec<(i64, Option<i64>, u32, Vec<&'static str>)> {
+        let told = |block: &Block| {
+            (
+                block.span.start().millis_since(at(0)) / MINUTE,
+                block.import.map(|energy| (energy.as_uwh() + 500_000) / 1_000_000),
+                block.revision,
+                block.flags.names(),
+            )
+        };
+        self.blocks(meter).await.iter().map(told).collect()
+    }
+
+    async fn total(&self, meter: &str) -> i64 {
+        self.blocks(meter).await.iter().filter_map(|block| block.import).map(Energy::as_uwh).sum()
+    }
+
+    async fn again(self) -> Self {
+        let Self { folder, clock, store, config, layouts } = self;
+        store.close().await.unwrap();
+        let store = Store::open(store_config(&folder), clock.clone(), None).unwrap();
+        Self { folder, clock, store, config, layouts }
+    }
+}
+
+#[tokio::test]
+async fn a_block_is_sealed_when_its_last_readings_can_have_come() {
+    let plant = one_meter();
+    plant.run("m", 0, HALF).await;
+    plant.until(HALF + 119_999).await;
+    assert_eq!(plant.told("m").await, vec![]);
+    plant.until(HALF + 120_000).await;
+    assert_eq!(plant.told("m").await, vec![(0, Some(6_000), 0, vec![])]);
+    let block = &plant.blocks("m").await[0];
+    assert_eq!((block.method, block.interval_ms, block.zone.as_str()), (Method::Counter, 60_000, "UTC"));
+    assert_eq!(block.through_seq, plant.store.reader().health().through_seq);
+    plant.seal().await;
+    assert_eq!(plant.blocks("m").await.len(), 1, "what is sealed is not sealed again");
+}
+
+#[tokio::test]
+async fn a_meter_begins_with_the_block_of_its_first_reading() {
+    let plant = one_meter();
+    plant.until(5 * HOUR).await;
+    plant.run("m", 5 * HOUR + 15 * MINUTE, 6 * HOUR).await;
+    plant.until(6 * HOUR + 2 * MINUTE).await;
+    let told = plant.told("m").await;
+    assert_eq!(told, vec![(300, Some(3_000), 0, vec!["gap"]), (330, Some(6_000), 0, vec![])]);
+}
+
+#[tokio::test]
+async fn a_late_reading_revises_its_block_and_both_neighbours() {
+    let plant = one_meter();
+    // Nothing from 20 to 40 minutes: the border at 30 is estimated.
+    plant.run("m", 0, 20 * MINUTE).await;
+    plant.run("m", 40 * MINUTE, HOUR).await;
+    plant.until(HOUR + 2 * MINUTE).await;
+    let gap = vec!["estimated", "gap"];
+    assert_eq!(plant.told("m").await, vec![(0, Some(6_000), 0, gap.clone()), (30, Some(6_000), 0, gap)]);
+    // It had drawn more before the border than after it.
+    plant.read("m", [(30 * MINUTE, 1_007.0)]).await;
+    plant.seal().await;
+    let told = plant.told("m").await;
+    assert_eq!(told, vec![(0, Some(7_000), 1, vec!["gap"]), (30, Some(5_000), 1, vec!["gap", "late"])]);
+    assert_eq!(plant.total("m").await, 12_000_000_000);
+    let revisions = plant.store.reader().revisions(&"m".parse().unwrap(), at(0)).await.unwrap();
+    assert_eq!(revisions.len(), 2, "nothing is overwritten");
+}
+
+#[tokio::test]
+async fn the_first_reading_after_a_gap_revises_all_blocks_in_it() {
+    let plant = one_meter();
+    plant.run("m", 0, 20 * MINUTE).await;
+    for ms in (1..=6).map(|half| half * HALF + 2 * MINUTE) {
+        plant.until(ms).await;
+    }
+    let silent = |start| (start, None, 0, vec!["gap"]);
+    assert_eq!(plant.told("m").await[1..], [30, 60, 90, 120, 150].map(silent));
+    plant.read("m", [(200 * MINUTE, 1_040.0)]).await;
+    plant.clock.advance_to(at(201 * MINUTE));
+    plant.seal().await;
+    let told = plant.told("m").await;
+    assert!(told.iter().all(|(_, import, revision, _)| import.is_some() && *revision == 1), "{told:?}");
+    assert_eq!(told[1], (30, Some(6_000), 1, vec!["estimated", "gap"]));
+    plant.until(212 * MINUTE).await;
+    assert_eq!(plant.total("m").await, 40_000_000_000);
+}
+
+#[tokio::test]
+async fn a_week_offline_is_sealed_at_once_and_adds_up() {
+    let plant = one_meter();
+    plant.run("m", 0, HALF).await;
+    plant.until(HALF + 2 * MINUTE).await;
+    let plant = plant.again().await;
+    plant.clock.advance_to(at(7 * DAY));
+    plant.run("m", 7 * DAY, 7 * DAY + HALF).await;
+    plant.until(7 * DAY + HALF + 2 * MINUTE).await;
+    let blocks = plant.blocks("m").await;
+    assert_eq!(blocks.len(), 7 * 48 + 1);
+    assert_eq!(plant.total("m").await, (7 * 24 + 1) * 12_000_000_000 - 6_000_000_000);
+}
+
+#[tokio::test]
+async fn a_silence_longer_than_a_day_is_one_record() {
+    let plant = one_meter();
+    plant.run("m", 0, 20 * MINUTE).await;
+    plant.until(HALF + 2 * MINUTE).await;
+    // Found after the fact: one record over all whole blocks.
+    plant.until(50 * HOUR + 7 * MINUTE).await;
+    let blocks = plant.blocks("m").await;
+    assert_eq!(blocks.len(), 2);
+    let silence = &blocks[1];
+    assert_eq!((silence.span.start(), silence.span.end()), (at(HALF), at(50 * HOUR)));
+    assert_eq!((silence.net(), silence.coverage, silence.nominal_ms), (None, 0, 1_800_000));
+    // It speaks again: each block of the silence gets its share, and the total holds.
+    plant.read("m", [(51 * HOUR, 1_612.0)]).await;
+    plant.clock.advance_to(at(51 * HOUR + MINUTE));
+    plant.seal().await;
+    plant.until(51 * HOUR + 32 * MINUTE).await;
+    assert_eq!(plant.total("m").await, 612_000_000_000);
+    assert_eq!(plant.blocks("m").await.len(), 103);
+}
+
+#[tokio::test]
+async fn a_silence_that_lasts_is_told_block_by_block_then_day_by_day() {
+    let plant = one_meter();
+    plant.run("m", 0, 20 * MINUTE).await;
+    for half in 1..=150 {
+        plant.until(half * HALF + 2 * MINUTE).await;
+    }
+    let lengths: Vec<_> = plant.blocks("m").await.iter().map(|block| block.span.millis() / HALF).collect();
+    assert_eq!(lengths[..49], [1; 49]);
+    assert!(lengths[49..].iter().all(|blocks| *blocks > 48) && lengths[49..].len() == 2, "{lengths:?}");
+}
+
+#[tokio::test]
+async fn sums_are_sealed_with_their_last_part_and_revised_with_any() {
+    let meters = vec![
+        measured("a", Some(60_000)),
+        measured("b", Some(60_000)),
+        measured("c", Some(60_000)),
+        summed("ab", &["a", "b"], &[]),
+        summed("net", &["ab"], &["c"]),
+    ];
+    let plant = plant(meters);
+    for (meter, factor) in [("a", 1.0), ("b", 2.0), ("c", 0.5)] {
+        let steady = |ms: i64| (ms, 1_000.0 + factor * 12.0 * ms as f64 / HOUR as f64);
+        let gap = |ms: &i64| meter != "b" || !(20 * MINUTE..=40 * MINUTE).contains(ms);
+        plant.read(meter, (0..=HOUR).step_by(60_000).filter(gap).map(steady)).await;
+    }
+    plant.until(HOUR + 2 * MINUTE).await;
+    let gap = vec!["estimated", "gap"];
+    assert_eq!(plant.told("ab").await, vec![(0, Some(18_000), 0, gap.clone()), (30, Some(18_000), 0, gap.clone())]);
+    assert_eq!(plant.told("net").await, vec![(0, Some(15_000), 0, gap.clone()), (30, Some(15_000), 0, gap)]);
+    let (sum, part) = (&plant.blocks("ab").await[0], &plant.blocks("b").await[0]);
+    assert_eq!((sum.method, sum.coverage), (Method::Sum, part.coverage));
+    plant.read("b", [(30 * MINUTE, 1_013.0)]).await;
+    plant.seal().await;
+    let told: Vec<_> = plant.told("net").await.into_iter().map(|(_, import, revision, _)| (import, revision)).collect();
+    assert_eq!(told, vec![(Some(16_000), 1), (Some(14_000), 1)]);
+    // One part falls silent: so does the sum, and the whole of it is known when the part speaks again.
+    plant.run("a", HOUR, 2 * HOUR).await;
+    plant.run("c", HOUR, 2 * HOUR).await;
+    plant.until(2 * HOUR + 2 * MINUTE).await;
+    assert_eq!(plant.told("net").await[3].1, None);
+    plant.read("b", [(2 * HOUR + MINUTE, 1_048.4)]).await;
+    plant.seal().await;
+    assert!(plant.told("net").await[3].1.is_some());
+    let sums = |blocks: Vec<Block>| blocks.iter().map(|block| block.import.unwrap().as_uwh()).collect::<Vec<_>>();
+    let (a, b, ab) = (sums(plant.blocks("a").await), sums(plant.blocks("b").await), sums(plant.blocks("ab").await));
+    for at in 0..4 {
+        assert_eq!(ab[at], a[at] + b[at], "block {at}");
+    }
+}
+
+#[tokio::test]
+async fn unsynchronised_at_boot_waits_then_uses_readings_then_moves_them() {
+    let plant = one_meter();
+    plant.run("m", -HOUR, -30 * MINUTE).await;
+    plant.seal().await;
+    // The gateway boots with a clock twelve hours behind, and blocks go on after five minutes.
+    plant.clock.reboot();
+    plant.clock.step_to(at(-12 * HOUR));
+    plant.clock.set_state(ClockState::Unsynchronised);
+    plant.seal().await;
+    let before = plant.told("m").await;
+    assert_eq!(before.len(), 1);
+    let mut kwh = 1_010.0;
+    for _ in 0..70 {
+        plant.clock.advance(Duration::from_secs(60));
+        let now = plant.clock.now().millis_since(at(0));
+        kwh += 0.2;
+        plant.read("m", [(now, kwh)]).await;
+        plant.seal().await;
+    }
+    // The time service comes: it is 1 h 10 min after T.
+    plant.clock.step_to(at(70 * MINUTE));
+    plant.clock.set_state(ClockState::Synchronised);
+    plant.seal().await;
+    for _ in 0..60 {
+        plant.clock.advance(Duration::from_secs(60));
+        let now = plant.clock.now().millis_since(at(0));
+        kwh += 0.2;
+        plant.read("m", [(now, kwh)]).await;
+        plant.seal().await;
+    }
+    let redates = plant.store.reader().redates().await.unwrap();
+    assert_eq!(redates.len(), 1);
+    assert_eq!(redates[0].offset_ms, 12 * HOUR);
+    let blocks = plant.blocks("m").await;
+    for block in &blocks {
+        let early = block.span.end() <= at(-HOUR);
+        assert_eq!(block.net().is_none(), early, "{block:?}");
+        if early {
+            assert!(block.flags.has(BlockFlag::Clock));
+        }
+    }
+    let of_first: Vec<_> = blocks.iter().filter(|block| block.span.start() == at(HALF)).collect();
+    assert!(of_first[0].flags.has(BlockFlag::Clock));
+    assert_eq!(of_first[0].import.unwrap().as_uwh() / 1_000_000, 6_000);
+    // 988 kWh at -60 min, 1034 at 120 min.
+    assert_eq!((plant.total("m").await + 500) / 1_000, 46_000_000);
+}
+
+#[tokio::test]
+async fn readings_before_synchronisation_within_five_minutes_are_moved_before_any_block() {
+    let plant = one_meter();
+    plant.clock.step_to(Timestamp::from_millis(0));
+    plant.clock.set_state(ClockState::Unsynchronised);
+    plant.seal().await;
+    plant.read("m", [(-T + 1_000, 5.0), (-T + 2_000, 5.1)]).await;
+    plant.seal().await;
+    plant.clock.step_to(at(MINUTE));
+    plant.clock.set_state(ClockState::Synchronised);
+    plant.seal().await;
+    plant.until(2 * MINUTE).await;
+    plant.read("m", (3..=30).map(|minute| (minute * MINUTE, 5.0 + minute as f64 / 10.0))).await;
+    plant.until(HALF + 2 * MINUTE).await;
+    let told = plant.told("m").await;
+    assert_eq!(told, vec![(0, Some(3_000), 0, vec!["clock"])]);
+}
+
+#[tokio::test]
+async fn a_clock_that_says_2100_for_an_hour_leaves_no_block_of_2100() {
+    for minutes in [59_i64, 180] {
+        let plant = one_meter();
+        plant.run("m", 0, HOUR).await;
+        plant.until(HOUR + 2 * MINUTE).await;
+        let leap = 74 * 365 * DAY;
+        plant.clock.step_to(at(leap));
+        for minute in 0..=minutes {
+            plant.clock.advance(Duration::from_secs(60));
+            plant.read("m", [(leap + minute * MINUTE, 1_012.0 + (minute + 2) as f64 / 5.0)]).await;
+            plant.seal().await;
+        }
+        let real = HOUR + (minutes + 3) * MINUTE;
+        plant.clock.step_to(at(real));
+        for minute in 0..=150 {
+            let now = real + minute * MINUTE;
+            plant.clock.advance_to(at(now));
+            plant.read("m", [(now, 1_000.0 + now as f64 / 300_000.0)]).await;
+            plant.seal().await;
+        }
+        let blocks = plant.blocks("m").await;
+        let ahead: Vec<_> = blocks.iter().filter(|block| block.span.end() > at(365 * DAY)).collect();
+        assert!(ahead.iter().all(|block| block.net().is_none()), "{minutes} {ahead:#?}");
+        let end = blocks.iter().filter(|block| block.net().is_some()).map(|block| block.span.end()).max().unwrap();
+        assert!(end >= at(real + 118 * MINUTE), "{minutes}: sealing goes on");
+        let wanted = end.millis_since(at(0)) * 10_000 / 3;
+        assert_eq!(plant.total("m").await, wanted, "{minutes}: nothing is lost or made up");
+        // The readings of that hour are all there.
+        let mut stream = plant.store.reader().readings("m".parse().unwrap(), at(leap), at(leap + DAY));
+        let mut kept = 0;
+        while let Some(batch) = stream.next().await {
+            kept += i64::try_from(batch.unwrap().len()).unwrap();
+        }
+        assert_eq!(kept, minutes + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_a_little_catches_up() {
+    let plant = one_meter();
+    plant.run("m", 0, HOUR).await;
+    plant.until(HOUR + 2 * MINUTE).await;
+    plant.clock.step_to(at(50 * MINUTE));
+    plant.seal().await;
+    for minute in 51..=92 {
+        plant.clock.advance_to(at(minute * MINUTE));
+        plant.read("m", [(minute * MINUTE + 1, 1_012.4 + (minute - 50) as f64 / 5.0)]).await;
+        plant.seal().await;
+    }
+    plant.until(92 * MINUTE + 30_000).await;
+    let blocks = plant.blocks("m").await;
+    assert_eq!(blocks.len(), 3);
+    let last = blocks[2].borders.last[0].raw.to_display();
+    let total = plant.total("m").await as f64 / 1e9;
+    assert!((total - (last - 1_000.0)).abs() < 0.3, "{total} {last}");
+}
+
+#[tokio::test]
+async fn a_reading_older_than_all_raw_is_counted_and_flagged() {
+    let plant = one_meter();
+    plant.run("m", 0, HALF).await;
+    plant.until(HALF + 2 * MINUTE).await;
+    plant.clock.advance_to(at(DAY));
+    plant.run("m", DAY, DAY + MINUTE).await;
+    plant.until(DAY + HALF + 2 * MINUTE).await;
+    let before = plant.told("m").await;
+    plant.read("m", [(-DAY, 900.0)]).await;
+    plant.seal().await;
+    assert_eq!(plant.told("m").await, before);
+    plant.until(DAY + HOUR + 2 * MINUTE).await;
+    let last = plant.told("m").await.pop().unwrap();
+    assert_eq!(last, (24 * 60 + 30, None, 0, vec!["gap", "late_rejected"]));
+    let counted = plant.store.reader().state("blocks.late_rejected").await.unwrap().unwrap();
+    assert_eq!(counted["m"]["count"], 1);
+}
+
+#[tokio::test]
+async fn the_running_task_seals_and_shows_the_open_block() {
+    let mut meters = vec![measured("a", Some(60_000)), measured("b", Some(60_000)), summed("ab", &["a", "b"], &[])];
+    meters[2].peak_target = Some(Energy::from_uwh(10_000_000_000));
+    let plant = plant(meters);
+    let (_config, watched) = watch::channel(Arc::new(plant.config.clone()));
+    let open = watch::Sender::new(Arc::new(OpenBlocks::new()));
+    let stop = CancellationToken::new();
+    let mut shown = open.subscribe();
+    let (reader, ledger, clock) = (plant.store.reader(), plant.store.ledger(), plant.clock.clone());
+    let mut sealed = plant.store.reader().sealed();
+    let task = run(watched, reader, ledger, clock, open, stop.clone());
+    let story = async {
+        let say =
+            |ms: i64| Say { import: Some(1_000.0 + 12.0 * ms as f64 / HOUR as f64), export: None, power: Some(12.0) };
+        for minute in 0..=45 {
+            let ms = minute * MINUTE;
+            plant.clock.advance_to(at(ms));
+            plant.put(["a", "b"].map(|meter| plant.reading(meter, ms, say(ms))).to_vec()).await;
+        }
+        plant.clock.advance_to(at(45 * MINUTE + 1_000));
+        let mut names = Vec::new();
+        while names.len() < 3 {
+            names.extend(sealed.recv().await.unwrap().iter().map(|block| (block.meter.to_string(), block.revision)));
+        }
+        names.sort();
+        assert_eq!(names, [("a", 0), ("ab", 0), ("b", 0)].map(|(name, revision)| (name.to_owned(), revision)));
+        let until = shown.wait_for(|open| {
+            plant.clock.advance(Duration::from_millis(1));
+            open.get(&"ab".parse().unwrap()).is_some_and(|open| open.import.is_some_and(|e| e.as_uwh() > 5_990_000_000))
+        });
+        let open = until.await.unwrap()[&"ab".parse().unwrap()].clone();
+        assert_eq!(open.span.start(), at(HALF));
+        let net = open.net().unwrap().as_uwh();
+        assert_eq!(net, 6_000_000_000, "a quarter of an hour of 24 kW");
+        assert_eq!(open.projected, Some(Energy::from_uwh(12_000_000_000)));
+        // 2 kWh too much in what remains of the block.
+        let mw = i128::from(open.shed.unwrap().as_mw());
+        let uwh = mw * i128::from(open.remaining_ms) / 3_600;
+        assert!((2_000_000_000..2_001_000_000).contains(&uwh), "{mw}");
+        stop.cancel();
+    };
+    let (outcome, ()) = tokio::join!(task, story);
+    outcome.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// Whatever the order in which readings arrive, and however sealing falls between: the same blocks in the end,
+    /// and they add up to the difference of the register.
+    #[test]
+    fn the_order_of_arrival_changes_nothing(
+        steps in prop::collection::vec((1..40_i64, 0..2_000_u32), 5..40),
+        lateness in prop::collection::vec(0..200_i64, 40),
+        glitch in prop::option::of((1..30_usize, prop::sample::select(vec![0.0, 0.3, 50_000.0, 99_999_999.0]))),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut ms = 0;
+            let mut kwh = 1_000.0;
+            let mut readings = Vec::new();
+            for (index, (wait, rise)) in steps.iter().enumerate() {
+                ms += wait * MINUTE;
+                kwh += f64::from(*rise) / 64.0;
+                let value = glitch.filter(|(at, _)| *at == index).map_or(kwh, |(_, value)| value);
+                readings.push((ms, value));
+            }
+            let end = ms + 6 * HOUR;
+            let mut told = Vec::new();
+            for in_order in [true, false] {
+                let plant = one_meter();
+                let late = |index: usize| if in_order { 0 } else { lateness[index] * MINUTE };
+                let mut arrivals: Vec<_> =
+                    readings.iter().enumerate().map(|(index, reading)| (reading.0 + late(index), *reading)).collect();
+                arrivals.sort_by_key(|(arrival, _)| *arrival);
+                let mut arrivals = arrivals.into_iter().peekable();
+                let mut now = 0;
+                while now < end {
+                    now += 17 * MINUTE;
+                    plant.clock.advance_to(at(now));
+                    let mut batch = Vec::new();
+                    while arrivals.peek().is_some_and(|(arrival, _)| *arrival <= now) {
+                        batch.extend(arrivals.next().map(|(_, reading)| reading));
+                    }
+                    plant.read("m", batch).await;
+                    plant.seal().await;
+                }
+                let mut blocks = plant.blocks("m").await;
+                // What there is before the first reading depends on when it came.
+                blocks.retain(|block| block.net().is_some());
+                told.push(blocks.iter().map(|block| (
+                    block.span.start(), block.import, block.coverage, block.borders.first.len(),
+                    block.flags.names().into_iter().filter(|name| *name != "late").collect::<Vec<_>>(),
+                )).collect::<Vec<_>>());
+                if glitch.is_none() {
+                    let total: i64 = blocks.iter().filter_map(|block| block.import).map(Energy::as_uwh).sum();
+                    let sixty_fourths: i64 = steps[1..].iter().map(|(_, rise)| i64::from(*rise)).sum();
+                    assert_eq!(total, sixty_fourths * 15_625_000);
+                }
+            }
+            assert_eq!(told[0], told[1]);
+        });
+    }
+}
