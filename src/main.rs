@@ -12,9 +12,21 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     if cli::logs(&arguments) {
+        share_heaps();
         log();
     }
     cli::run(arguments)
+}
+
+/// glibc gives each thread a heap of its own, which keeps what that thread once used; two are enough for two cores. Run
+/// with 100 meters at 1 s, the default took half as much again and went on growing.
+#[allow(unsafe_code)]
+fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets one number of the allocator, before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }
 
 /// To the journal when stderr leads there, so that fields stay fields; else to stderr. METERSEAL_LOG says how much.
