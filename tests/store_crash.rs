@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         ["kill", times, seed] => kill(times.parse().unwrap(), seed.parse().unwrap()),
         // As the test harness calls it, with flags and filters.
         filters if filters.iter().any(|word| !word.starts_with("--") && !"store_crash".contains(word)) => Ok(()),
-        _ => kill(12, 1),
+        _ => kill(12, 1).and_then(|()| frozen()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -272,6 +272,19 @@ fn kill(times: i64, seed: u64) -> Result<(), String> {
     let lines = std::fs::read_to_string(&acked).unwrap().lines().count();
     println!("store_crash: {times} kills, {lines} acknowledged lines, all there");
     if lines == 0 { Err("nothing was ever acknowledged".to_owned()) } else { Ok(()) }
+}
+
+/// A store that an earlier program left behind still opens, with all that was acknowledged then.
+fn frozen() -> Result<(), String> {
+    for version in ["store-v1"] {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen").join(version);
+        let acked = std::fs::read_to_string(kept.join("acked")).unwrap();
+        assert!(acked.lines().count() > 100);
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&kept.join("store"), &folder.path().join("store"));
+        run(verify(&folder.path().join("store"), &acked)).map_err(|lost| format!("{version}: {lost}"))?;
+    }
+    Ok(())
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PACK_EVERY: Duration = Duration::from_secs(900);
 const PACK_BYTES: usize = 6 << 20;
 /// A packing that failed is not tried again at every commit.
-const PACK_AGAIN: Duration = Duration::from_secs(5);
+const PACK_AGAIN: Duration = Duration::from_secs(30);
 /// How often limits are looked at while nothing is to be written.
 const IDLE: Duration = Duration::from_secs(10);
 /// The clock must have been synchronised for so long before anything is deleted for its age.
@@ -41,6 +41,7 @@ pub struct Writer {
     /// The redates that `newest` was made under.
     redates: Arc<Vec<Redate>>,
     packed: Instant,
+    pack_failed: Option<Instant>,
     looked: Instant,
     checked: Instant,
     synchronised_since: Option<u64>,
@@ -84,6 +85,7 @@ impl Writer {
             newest: HashMap::new(),
             redates: Arc::default(),
             packed: now,
+            pack_failed: None,
             looked: now,
             checked: now,
             synchronised_since: None,
@@ -115,6 +117,7 @@ impl Writer {
                 done.send(()).ok();
             }
         }
+        self.shared.pool.clear();
         if let Some(mut pen) = self.pen.take()
             && let Err(error) = pen.rest()
         {
@@ -304,6 +307,8 @@ impl Writer {
         if let Some(pen) = self.pen.take_if(|pen| !stays(&pen.file)) {
             let path = pen.file.path.clone();
             self.packed = Instant::now();
+            // An idle connection would keep the write-ahead log alive.
+            self.shared.pool.forget(&path);
             if let Err(error) = pen.finish() {
                 tracing::warn!(%error, file = %path.display(), "the day's file is packed later");
             }
@@ -365,7 +370,7 @@ impl Writer {
             }
         }
         let tail = self.pen.as_ref().map_or(0, |pen| read(&pen.file.state).tail_bytes);
-        let full = tail >= PACK_BYTES && self.packed.elapsed() >= PACK_AGAIN;
+        let full = tail >= PACK_BYTES && self.pack_failed.is_none_or(|failed| failed.elapsed() >= PACK_AGAIN);
         if full || tail > 0 && self.packed.elapsed() >= PACK_EVERY {
             self.pack();
         }
@@ -387,7 +392,9 @@ impl Writer {
     fn pack(&mut self) {
         self.packed = Instant::now();
         let Some(pen) = &mut self.pen else { return };
-        match pen.pack() {
+        let outcome = pen.pack();
+        self.pack_failed = outcome.is_err().then(Instant::now);
+        match outcome {
             Ok(()) => {}
             Err(StoreError::Damaged { .. }) => mutex(&self.shared.damaged).push(pen.file.first_seq),
             Err(error) => tracing::warn!(%error, "packing is put off"),
@@ -457,7 +464,7 @@ impl Writer {
         let day = self.shared.clock.now().as_millis().div_euclid(DAY_MS);
         for (at, file) in files.iter().enumerate() {
             let newest = at + 1 == files.len() && file.day == day;
-            if !newest && read(&file.state).tail.is_empty() {
+            if !newest && read(&file.state).tail.is_empty() && log_size(file) == 0 {
                 continue;
             }
             let outcome = Pen::resume(file.clone()).and_then(|pen| {
@@ -522,8 +529,11 @@ fn compare(layout: &Layout, values: Values, earlier: &[(Arc<Layout>, Values)]) -
 
 /// Bytes on disk, the write-ahead log included.
 pub fn size(file: &RawFile) -> u64 {
+    file.path.metadata().map_or(0, |file| file.len()) + log_size(file)
+}
+
+fn log_size(file: &RawFile) -> u64 {
     let mut log = file.path.as_os_str().to_owned();
     log.push("-wal");
-    let of = |path: &std::path::Path| path.metadata().map_or(0, |file| file.len());
-    of(&file.path) + of(std::path::Path::new(&log))
+    std::fs::metadata(log).map_or(0, |file| file.len())
 }
