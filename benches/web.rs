@@ -1,6 +1,8 @@
 //! What answers cost: `cargo bench --bench web`. A month of one meter by block, and a raw day of one meter at 1 s, over
 //! a socket from a real store.
 
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up fails")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
-use crate::store::{Ledger, Reader, StoreError};
+use crate::store::{Ledger, Reader, StoreError, StoreHealth};
 use deliver::Delivery;
 use rule::{Seen, Step, Watching};
 
@@ -76,7 +76,7 @@ pub async fn run(
         stop: stop.clone(),
     };
     let watching = Watching::resume(reader.alerts(true, STANDING).await?);
-    let ((), ()) = tokio::join!(delivery.run(), watch(watching, views, ledger, clock, nudge, stop));
+    let ((), ()) = tokio::join!(delivery.run(), watch(watching, views, (reader, ledger), clock, nudge, stop));
     Ok(())
 }
 
@@ -84,7 +84,7 @@ pub async fn run(
 async fn watch(
     mut watching: Watching,
     mut views: Views,
-    ledger: Ledger,
+    (reader, ledger): (Reader, Ledger),
     clock: Clock,
     nudge: Arc<Notify>,
     stop: CancellationToken,
@@ -95,7 +95,9 @@ async fn watch(
             let (meters, open) = (views.meters.borrow().clone(), views.open.borrow_and_update().clone());
             let sources = views.sources.borrow_and_update().clone();
             let (now, since_boot_ms) = (clock.now(), clock.since_boot_ms());
-            watching.judge(&Seen { now, since_boot_ms, meters: &meters, open: &open, sources: &sources })
+            let trouble = store_trouble(&reader.health());
+            let store_trouble = trouble.as_deref();
+            watching.judge(&Seen { now, since_boot_ms, meters: &meters, open: &open, sources: &sources, store_trouble })
         };
         match act(&mut watching, steps, &ledger, &clock, &nudge).await {
             Ok(()) => has_failed = false,
@@ -113,6 +115,13 @@ async fn watch(
             () = clock.sleep(LOOK) => {}
         }
     }
+}
+
+fn store_trouble(health: &StoreHealth) -> Option<String> {
+    if let Some(why) = &health.unwritable {
+        return Some(why.clone());
+    }
+    health.reserve_used.then(|| "the disk is full, and the oldest readings are given up to keep blocks".to_owned())
 }
 
 async fn act(

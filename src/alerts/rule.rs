@@ -15,6 +15,8 @@ const TOO_EARLY: i64 = 10;
 const SILENT_MS: u64 = 60_000;
 /// It is back when it has answered for this long.
 const BACK_MS: u64 = 30_000;
+/// The store is well when it has had no trouble for this long.
+const WELL_MS: u64 = 600_000;
 /// A running block that nobody tells of any more is over after this.
 const LONGEST_BLOCK_MS: i64 = 2 * 3_600_000;
 
@@ -25,6 +27,8 @@ pub struct Seen<'a> {
     pub meters: &'a [Meter],
     pub open: &'a BTreeMap<MeterId, OpenBlock>,
     pub sources: &'a SourcesStatus,
+    /// Why readings are not kept as they should be, for a person.
+    pub store_trouble: Option<&'a str>,
 }
 
 /// What is to be done.
@@ -43,6 +47,8 @@ pub struct Watching {
     /// Per meter: the running block, and since when (ms since boot) its projection is too high.
     over: BTreeMap<MeterId, (Timestamp, u64)>,
     down: BTreeMap<MeterId, Down>,
+    /// When the store was last in trouble, ms since boot.
+    trouble: Option<u64>,
 }
 
 /// A meter that gives no values.
@@ -108,8 +114,27 @@ impl Watching {
                 steps.push(Step::Raise(alert(AlertKind::MeterSilent, meter, down.since, seen.now, text)));
             }
         }
+        steps.extend(self.judge_store(seen));
         steps.extend(self.raised.iter().filter(|alert| self.is_over(alert, seen)).map(|alert| Step::Clear(alert.id)));
         steps
+    }
+
+    fn judge_store(&mut self, seen: &Seen<'_>) -> Option<Step> {
+        let why = seen.store_trouble?;
+        self.trouble = Some(seen.since_boot_ms);
+        let stands = self.raised.iter().any(|alert| alert.kind == AlertKind::StoreFull);
+        (!stands).then(|| {
+            Step::Raise(Alert {
+                id: 0,
+                kind: AlertKind::StoreFull,
+                meter: None,
+                occasion: seen.now,
+                raised: seen.now,
+                cleared: None,
+                text: format!("The store is in trouble: {why}."),
+                delivered: None,
+            })
+        })
     }
 
     fn stands(&self, kind: AlertKind, meter: &MeterId, which: impl Fn(&Alert) -> bool) -> bool {
@@ -158,7 +183,10 @@ impl Watching {
     }
 
     fn is_over(&self, alert: &Alert, seen: &Seen<'_>) -> bool {
-        let Some(id) = &alert.meter else { return false };
+        let Some(id) = &alert.meter else {
+            let well = self.trouble.is_none_or(|last| seen.since_boot_ms.saturating_sub(last) >= WELL_MS);
+            return alert.kind == AlertKind::StoreFull && seen.store_trouble.is_none() && well;
+        };
         let Some(meter) = seen.meters.iter().find(|meter| meter.id == *id) else {
             // Taken out of the config: nobody will ever tell that it is over.
             return matches!(alert.kind, AlertKind::TargetAtRisk | AlertKind::MeterSilent);
@@ -279,11 +307,12 @@ mod tests {
         ms: u64,
         next_id: i64,
         log: Vec<String>,
+        trouble: Option<&'static str>,
     }
 
     impl Plant {
         fn new() -> Self {
-            Self { watching: Watching::default(), ms: 1_000, next_id: 1, log: Vec::new() }
+            Self { watching: Watching::default(), ms: 1_000, next_id: 1, log: Vec::new(), trouble: None }
         }
 
         fn see(&mut self, after_ms: u64, open: Option<OpenBlock>, condition: Condition) -> &mut Self {
@@ -291,7 +320,9 @@ mod tests {
             let open: BTreeMap<_, _> = open.into_iter().map(|open| (open.meter.clone(), open)).collect();
             let now = START.plus_millis(i64::try_from(self.ms).unwrap());
             let (meters, sources) = ([meter()], status(condition));
-            let seen = Seen { now, since_boot_ms: self.ms, meters: &meters, open: &open, sources: &sources };
+            let store_trouble = self.trouble;
+            let seen =
+                Seen { now, since_boot_ms: self.ms, meters: &meters, open: &open, sources: &sources, store_trouble };
             for step in self.watching.judge(&seen) {
                 match step {
                     Step::Raise(alert) => {
@@ -430,5 +461,19 @@ mod tests {
         let mut plant = Plant { watching: Watching::resume(vec![gone]), ..Plant::new() };
         plant.see(0, None, Condition::Answering);
         assert_eq!(plant.log, ["over 3"]);
+    }
+
+    #[test]
+    fn trouble_of_the_store_is_told_once_and_over_after_ten_quiet_minutes() {
+        let mut plant = Plant::new();
+        for trouble in [Some("the disk is full"), None, Some("the disk is full"), None] {
+            plant.trouble = trouble;
+            plant.see(60_000, None, Condition::Answering);
+        }
+        assert_eq!(plant.log, ["The store is in trouble: the disk is full."]);
+        plant.see(539_000, None, Condition::Answering);
+        assert_eq!(plant.log.len(), 1);
+        plant.see(1_000, None, Condition::Answering);
+        assert_eq!(plant.log[1..], ["over 1"]);
     }
 }

@@ -41,7 +41,7 @@ struct Details {
     lines: usize,
     lines_connected: usize,
     poll_attempts: u64,
-    store: StoreHealth,
+    store: serde_json::Value,
 }
 
 pub async fn health(State(web): State<Web>, headers: HeaderMap, Asked(Nothing {}): Asked<Nothing>) -> Response {
@@ -58,6 +58,9 @@ pub async fn health(State(web): State<Web>, headers: HeaderMap, Asked(Nothing {}
 
 fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
     let sources = web.views.sources.borrow().clone();
+    let oldest_raw = store.oldest_raw.map(At);
+    let mut store = serde_json::json!(store);
+    store["oldest_raw"] = serde_json::json!(oldest_raw); // as all times of this interface are written
     Details {
         version: env!("CARGO_PKG_VERSION"),
         timestamp: At(web.views.clock.now()),

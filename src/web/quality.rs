@@ -14,7 +14,7 @@ use crate::model::{Block, BlockFlag, BlockFlags, Energy, MeterId, Quantity, Time
 use crate::store::LiveValues;
 
 /// The longest period looked at, and the most gaps listed for a meter.
-const LONGEST_MS: i64 = 400 * 86_400_000;
+const LONGEST_MS: i64 = 62 * 86_400_000;
 const GAPS: usize = 100;
 /// A power that has not moved at all for this long is frozen.
 const FROZEN_MS: i64 = 3_600_000;
@@ -67,7 +67,7 @@ pub async fn quality(State(web): State<Web>, Asked(asked): Asked<QualityAsked>) 
     let from = asked.from.or_else(|| asked.to.is_none().then(|| now.plus_millis(-86_400_000).as_millis().to_string()));
     let span = RangeAsked { from, to: asked.to, ..RangeAsked::default() }.span(&web.zone(), now)?;
     if span.millis() > LONGEST_MS {
-        let what = format!("{span} is longer than 400 days: ask for less at a time");
+        let what = format!("{span} is longer than 62 days: ask for less at a time");
         return Err(Problem::Parameter { name: "from", what });
     }
     let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());

@@ -1,6 +1,7 @@
 //! The web as a client meets it: over a socket, before a real store, with time set by hand.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+#![allow(dead_code, reason = "the page's test shares the plant and does more with it")]
 
 mod plant;
 

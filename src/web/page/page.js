@@ -494,7 +494,7 @@ function drawMeters() {
     const [condition, why] = state.children;
     const aged = age === null ? "no value yet" : stale ? `stale, ${span(age)} old` : age < 1500 ? "now" : `${span(age)} ago`;
     put(condition, bad ? `${CONDITIONS[meter.condition]}, ${aged}` : aged);
-    put(why, [bad ? meter.problem : "", meter.refused_registers?.length ? `${meter.refused_registers.length} registers refused` : "", meter.verified === false ? "register map unverified" : ""].filter(Boolean).join("; "));
+    put(why, [bad ? meter.problem : "", meter.refused_registers?.length ? `${meter.refused_registers.length} registers refused` : "", meter.verified === false && !meter.simulated ? "register map unverified" : ""].filter(Boolean).join("; "));
   }, () => {
     const row = document.createElement("tr");
     row.innerHTML = '<th scope="row"><button type="button"></button><span class="kind"></span></th><td class="number power"><span class="now"></span></td><td class="number block"></td><td class="number end"></td><td class="state"><span class="condition"></span><span class="why"></span></td>';
