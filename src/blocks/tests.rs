@@ -484,7 +484,9 @@ async fn the_running_task_seals_and_shows_the_open_block() {
             let open = shown.borrow_and_update().get(&sum).cloned();
             match open.filter(|open| open.import.is_some_and(|import| import.as_uwh() > 5_990_000_000)) {
                 Some(open) => break open,
-                None => drop(waited(&plant.clock, shown.changed()).await),
+                None => {
+                    waited(&plant.clock, shown.changed()).await;
+                }
             }
         };
         assert_eq!(open.span.start(), at(HALF));
