@@ -149,6 +149,7 @@ struct Lane {
 
 enum LaneAt {
     Closed { retry_ms: u64 },
+    Connecting,
     Idle(Box<Link>),
     Busy,
 }
@@ -291,7 +292,7 @@ impl State {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             match &lane.at {
                 LaneAt::Closed { retry_ms } if *retry_ms <= now_ms => {
-                    lane.at = LaneAt::Busy;
+                    lane.at = LaneAt::Connecting;
                     return Some(Job::Connect { lane: at, line: self.line.clone() });
                 }
                 _ => {}
@@ -301,8 +302,7 @@ impl State {
         let meter = self.most_urgent(now_ms)?;
         let LaneAt::Idle(link) = std::mem::replace(&mut self.lanes[lane].at, LaneAt::Busy) else { return None };
         let polled = &mut self.meters[meter];
-        let units = self.units.iter().map(|unit| unit.patience.needs());
-        let others_need = units.max().unwrap_or_default();
+        let others_need = self.units.iter().filter_map(|unit| unit.patience.needs()).max();
         let unit = &mut self.units[polled.unit];
         // Taken above only when it is here.
         let asking = polled.asking.take()?;
@@ -467,7 +467,7 @@ impl State {
     }
 
     fn open_lanes(&self) -> usize {
-        self.lanes.iter().filter(|lane| !matches!(lane.at, LaneAt::Closed { .. })).count()
+        self.lanes.iter().filter(|lane| matches!(lane.at, LaneAt::Idle(_) | LaneAt::Busy)).count()
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {

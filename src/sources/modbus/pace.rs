@@ -90,19 +90,21 @@ impl Patience {
         Self { full, misses: 0, not_before_ms: 0, needs: Duration::ZERO, waited: full, spread }
     }
 
-    /// How long to wait for the next answer. It shrinks while the unit keeps silent, so that it costs the others on
-    /// the line little; `others_need` is what the slowest of them needs. Too short a time-out is noticed by the late
-    /// answer that follows it.
-    pub fn wait(&mut self, others_need: Duration) -> Duration {
+    /// How long to wait for the next answer. It shrinks while the unit keeps silent and others on the line answer, so
+    /// that it costs them little; `others_need` is what the slowest of them needs. Too short a time-out is noticed by
+    /// the late answer, which the next request of one of the others finds.
+    pub fn wait(&mut self, others_need: Option<Duration>) -> Duration {
         let shrunk = self.full / (1 << self.misses.min(16));
-        let least = SHORTEST_WAIT.max(self.needs.max(others_need) * ROOM);
-        self.waited = shrunk.max(least).min(self.full);
+        self.waited = match others_need {
+            Some(need) => shrunk.max(SHORTEST_WAIT).max(self.needs.max(need) * ROOM).min(self.full),
+            None => self.full,
+        };
         self.waited
     }
 
     /// What the unit needed of late, while it answers.
-    pub fn needs(&self) -> Duration {
-        if self.misses == 0 { self.needs } else { Duration::ZERO }
+    pub fn needs(&self) -> Option<Duration> {
+        (self.misses == 0 && !self.needs.is_zero()).then_some(self.needs)
     }
 
     /// Attempts in turn without an answer.
@@ -227,7 +229,7 @@ mod tests {
         let mut unit = patience();
         let (mut now, mut waits, mut pauses) = (0, Vec::new(), Vec::new());
         for _ in 0..12 {
-            let wait = unit.wait(MS);
+            let wait = unit.wait(Some(MS));
             waits.push(wait.as_millis());
             now += u64::try_from(wait.as_millis()).unwrap();
             unit.missed(now);
@@ -244,7 +246,7 @@ mod tests {
         let mut unit = patience();
         (0..5).for_each(|_| unit.missed(0));
         unit.answered(Duration::from_millis(20));
-        assert_eq!((unit.wait(MS), unit.again_ms()), (SECOND, None));
+        assert_eq!((unit.wait(Some(MS)), unit.again_ms()), (SECOND, None));
     }
 
     #[test]
@@ -253,22 +255,24 @@ mod tests {
         unit.answered(Duration::from_millis(240));
         unit.missed(0);
         unit.missed(0);
-        assert_eq!(unit.wait(MS), Duration::from_millis(960), "four times what it needs");
+        assert_eq!(unit.wait(Some(MS)), Duration::from_millis(960), "four times what it needs");
         let mut unknown = patience();
         (0..9).for_each(|_| unknown.missed(0));
-        assert_eq!(unknown.wait(MS), SHORTEST_WAIT);
-        assert_eq!(unknown.wait(MS * 20), MS * 80, "the others on the line are no faster");
+        assert_eq!(unknown.wait(Some(MS)), SHORTEST_WAIT);
+        assert_eq!(unknown.wait(Some(MS * 20)), MS * 80, "the others on the line are no faster");
+        assert_eq!(unknown.wait(None), SECOND, "there is nobody to hold up");
+        unknown.wait(Some(MS));
         unknown.was_late(500);
-        assert_eq!((unknown.wait(MS), unknown.again_ms()), (SECOND, None));
+        assert_eq!((unknown.wait(Some(MS)), unknown.again_ms()), (SECOND, None));
         unknown.missed(0);
-        assert_eq!(unknown.wait(MS), SECOND, "it is known to be slow");
+        assert_eq!(unknown.wait(Some(MS)), SECOND, "it is known to be slow");
     }
 
     #[test]
     fn a_unit_slower_than_the_configured_time_out_does_not_hold_up_the_others() {
         let mut unit = patience();
         for _ in 0..6 {
-            assert_eq!(unit.wait(MS), SECOND);
+            assert_eq!(unit.wait(Some(MS)), SECOND);
             unit.missed(0);
             unit.was_late(100);
         }
