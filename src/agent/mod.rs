@@ -188,7 +188,7 @@ impl Agent {
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
-        stages.start("sources", secs(3), |stop| {
+        stages.start_alone("sources", secs(3), |stop| {
             let work = sources::run(
                 wires.sources.subscribe(),
                 store.ingest(),

@@ -45,6 +45,25 @@ impl Stages {
         }
     }
 
+    /// Starts a stage on a thread of its own: what the others are busy with does not delay it, and each of its many
+    /// wake-ups costs less than among several threads.
+    pub fn start_alone<W, F>(&mut self, name: &'static str, limit: Duration, work: W)
+    where
+        W: FnOnce(CancellationToken) -> F,
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let work = work(stop.clone());
+        tasks.spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let outcome = runtime.block_on(work);
+            // A name that is still being looked up must not hold up the end.
+            runtime.shutdown_background();
+            outcome
+        });
+        self.0.push(Stage { name, stop, limit, tasks });
+    }
+
     /// Resolves when a stage ends though nobody asked it to: with what is to be said of it.
     pub async fn ended(&mut self) -> anyhow::Error {
         poll_fn(|context| {

@@ -267,13 +267,12 @@ fn good_config(path: &Path, clock: &Clock) -> Result<config::Config, Failed> {
     })
 }
 
-/// Runs the work of a command. One worker polls a thousand meters twice a second with a tenth of a core; two of them
-/// wake each other, and the allocator keeps a heap for each: 88 MiB where one takes 58. The disk has threads of its
-/// own. Blocking threads are many on purpose and come only when needed: names that no server answers for can hold one
-/// thread for each line, and the store's reads must not wait for them.
+/// Runs the work of a command on this thread; polling and the store have threads of their own. Blocking threads are
+/// many on purpose and come only when needed: names that no server answers for can hold one thread for each line, and
+/// the store's reads must not wait for them.
 fn complete<T>(work: impl Future<Output = T>) -> Result<T, Failed> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).thread_keep_alive(Duration::from_secs(5)).enable_all();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.thread_keep_alive(Duration::from_secs(5)).enable_all();
     let runtime = builder.build().map_err(|error| Failed::new(format!("cannot start threads: {error}")))?;
     let done = runtime.block_on(work);
     // A name that is still being looked up must not hold up the end.
