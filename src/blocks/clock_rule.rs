@@ -121,6 +121,11 @@ impl ClockRule {
         Verdict { seal: waits_for.is_none(), waits_for, redates, withdraw }
     }
 
+    /// Whether this boot's clock has been looked at.
+    pub fn knows(&self, boot: &str) -> bool {
+        self.boot == boot
+    }
+
     /// Notes a committed reading: those taken unsynchronised may have to be moved.
     pub fn note(&mut self, reading: &StoredReading, stamp: Stamp) {
         if reading.clock == ClockState::Synchronised || reading.seq <= self.runs.last().map_or(0, |run| run.last_seq) {

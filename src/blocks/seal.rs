@@ -75,6 +75,9 @@ struct Rejected {
     count: u64,
     /// Some came since the last block, and the next one says so.
     untold: bool,
+    /// The seq of the last one: after a crash the same readings are looked at again, and counted once.
+    #[serde(default)]
+    last_seq: u64,
 }
 
 /// The end of what is sealed, where something has no reading at or after it yet.
@@ -193,7 +196,10 @@ impl Sealer {
                     let old = oldest.is_some_and(|oldest| reading.time < oldest);
                     if old && reading.clock == ClockState::Synchronised {
                         let rejected = self.rejected.entry(meter.clone()).or_default();
-                        *rejected = Rejected { count: rejected.count + 1, untold: true };
+                        if reading.seq <= rejected.last_seq {
+                            continue;
+                        }
+                        *rejected = Rejected { count: rejected.count + 1, untold: true, last_seq: reading.seq };
                         warn!(%meter, time = %reading.time, "reading is older than the oldest raw kept: not booked");
                     } else {
                         // The period's ends stand for all readings in it, so that a flood of them stays small.
@@ -224,6 +230,7 @@ impl Sealer {
         let through_seq = *self.reader.committed().borrow();
         let stamp = self.clock.stamp();
         let latest = self.meters.values().filter_map(|state| state.sealed_through).max();
+        let booted = !self.rule.knows(&self.clock.boot());
         let Verdict { seal, waits_for, redates, withdraw } = self.rule.look(stamp, &self.clock.boot(), latest);
         if waits_for != self.waits_for {
             match waits_for {
@@ -246,7 +253,8 @@ impl Sealer {
                 }
             }
         }
-        self.save(stamp, false).await?;
+        // What the clock said at boot explains the readings taken then, also to a task that is started anew.
+        self.save(stamp, booted).await?;
         Ok(changed)
     }
 
@@ -274,9 +282,16 @@ impl Sealer {
             ],
             ..Sealing::default()
         };
-        self.ledger.seal(sealing).await?;
+        self.write(sealing).await?;
         self.saved = (if settled { self.examined } else { saved_seq }, stamp.since_boot_ms);
         Ok(())
+    }
+
+    /// One transaction. Between any two of them the program may end.
+    async fn write(&self, sealing: Sealing) -> Result<(), StoreError> {
+        #[cfg(test)]
+        fuse::burn()?;
+        self.ledger.seal(sealing).await
     }
 
     /// Meters that have a block due or a reading that came late.
@@ -323,15 +338,14 @@ impl Sealer {
             info!(%meter, blocks = made.len(), "readings that came late changed sealed blocks");
             let mut sealing = Sealing::default();
             sealing.blocks = self.with_sums(meter, made, &mut sealing, through, now).await?;
-            self.ledger.seal(sealing.clone()).await?;
+            self.write(sealing.clone()).await?;
             self.took(&sealing);
         }
         if let Some(state) = self.meters.get_mut(meter) {
             state.touched.clear();
         }
-        if let Some(through) = through
-            && changed
-        {
+        // Also when nothing has changed: what came may be later than the clock, and is waited for once more.
+        if let Some(through) = through {
             let last = self.block_before(meter, through).await?;
             self.set_tail(meter, last);
         }
@@ -387,17 +401,27 @@ impl Sealer {
             return Ok((false, true));
         }
         let records = self.records(meter, from, due).await?;
+        let untold = self.rejected.get(meter).is_some_and(|rejected| rejected.untold);
         let mut walk = Walk::begin(&self.spans, view.clone(), now, from, records, nature(configured));
-        walk.rejected = self.rejected.get(meter).is_some_and(|rejected| rejected.untold);
-        let untold = walk.rejected;
-        let more = walk.seal(due, configured.is_some(), BATCH).await?;
+        walk.rejected = untold;
+        let mut more = walk.seal(due, configured.is_some(), BATCH).await?;
+        if let Some(touched) = self.tail_that_ends(meter, &walk.made) {
+            // A register that had fallen silent spoke again: the blocks it was silent in have a share in that. They
+            // go first, because after a crash in between nothing else would tell of them.
+            if let Some(state) = self.meters.get_mut(meter) {
+                state.touched.extend(touched);
+            }
+            self.revise(meter, configured, view, now).await?;
+            let records = self.records(meter, from, due).await?;
+            walk = Walk::begin(&self.spans, view.clone(), now, from, records, nature(configured));
+            walk.rejected = untold;
+            more = walk.seal(due, configured.is_some(), BATCH).await?;
+        }
         let (pos, rejected, moved) = (walk.pos(), walk.rejected, walk.pos() > from);
         let made = walk.made;
         if !moved {
             return Ok((false, false));
         }
-        // A register that had fallen silent spoke again: the blocks it was silent in have a share in that.
-        let spoke_again = self.tail_that_ends(meter, &made);
         let mut sealing = Sealing { sealed_through: vec![(meter.clone(), pos)], ..Sealing::default() };
         let last = made.last().cloned();
         sealing.blocks = self.with_sums(meter, made, &mut sealing, Some(pos), now).await?;
@@ -407,15 +431,9 @@ impl Sealer {
             }
             sealing.state.push((REJECTED, serde_json::to_value(&self.rejected).unwrap_or_default()));
         }
-        self.ledger.seal(sealing.clone()).await?;
+        self.write(sealing.clone()).await?;
         self.took(&sealing);
         self.set_tail(meter, last);
-        if let Some(touched) = spoke_again {
-            if let Some(state) = self.meters.get_mut(meter) {
-                state.touched.extend(touched);
-            }
-            self.revise(meter, configured, view, now).await?;
-        }
         Ok((more, true))
     }
 
@@ -478,9 +496,11 @@ impl Sealer {
             sealing.blocks.extend(made);
             changed.push(meter);
         }
-        self.ledger.seal(sealing.clone()).await?;
-        self.took(&sealing);
+        // Moved and settled at once: after a crash in between, the same readings would be moved once more.
         self.rule.settled();
+        sealing.state.push((CLOCK, serde_json::to_value(&self.rule).unwrap_or_default()));
+        self.write(sealing.clone()).await?;
+        self.took(&sealing);
         for meter in &changed {
             if let Some(state) = self.meters.get_mut(meter) {
                 state.touched.clear();
@@ -505,7 +525,7 @@ impl Sealer {
             sealing.sealed_through.push((meter.clone(), start));
         }
         warn!(blocks = sealing.blocks.len(), "blocks sealed ahead of the clock are withdrawn");
-        self.ledger.seal(sealing.clone()).await?;
+        self.write(sealing.clone()).await?;
         let changed: Vec<_> = sealing.sealed_through.iter().map(|(meter, _)| meter.clone()).collect();
         for (meter, start) in &sealing.sealed_through {
             if let Some(state) = self.meters.get_mut(meter) {
@@ -623,8 +643,9 @@ impl Sealer {
         let next = self.spans.containing(now).span.end();
         let Some(state) = self.meters.get_mut(meter) else { return };
         let grace = grace_ms(state.interval_ms);
-        let from = match state.sealed_through {
-            Some(sealed) if !waits => self.spans.containing(sealed).span.end(),
+        // Of a meter heard for the first time, the block of its first reading may have ended already.
+        let from = match state.sealed_through.or(state.first) {
+            Some(at) if !waits => self.spans.containing(at).span.end(),
             _ => next,
         };
         state.next_due = from.plus_millis(grace);
@@ -703,4 +724,35 @@ fn spans_of(config: &Config) -> Spans {
             new("UTC")
         })
         .unwrap_or_else(|_| unreachable!("UTC is built in"))
+}
+
+/// Ends the task between two transactions, as a crash would.
+#[cfg(test)]
+pub mod fuse {
+    use std::cell::Cell;
+
+    use crate::store::StoreError;
+
+    thread_local! {
+        /// So many transactions are left to this thread; `None`: any number.
+        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    pub fn set(left: Option<usize>) {
+        LEFT.set(left);
+    }
+
+    pub fn left() -> Option<usize> {
+        LEFT.get()
+    }
+
+    pub fn burn() -> Result<(), StoreError> {
+        match LEFT.get() {
+            Some(0) => Err(StoreError::Closed),
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
 }

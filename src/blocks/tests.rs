@@ -209,6 +209,29 @@ async fn the_first_reading_after_a_gap_revises_all_blocks_in_it() {
 }
 
 #[tokio::test]
+async fn a_first_reading_later_than_the_clock_is_waited_for() {
+    let plant = one_meter();
+    plant.run("m", 0, 20 * MINUTE).await;
+    plant.until(32 * MINUTE).await;
+    plant.until(62 * MINUTE).await;
+    let open = async || {
+        let config = Arc::new(plant.config.clone());
+        Sealer::open(config, plant.store.reader(), plant.store.ledger(), plant.clock.clone()).await.unwrap()
+    };
+    // The clock has been set back a little since the reading was taken.
+    let mut sealer = open().await;
+    plant.read("m", [(70 * MINUTE, 1_014.0)]).await;
+    sealer.catch_up().await.unwrap();
+    sealer.pass().await.unwrap();
+    assert_eq!(plant.told("m").await[1].1, None);
+    plant.clock.advance_to(at(92 * MINUTE));
+    sealer.catch_up().await.unwrap();
+    sealer.pass().await.unwrap();
+    assert_eq!(plant.told("m").await[1], (30, Some(6_000), 1, vec!["estimated", "gap"]));
+    assert_eq!(plant.total("m").await, 14_000_000_000);
+}
+
+#[tokio::test]
 async fn a_week_offline_is_sealed_at_once_and_adds_up() {
     let plant = one_meter();
     plant.run("m", 0, HALF).await;
@@ -437,6 +460,182 @@ async fn a_reading_older_than_all_raw_is_counted_and_flagged() {
     assert_eq!(last, (24 * 60 + 30, None, 0, vec!["gap", "late_rejected"]));
     let counted = plant.store.reader().state("blocks.late_rejected").await.unwrap().unwrap();
     assert_eq!(counted["m"]["count"], 1);
+}
+
+/// One thing that happens in a story.
+enum Event {
+    /// The clock goes on to this time.
+    Until(i64),
+    Read(&'static str, Vec<(i64, f64)>),
+    /// The gateway boots with an unsynchronised clock that says this.
+    Boot(i64),
+    Synchronise(i64),
+}
+
+/// Sealing, late readings, a gap, a sum, and readings too old to be booked.
+fn ordinary_story() -> Vec<Event> {
+    use Event::{Read, Until};
+    let steady = |from: i64, to: i64| -> Vec<_> {
+        (from..=to).step_by(300_000).map(|ms| (ms, 1_000.0 + 12.0 * ms as f64 / HOUR as f64)).collect()
+    };
+    vec![
+        Read("a", steady(0, HALF)),
+        Read("b", steady(0, 20 * MINUTE)),
+        Until(HALF + 10 * MINUTE),
+        Read("a", steady(35 * MINUTE, HOUR)),
+        Read("b", steady(40 * MINUTE, HOUR)),
+        Until(HOUR + 10 * MINUTE),
+        Read("b", vec![(30 * MINUTE, 1_007.0)]),
+        Read("a", vec![(22 * MINUTE, 1_004.5)]),
+        Until(HOUR + 11 * MINUTE),
+        Read("a", steady(65 * MINUTE, 3 * HOUR)),
+        Until(2 * HOUR + 10 * MINUTE),
+        Until(3 * HOUR + 10 * MINUTE),
+        Read("b", vec![(3 * HOUR + 11 * MINUTE, 1_044.4)]),
+        Until(3 * HOUR + 12 * MINUTE),
+        Until(3 * HOUR + 40 * MINUTE),
+        Until(DAY),
+        Read("a", steady(DAY, DAY + 10 * MINUTE)),
+        Read("b", steady(DAY, DAY + HALF)),
+        Until(DAY + 40 * MINUTE),
+        Read("a", vec![(-DAY, 900.0)]),
+        Until(DAY + HOUR + 10 * MINUTE),
+        Read("a", vec![(-DAY - 1, 900.0)]),
+        Until(DAY + 2 * HOUR + 10 * MINUTE),
+    ]
+}
+
+/// A clock twelve hours behind, blocks withdrawn, and readings moved when it is right.
+fn clock_story() -> Vec<Event> {
+    use Event::{Boot, Read, Synchronise, Until};
+    let both = |ms: i64, kwh: f64| [Read("a", vec![(ms, kwh)]), Read("b", vec![(ms, 2.0 * kwh)])];
+    let mut story = Vec::new();
+    (0..=7).for_each(|step: i32| story.extend(both(i64::from(step) * 5 * MINUTE, 1_000.0 + f64::from(step))));
+    story.extend([Until(HALF + 10 * MINUTE), Boot(-12 * HOUR)]);
+    let mut kwh = 1_010.0;
+    for step in 1..=9 {
+        kwh += 2.0;
+        story.push(Until(-12 * HOUR + step * 10 * MINUTE));
+        story.extend(both(-12 * HOUR + step * 10 * MINUTE, kwh));
+    }
+    story.push(Synchronise(140 * MINUTE));
+    for second in [5, 20, 40, 100] {
+        story.push(Until(140 * MINUTE + second * 1_000));
+    }
+    for step in 15..=24 {
+        kwh += 2.0;
+        story.push(Until(step * 10 * MINUTE));
+        story.extend(both(step * 10 * MINUTE, kwh));
+    }
+    story.push(Until(250 * MINUTE));
+    story
+}
+
+/// What a story leaves behind.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    blocks: Vec<Vec<Block>>,
+    sealed_through: BTreeMap<crate::model::MeterId, Timestamp>,
+    rejected: Option<serde_json::Value>,
+    redates: usize,
+}
+
+/// Tells a story to one sealing task, which ends after `crash` transactions and is taken up again by another, at the
+/// same instant or (when that was its last for a while) before the next thing happens.
+async fn tell(story: Vec<Event>, crash: Option<usize>) -> (Outcome, bool) {
+    use super::seal::fuse;
+    let meters = vec![measured("a", Some(300_000)), measured("b", Some(300_000)), summed("ab", &["a", "b"], &[])];
+    let mut plant = plant(meters);
+    let open = async |plant: &Plant| {
+        let (reader, ledger) = (plant.store.reader(), plant.store.ledger());
+        Sealer::open(Arc::new(plant.config.clone()), reader, ledger, plant.clock.clone()).await.unwrap()
+    };
+    let pass = async |sealer: &mut Sealer| {
+        sealer.catch_up().await?;
+        sealer.pass().await
+    };
+    let mut sealer = open(&plant).await;
+    let mut crashed = false;
+    fuse::set(crash);
+    for event in story {
+        match event {
+            Event::Until(ms) => plant.clock.advance_to(at(ms)),
+            Event::Read(meter, values) => {
+                let latest = values.iter().map(|(ms, _)| at(*ms)).max().unwrap();
+                plant.clock.advance_to(latest.max(plant.clock.now()));
+                plant.read(meter, values).await;
+            }
+            Event::Boot(ms) => {
+                plant.clock.reboot();
+                plant.clock.step_to(at(ms));
+                plant.clock.set_state(ClockState::Unsynchronised);
+                sealer = open(&plant).await;
+            }
+            Event::Synchronise(ms) => {
+                plant.clock.step_to(at(ms));
+                plant.clock.set_state(ClockState::Synchronised);
+            }
+        }
+        let outcome = pass(&mut sealer).await;
+        if outcome.is_err() || fuse::left() == Some(0) {
+            fuse::set(None);
+            crashed = true;
+            drop(sealer);
+            plant = plant.again().await;
+            sealer = open(&plant).await;
+            pass(&mut sealer).await.unwrap();
+        }
+    }
+    sealer.save(plant.clock.stamp(), true).await.unwrap_or_else(|_| crashed = true);
+    fuse::set(None);
+    let mut blocks = Vec::new();
+    for meter in ["a", "b", "ab"] {
+        blocks.push(plant.blocks(meter).await);
+    }
+    let reader = plant.store.reader();
+    let outcome = Outcome {
+        blocks,
+        sealed_through: reader.sealed_through().await.unwrap(),
+        rejected: reader.state("blocks.late_rejected").await.unwrap(),
+        redates: reader.redates().await.unwrap().len(),
+    };
+    (outcome, crashed)
+}
+
+/// However many transactions were made when the task ended: the same in the end as if it had not.
+async fn survives_a_crash_after_any_transaction(story: fn() -> Vec<Event>) -> Outcome {
+    let (undisturbed, _) = tell(story(), None).await;
+    for transactions in 1.. {
+        let (outcome, crashed) = tell(story(), Some(transactions)).await;
+        if !crashed {
+            assert!(transactions > 20, "{transactions}");
+            break;
+        }
+        let both = outcome.blocks.iter().flatten().zip(undisturbed.blocks.iter().flatten());
+        let differ = { both }.find(|(a, b)| a != b);
+        assert_eq!(differ, None, "ended after {transactions} transactions");
+        assert_eq!(outcome, undisturbed, "ended after {transactions} transactions");
+    }
+    undisturbed
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_transactions_of_sealing_changes_nothing() {
+    let told = survives_a_crash_after_any_transaction(ordinary_story).await;
+    let revised = |block: &&Block| block.revision > 0;
+    assert!(told.blocks.iter().all(|blocks| blocks.iter().filter(revised).count() >= 2), "the story has revisions");
+    assert_eq!(told.rejected.unwrap()["a"]["count"], 2);
+    for (a, (b, ab)) in told.blocks[0].iter().zip(told.blocks[1].iter().zip(&told.blocks[2])).take(6) {
+        let [a, b, ab] = [a, b, ab].map(|block| block.import.unwrap().as_uwh());
+        assert_eq!(ab, a + b);
+    }
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_transactions_of_a_clock_set_right_changes_nothing() {
+    let told = survives_a_crash_after_any_transaction(clock_story).await;
+    assert_eq!(told.redates, 1);
+    assert!(told.blocks[0].iter().any(|block| block.flags.has(BlockFlag::Clock)));
 }
 
 /// What `waited` gives, or `None` after a moment, with the clock moved on by a second: the task looks about once a
