@@ -11,6 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use meterseal::clock::Clock;
 use meterseal::model::{
     Block, BlockFlags, Borders, Category, ClockState, Digest, Energy, Layout, Method, Number, Ratio, Reading, Role,
@@ -156,8 +158,18 @@ async fn ingest() {
         }
         let bare_rate = (GROUP * GROUPS) as f64 / started.elapsed().as_secs_f64();
         let started = Instant::now();
+        // Two groups are under way, as with any source that goes on while its last group is flushed: each is a commit of
+        // its own, like the bare loop's.
+        let ingest = store.ingest();
+        let mut under_way = FuturesOrdered::new();
         for group in groups {
-            store.ingest().store(group).await.unwrap();
+            under_way.push_back(ingest.store(group));
+            if under_way.len() == 2 {
+                under_way.next().await.unwrap().unwrap();
+            }
+        }
+        while let Some(stored) = under_way.next().await {
+            stored.unwrap();
         }
         // Its share of the second writing belongs to the price.
         store.tidy().await;

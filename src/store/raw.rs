@@ -78,9 +78,9 @@ pub struct RawState {
 }
 
 impl RawState {
-    fn count(&mut self, layout: &Layout, entry: &Entry) {
-        if let Some(times) = self.meters.get_mut(&layout.meter) {
-            (times.min, times.max) = (times.min.min(entry.time), times.max.max(entry.time));
+    fn count(&mut self, meter: &MeterId, first: i64, last: i64) {
+        if let Some(times) = self.meters.get_mut(meter) {
+            (times.min, times.max) = (times.min.min(first), times.max.max(last));
         }
     }
 }
@@ -260,7 +260,7 @@ pub fn recall_tail(file: &RawFile, mut each: impl FnMut(&Arc<Layout>, Entry)) ->
         for place in row.places().map_err(|torn| torn.at(&file.path))? {
             let entry = row.entry(place).map_err(|torn| torn.at(&file.path))?;
             let Some(layout) = layouts.get(at(entry.layout)) else { continue };
-            state.count(layout, &entry);
+            state.count(&layout.meter, entry.time, entry.time);
             each(layout, entry);
         }
     }
@@ -307,12 +307,21 @@ fn tail_rows(connection: &Connection, path: &Path) -> Result<Vec<(u32, TailRow)>
         .collect()
 }
 
+/// A layout that the file has.
+struct Known {
+    /// Held, so that its address stays its own.
+    _layout: Arc<Layout>,
+    number: u32,
+    /// The number of its meter.
+    meter: i64,
+}
+
 /// Writes to one raw file.
 pub struct Pen {
     pub file: Arc<RawFile>,
     connection: Connection,
     /// By address: the same layout comes again and again, and comparing it each time would cost more than storing it.
-    by_address: HashMap<usize, (Arc<Layout>, u32)>,
+    by_address: HashMap<usize, Known>,
     by_digest: HashMap<Digest, u32>,
 }
 
@@ -379,6 +388,8 @@ impl Pen {
         let transaction =
             rusqlite::Transaction::new_unchecked(&self.connection, rusqlite::TransactionBehavior::Immediate)?;
         let (mut new_layouts, mut new_meters) = (Vec::new(), HashMap::new());
+        // The first and the last time under each layout, by its number: meters are looked up once for a group.
+        let mut times: Vec<Option<(Arc<Layout>, i64, i64)>> = Vec::new();
         let state = read(&file.state);
         let (known_layouts, boots) = (state.layouts.len(), state.boots.len());
         let known_boot = state.boots.iter().position(|known| known == boot);
@@ -391,8 +402,8 @@ impl Pen {
             let (mut min, mut max, mut meters) = (i64::MAX, i64::MIN, 0);
             for (layout, entry) in part.iter_mut() {
                 let address = Arc::as_ptr(layout).addr();
-                entry.layout = match self.by_address.get(&address) {
-                    Some((_, number)) => *number,
+                let (layout_number, meter) = match self.by_address.get(&address) {
+                    Some(known) => (known.number, known.meter),
                     None => {
                         let text = serde_json::to_string(&**layout).unwrap_or_default();
                         let digest = Digest::of(text.as_bytes());
@@ -409,24 +420,32 @@ impl Pen {
                                 number
                             }
                         };
+                        let known = state.meters.get(&layout.meter).map(|times| times.number);
+                        let meter = match known.or_else(|| new_meters.get(&layout.meter).copied()) {
+                            Some(meter) => meter,
+                            None => {
+                                transaction
+                                    .execute("INSERT INTO meters (name) VALUES (?1)", [layout.meter.as_str()])?;
+                                let meter = transaction.last_insert_rowid();
+                                new_meters.insert(layout.meter.clone(), meter);
+                                meter
+                            }
+                        };
                         if self.by_address.len() >= 65_536 {
                             self.by_address.clear();
                         }
-                        self.by_address.insert(address, (layout.clone(), number));
-                        number
+                        self.by_address.insert(address, Known { _layout: layout.clone(), number, meter });
+                        (number, meter)
                     }
                 };
-                let known = state.meters.get(&layout.meter).map(|times| times.number);
-                let number = match known.or_else(|| new_meters.get(&layout.meter).copied()) {
-                    Some(number) => number,
-                    None => {
-                        transaction.execute("INSERT INTO meters (name) VALUES (?1)", [layout.meter.as_str()])?;
-                        let number = transaction.last_insert_rowid();
-                        new_meters.insert(layout.meter.clone(), number);
-                        number
-                    }
-                };
-                meters |= meter_bit(number);
+                entry.layout = layout_number;
+                let place = at(layout_number);
+                if times.len() <= place {
+                    times.resize(place + 1, None);
+                }
+                let (_, first, last) = times[place].get_or_insert_with(|| (layout.clone(), i64::MAX, i64::MIN));
+                (*first, *last) = ((*first).min(entry.time), (*last).max(entry.time));
+                meters |= meter_bit(meter);
                 (min, max) = (min.min(entry.time), max.max(entry.time));
             }
             let [(_, first), ..] = &*part else { continue };
@@ -457,8 +476,10 @@ impl Pen {
         for (meter, number) in new_meters {
             state.meters.insert(meter, MeterTimes { number, min: i64::MAX, max: i64::MIN });
         }
-        for (layout, entry) in &*readings {
-            state.count(layout, entry);
+        for (layout, first, last) in times.into_iter().flatten() {
+            state.count(&layout.meter, first, last);
+        }
+        if let Some((_, entry)) = readings.last() {
             state.last_seq = entry.seq;
         }
         for (row, bytes) in rows {
