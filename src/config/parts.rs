@@ -313,11 +313,11 @@ fn webhook_body(field: &Field) -> Option<String> {
     }
 }
 
-/// Where borders lie at present: whole blocks of the utility's demand clock, which runs `offset_ms` ahead of ours.
+/// Where borders lie at present: `offset_ms` after whole blocks of local time.
 fn grid(timezone: &str, block_minutes: u8, offset_ms: i64, now: Timestamp) -> BlockGrid {
     let every_ms = i64::from(block_minutes) * 60_000;
     let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
     let now = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
-    let ahead_ms = i64::from(zone.to_offset(now).seconds()) * 1_000 + offset_ms;
-    BlockGrid { every_ms, offset_ms: (-ahead_ms).rem_euclid(every_ms) }
+    let ahead_ms = i64::from(zone.to_offset(now).seconds()) * 1_000;
+    BlockGrid { every_ms, offset_ms: (offset_ms - ahead_ms).rem_euclid(every_ms) }
 }

@@ -81,7 +81,7 @@ fn a_good_config_says_what_it_says() {
     );
     assert_eq!((config.blocks.block_minutes, config.blocks.clock_offset_ms), (15, -2_000));
     // Kuala Lumpur is 8 h ahead, and the demand clock 2 s behind: borders lie 2 s after each of our quarters.
-    assert_eq!((config.sources.block.every_ms, config.sources.block.offset_ms), (900_000, 2_000));
+    assert_eq!((config.sources.block.every_ms, config.sources.block.offset_ms), (900_000, 898_000));
     // Without windows of its own a tariff has one, every day.
     assert_eq!(config.site.peaks, [([true; 7], 840, 1320)]);
     assert_eq!(config.store.keep_raw, Duration::from_secs(90 * 86_400));
