@@ -352,11 +352,11 @@ impl Agent {
         // What waits for the next start still differs at the next reload, and is told again.
         let site_id = self.running.site_id.clone();
         self.running = Config { store, site_id, web, ..new };
-        let mut all = problems(&self.running, &self.store, &[]);
-        all.extend(
+        self.own_problems = problems(&self.running, &self.store, &[]);
+        self.own_problems.extend(
             reloaded.at_next_start.iter().map(|key| format!("{key} has changed: restart meterseal to apply it")),
         );
-        self.wires.problems.send_replace(Arc::new(all));
+        self.show_problems();
         self.taken(kept).await;
         info!(changed = ?reloaded.changed, at_next_start = ?reloaded.at_next_start, "config read again");
         reloaded
