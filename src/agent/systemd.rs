@@ -68,12 +68,15 @@ impl Signs {
             Origin::Modbus { .. } => meter.interval_ms,
             Origin::Sum { .. } => None,
         };
+        // A disk that cannot be written is told and waited for, and the sources wait with it once the queue is full; a
+        // restart would not mend it, and would lose what is queued.
+        let writable = health.unwritable.is_none();
+        let interval = meters.iter().filter_map(interval).min().filter(|_| writable);
         Seen {
             attempts: self.sources.borrow().attempts,
-            interval: meters.iter().filter_map(interval).min().map(|ms| Duration::from_millis(ms.into())),
+            interval: interval.map(|ms| Duration::from_millis(ms.into())),
             commits: health.commits,
-            // A disk that cannot be written is told and waited for; a restart would not mend it.
-            waiting: health.queued > 0 && health.unwritable.is_none(),
+            waiting: health.queued > 0 && writable,
             answers,
         }
     }
@@ -83,7 +86,7 @@ impl Signs {
 struct Seen {
     /// Polls tried since start, answered or not.
     attempts: u64,
-    /// The shortest polling interval; absent without meters.
+    /// The shortest polling interval; absent without meters, and while the sources wait for a disk.
     interval: Option<Duration>,
     commits: u64,
     /// Readings wait for a commit.
