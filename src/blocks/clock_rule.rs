@@ -98,7 +98,8 @@ impl ClockRule {
         if self.held && steady(self.synced_since.map(|since| since.max(self.steady_since))) {
             self.held = false;
         }
-        let redates = self.redates();
+        // A clock that is not believed moves nothing.
+        let redates = if self.held { Vec::new() } else { self.redates() };
         let arrived = self.synced_since.is_some_and(|since| now.saturating_sub(since) >= ARRIVAL_MS);
         let waits_for = if self.held {
             Some("the clock leapt forward: blocks wait until it has been synchronised and steady for an hour")
@@ -116,6 +117,10 @@ impl ClockRule {
         let withdraw = behind && waits_for.is_none();
         if withdraw {
             self.behind_since = None;
+        }
+        if arrived && !self.held && redates.is_empty() {
+            // The clock was right all along: a step of later is none of these readings' affair.
+            self.runs.clear();
         }
         let redates = if arrived { redates } else { Vec::new() };
         Verdict { seal: waits_for.is_none(), waits_for, redates, withdraw }
@@ -265,6 +270,29 @@ mod tests {
         assert_eq!(told, vec![(5, 6, T), (7, 8, DAY)]);
         hands.rule.settled();
         assert_eq!(hands.look().redates, vec![]);
+    }
+
+    #[test]
+    fn a_step_long_after_moves_no_reading_whose_clock_was_right() {
+        let mut hands = Hands::at(T, Unsynchronised, None);
+        hands.look();
+        hands.note(1);
+        hands.stamp.clock = Synchronised;
+        assert!(hands.pass(20_000).redates.is_empty());
+        assert!(hands.step(5_000).redates.is_empty());
+        hands.step(75 * 365 * DAY);
+        assert!(hands.pass(2 * HOUR).redates.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_not_believed_moves_no_reading() {
+        let mut hands = Hands::at(T, Unsynchronised, Some(T - HOUR));
+        hands.look();
+        hands.note(1);
+        hands.stamp.clock = Synchronised;
+        hands.step(3 * DAY);
+        assert!(hands.pass(59 * 60_000).redates.is_empty());
+        assert_eq!(hands.pass(60_000).redates.len(), 1, "steady for an hour: it is believed");
     }
 
     #[test]
