@@ -136,12 +136,13 @@ impl Writer {
         let (mut room, mut offered) = (0, Vec::new());
         let before = self.next_seq;
         let (mut repeated, mut conflicts) = (0, 0);
-        let mut failed = None;
+        let (mut failed, mut unread) = (None, Vec::new());
         for item in items {
             let mut receipt = Receipt { first_seq: self.next_seq, last_seq: self.next_seq - 1, repeated: 0 };
             for reading in item.readings {
-                match self.admit(reading, &batch) {
-                    Ok(admitted) => {
+                match self.earlier(&reading, &batch) {
+                    Ok(earlier) => {
+                        let admitted = self.admit(reading, &earlier);
                         receipt.repeated += admitted.repeated;
                         if let Some((layout, entry)) = admitted.new {
                             conflicts += u64::from(entry.conflict);
@@ -150,7 +151,10 @@ impl Writer {
                             batch.push((layout, entry));
                         }
                     }
-                    Err(error) => failed = Some(error),
+                    Err(error) => {
+                        failed = Some(error);
+                        unread.extend(item.reply.is_none().then_some(reading));
+                    }
                 }
             }
             repeated += receipt.repeated;
@@ -198,6 +202,7 @@ impl Writer {
                     .zip(offered)
                     .filter(|(_, offered)| *offered)
                     .map(|(pair, _)| again(pair))
+                    .chain(unread)
                     .collect();
                 if last {
                     tracing::error!(%error, readings = waiting.len(), "readings were not stored before the end");
@@ -224,8 +229,12 @@ impl Writer {
         }
     }
 
-    /// Compares a reading with what is there, and numbers what is new in it.
-    fn admit(&mut self, reading: Reading, batch: &[(Arc<Layout>, Entry)]) -> Result<Admitted, StoreError> {
+    /// What is there of the same meter and time, committed or in the batch.
+    fn earlier(
+        &mut self,
+        reading: &Reading,
+        batch: &[(Arc<Layout>, Entry)],
+    ) -> Result<Vec<(Arc<Layout>, Values)>, StoreError> {
         let time = reading.taken.time.as_millis();
         let meter = &reading.layout.meter;
         let mut earlier: Vec<(Arc<Layout>, Values)> = Vec::new();
@@ -243,11 +252,17 @@ impl Writer {
                 self.newest.insert(meter.clone(), Newest { committed: i64::MIN, coming: time });
             }
         }
+        Ok(earlier)
+    }
+
+    /// Compares a reading with what is there, and numbers what is new in it.
+    fn admit(&mut self, reading: Reading, earlier: &[(Arc<Layout>, Values)]) -> Admitted {
+        let time = reading.taken.time.as_millis();
         let Reading { layout, taken, values } = reading;
         let (values, repeated, conflict) =
-            if earlier.is_empty() { (values, 0, false) } else { compare(&layout, values, &earlier) };
+            if earlier.is_empty() { (values, 0, false) } else { compare(&layout, values, earlier) };
         if repeated > 0 && values.is_empty() {
-            return Ok(Admitted { new: None, repeated });
+            return Admitted { new: None, repeated };
         }
         let entry = Entry {
             seq: self.next_seq,
@@ -259,7 +274,7 @@ impl Writer {
             values,
         };
         self.next_seq += 1;
-        Ok(Admitted { new: Some((layout, entry)), repeated })
+        Admitted { new: Some((layout, entry)), repeated }
     }
 
     fn make_durable(&mut self, boot: &str, batch: &mut [(Arc<Layout>, Entry)]) -> Result<(), StoreError> {
