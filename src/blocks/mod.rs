@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use self::live::Live;
 use self::seal::Sealer;
@@ -68,16 +69,19 @@ pub async fn run(
     let mut sealer = Sealer::open(running, reader.clone(), ledger, clock.clone()).await?;
     sealer.catch_up().await?;
     let mut live = Live::default();
-    let mut lagged = false;
+    let (mut lagged, mut failing) = (false, false);
     loop {
-        if std::mem::take(&mut lagged) {
-            sealer.catch_up().await?;
-            live.forget_all();
+        match step(&mut sealer, &mut live, &reader, &clock, &mut lagged).await {
+            Ok(()) => failing = false,
+            // What was not made durable is still due, and found again at the next look.
+            Err(error) if error.may_pass() => {
+                if !std::mem::replace(&mut failing, true) {
+                    error!(%error, "blocks wait until the store can be used again");
+                }
+                live.forget_all();
+            }
+            Err(error) => return Err(error),
         }
-        for meter in sealer.pass().await? {
-            live.forget(&meter);
-        }
-        renew(&mut live, &sealer, &reader, &clock).await?;
         let shown = live.show(sealer.config(), sealer.spans(), clock.now());
         open.send_replace(Arc::new(shown));
 
@@ -115,6 +119,25 @@ pub async fn run(
             }
         }
     }
+}
+
+/// One look: seals what is due, and renews the open blocks.
+async fn step(
+    sealer: &mut Sealer,
+    live: &mut Live,
+    reader: &Reader,
+    clock: &Clock,
+    lagged: &mut bool,
+) -> Result<(), StoreError> {
+    if *lagged {
+        sealer.catch_up().await?;
+        live.forget_all();
+        *lagged = false;
+    }
+    for meter in sealer.pass().await? {
+        live.forget(&meter);
+    }
+    renew(live, sealer, reader, clock).await
 }
 
 /// Takes open blocks anew where they cannot be kept from what is held.

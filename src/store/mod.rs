@@ -78,6 +78,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The disk is full, away or not to be written: it may come back, and the store goes on then by itself.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Unwritable { .. } | Self::Io { .. })
+    }
+
     /// The same, for one more who waits for it.
     fn again(&self) -> Self {
         match self {
