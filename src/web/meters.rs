@@ -68,13 +68,19 @@ struct ValueView {
 /// What is known of all meters at one moment.
 pub struct Moment {
     pub now: Timestamp,
+    meters: std::sync::Arc<Vec<Meter>>,
     pub live: std::sync::Arc<LiveValues>,
     pub sources: std::sync::Arc<crate::model::SourcesStatus>,
 }
 
 impl Moment {
     pub fn take(web: &Web) -> Self {
-        Self { now: web.views.clock.now(), live: web.views.reader.live(), sources: web.views.sources.borrow().clone() }
+        Self {
+            now: web.views.clock.now(),
+            meters: web.views.meters.borrow().clone(),
+            live: web.views.reader.live(),
+            sources: web.views.sources.borrow().clone(),
+        }
     }
 
     pub fn view<'a>(&'a self, meter: &'a Meter) -> MeterView<'a> {
@@ -119,9 +125,12 @@ impl Moment {
         };
         let mut sum = Live { value: 0.0, time: Timestamp::MAX };
         for (sign, id) in add.iter().map(|id| (1.0, id)).chain(subtract.iter().map(|id| (-1.0, id))) {
-            let part = self.live.get(id)?.iter().find(|(quantity, _)| quantity.as_str() == Quantity::POWER)?.1;
-            sum.value += sign * part.value;
-            sum.time = sum.time.min(part.time);
+            let part = self.meters.iter().find(|part| part.id == *id)?;
+            let power = self.power(part)?;
+            // What a part produces is what a sum that consumes does not take.
+            let same_way = part.category.counts_import() == meter.category.counts_import();
+            sum.value += if same_way { sign * power.value } else { -sign * power.value };
+            sum.time = sum.time.min(power.time);
         }
         Some(sum)
     }
@@ -252,4 +261,52 @@ pub async fn summary(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) 
         });
     }
     Ok(Json(lines).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SourcesStatus;
+
+    #[test]
+    fn the_power_of_a_sum_goes_by_the_directions_of_its_parts_through_sums_of_sums() {
+        let id = |name: &str| name.parse::<MeterId>().unwrap();
+        let meter = |name: &str, category, add: &[&str], subtract: &[&str]| Meter {
+            id: id(name),
+            name: name.to_owned(),
+            category,
+            origin: Origin::Sum {
+                add: add.iter().map(|part| id(part)).collect(),
+                subtract: subtract.iter().map(|part| id(part)).collect(),
+            },
+            interval_ms: None,
+            peak_target: None,
+            simulated: false,
+        };
+        let measured = |name: &str, category| Meter {
+            origin: Origin::Modbus { line: "l".parse().unwrap(), unit: 1, template: String::new(), verified: false },
+            ..meter(name, category, &[], &[])
+        };
+        let meters = vec![
+            measured("grid", Category::Cons),
+            measured("sun", Category::Prod),
+            measured("tenant", Category::Cons),
+            meter("net", Category::Cons, &["grid", "sun"], &["tenant"]),
+            meter("all", Category::Prod, &["net"], &[]),
+        ];
+        let power = |kw: f64, second: i64| {
+            let live = Live { value: kw, time: Timestamp::from_millis(second * 1_000) };
+            BTreeMap::from([(Quantity::POWER.parse().unwrap(), live)])
+        };
+        let live = [("grid", power(100.0, 3)), ("sun", power(30.0, 2)), ("tenant", power(8.0, 4))];
+        let moment = Moment {
+            now: Timestamp::from_millis(5_000),
+            live: std::sync::Arc::new(live.map(|(name, values)| (id(name), values)).into()),
+            sources: std::sync::Arc::new(SourcesStatus::default()),
+            meters: std::sync::Arc::new(meters.clone()),
+        };
+        let shown = |at: usize| moment.power(&meters[at]).map(|live| (live.value, live.time.as_millis()));
+        assert_eq!(shown(3), Some((62.0, 2_000)));
+        assert_eq!(shown(4), Some((-62.0, 2_000)));
+    }
 }
