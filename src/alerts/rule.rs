@@ -109,7 +109,8 @@ impl Watching {
             let Some(down) = self.down.get(&meter.id) else { continue };
             let silent_for = seen.since_boot_ms.saturating_sub(down.seen);
             let limit = meter.interval_ms.map_or(SILENT_MS, |interval| SILENT_MS.max(5 * u64::from(interval)));
-            if down.back.is_none() && silent_for >= limit && !self.stands(AlertKind::MeterSilent, &meter.id, |_| true) {
+            let known = down.told || self.stands(AlertKind::MeterSilent, &meter.id, |_| true);
+            if down.back.is_none() && silent_for >= limit && !known {
                 let text = silence_text(meter, silent_for, seen.sources);
                 steps.push(Step::Raise(alert(AlertKind::MeterSilent, meter, down.since, seen.now, text)));
             }
