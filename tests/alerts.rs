@@ -278,6 +278,7 @@ async fn an_alert_that_is_refused_does_not_hold_up_the_next() {
     hook.tries.recv().await.unwrap();
     // Somebody mended it: it is offered again in a quarter of an hour.
     plant.clock.advance(Duration::from_secs(900));
+    plant.next_try(&mut hook).await;
     plant.alerts(|alerts| alerts.iter().all(|alert| alert.delivered.is_some())).await;
 }
 
