@@ -117,7 +117,8 @@ impl Port {
     fn answer(&self, frame: &[u8]) -> Reply {
         let (unit, pdu) = (frame[HEADER], &frame[HEADER + 1..]);
         let now = self.clock.now();
-        let index = self.first + usize::from(unit).wrapping_sub(1);
+        // Units count from 1; nobody is unit 0.
+        let index = usize::from(unit).checked_sub(1).map_or(usize::MAX, |unit| self.first + unit);
         let mood = mood::of(index, now);
         let answer = match mood {
             Mood::Silent => return Reply::Never,
