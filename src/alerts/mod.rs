@@ -121,7 +121,9 @@ fn store_trouble(health: &StoreHealth) -> Option<String> {
     if let Some(why) = &health.unwritable {
         return Some(why.clone());
     }
-    health.reserve_used.then(|| "the disk is full, and the oldest readings are given up to keep blocks".to_owned())
+    health.reserve_used.then(|| {
+        "the disk is full, and the reserve is being used up: readings wait when their part of it is gone".to_owned()
+    })
 }
 
 async fn act(

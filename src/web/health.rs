@@ -96,7 +96,8 @@ pub fn problems(web: &Web) -> Vec<String> {
         problems.push(format!("the store cannot be written: {why}"));
     }
     if store.reserve_used {
-        problems.push("the disk is full: readings are given up so that blocks can still be kept".into());
+        problems
+            .push("the disk is full and the reserve is being used up: make room, or readings will have to wait".into());
     }
     if store.lost > 0 {
         problems.push(format!("{} readings were given up for want of room since start", store.lost));
