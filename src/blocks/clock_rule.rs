@@ -107,6 +107,10 @@ impl ClockRule {
             Some("the clock is not synchronised: blocks wait for it for five minutes")
         } else if !redates.is_empty() && !arrived {
             Some("the clock has just been set: blocks wait until the readings taken before are moved")
+        } else if !synced && sealed.is_some_and(|sealed| sealed.millis_since(stamp.time) > LEAP_MS) {
+            // A gateway without a battery-backed clock begins in 1970: that is no reason to take back its history, and
+            // an unsynchronised clock has never sealed further ahead than this.
+            Some("the clock is more than a day behind what is sealed: blocks wait until it is synchronised")
         } else if behind && !steady(self.behind_since) {
             Some(
                 "the clock stands behind what is sealed: blocks wait until it has caught up or been steady for an hour",
@@ -366,6 +370,12 @@ mod tests {
         assert!(!verdict.seal && !verdict.withdraw);
         let verdict = hands.pass(60_000);
         assert!(verdict.seal && verdict.withdraw);
+        // Unsynchronised it is believed for less than a day only.
+        for (days, believed) in [(1, true), (10, false)] {
+            let mut hands = Hands::at(T, Unsynchronised, Some(T + days * DAY));
+            let verdict = hands.pass(60 * 60_000);
+            assert_eq!((verdict.seal, verdict.withdraw), (believed, believed), "{days} days behind");
+        }
         // It catches up sooner than that: all goes on.
         let mut hands = Hands::at(T, Synchronised, Some(T + 60_000));
         assert!(!hands.look().seal);
