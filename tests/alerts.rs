@@ -283,6 +283,31 @@ async fn an_alert_that_is_refused_does_not_hold_up_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_another_room_raises_reaches_the_webhook_without_a_restart() {
+    let mut hook = Hook::start(&[]).await;
+    let plant = Plant::start(hook.webhook());
+    // The task has looked once, found its own alert, and waits.
+    plant.pass_target(START);
+    timeout(PATIENCE, hook.tries.recv()).await.unwrap().unwrap();
+    plant.alerts(|alerts| alerts.len() == 1 && alerts[0].delivered.is_some()).await;
+    let refused = Alert {
+        id: 0,
+        kind: AlertKind::ConfigRefused,
+        meter: None,
+        occasion: START,
+        raised: START.plus_millis(600_000),
+        cleared: None,
+        text: "The new config has 2 faults.".into(),
+        delivered: None,
+    };
+    plant.store.ledger().raise(refused).await.unwrap();
+    let tried = plant.next_try(&mut hook).await;
+    assert_eq!(tried.body["kind"], "config_refused");
+    plant.alerts(|alerts| alerts.iter().all(|alert| alert.delivered.is_some())).await;
+    assert!(!hook.has_more());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_meter_is_told_and_its_return_too() {
     let plant = Plant::start(None);
     let show = |condition| {

@@ -26,6 +26,8 @@ const GREATEST_WISH_MS: u64 = 900_000;
 const REFUSED_PAUSE_MS: u64 = 900_000;
 /// Nobody needs an alert that is older: it stays in the list, and is not sent.
 const TOO_OLD_MS: i64 = 7 * 86_400_000;
+/// What other rooms raise comes without a nudge: it is found at the next look.
+const LOOK_MS: u64 = 5_000;
 /// Alerts looked through for those not delivered yet; there are never more at once.
 const LOOKED_AT: usize = 1_000;
 
@@ -35,7 +37,7 @@ pub struct Delivery {
     pub reader: Reader,
     pub ledger: Ledger,
     pub clock: Clock,
-    /// Something was raised.
+    /// The alerts' own task raised something: no need to wait for the next look.
     pub nudge: Arc<Notify>,
     pub problem: watch::Sender<Option<String>>,
     pub stop: CancellationToken,
@@ -77,7 +79,7 @@ impl Delivery {
             let wait = match &config.webhook {
                 Some(webhook) => tokio::select! {
                     () = self.stop.cancelled() => return,
-                    wait = self.deliver_due(webhook, &mut state) => wait,
+                    wait = self.deliver_due(webhook, &mut state) => Some(wait),
                 },
                 None => {
                     self.tell(None);
@@ -104,16 +106,16 @@ impl Delivery {
     }
 
     /// Offers all that is due; gives after how many ms to look again.
-    async fn deliver_due(&self, webhook: &Webhook, state: &mut State) -> Option<u64> {
+    async fn deliver_due(&self, webhook: &Webhook, state: &mut State) -> u64 {
         let now = self.clock.since_boot_ms();
         if now < state.not_before {
-            return Some(state.not_before - now);
+            return state.not_before - now;
         }
         let owed = match self.owed().await {
             Ok(owed) => owed,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, "the alerts to be delivered could not be read");
-                return Some(GREATEST_PAUSE_MS);
+                return GREATEST_PAUSE_MS;
             }
         };
         state.refused.retain(|id, _| owed.iter().any(|alert| alert.id == *id));
@@ -136,7 +138,7 @@ impl Delivery {
                             "a delivery could not be noted"
                         );
                         state.taken.insert(alert.id);
-                        return Some(GREATEST_PAUSE_MS);
+                        return GREATEST_PAUSE_MS;
                     }
                     state.taken.remove(&alert.id);
                     info!(alert = alert.id, "alert delivered");
@@ -149,7 +151,7 @@ impl Delivery {
                     let pause = pause_ms(state.failures, random_byte()).max(wish_ms.unwrap_or(0).min(GREATEST_WISH_MS));
                     state.not_before = self.clock.since_boot_ms() + pause;
                     self.tell(Some(format!("the alert webhook does not take alerts: {why}")));
-                    return Some(pause);
+                    return pause;
                 }
                 Outcome::Refused { why } => {
                     state.failures = 0;
@@ -158,8 +160,7 @@ impl Delivery {
                 }
             }
         }
-        let again = state.refused.values().min()?;
-        Some(again.saturating_sub(self.clock.since_boot_ms()).max(1))
+        LOOK_MS
     }
 
     /// Alerts not delivered yet, the oldest first.
