@@ -172,19 +172,6 @@ impl Counted {
     }
 }
 
-/// The part of `uwh`, counted between two instants, that lies before `at`: in proportion to time, rounded down.
-pub fn part_before(uwh: i64, from: Timestamp, to: Timestamp, at: Timestamp) -> i64 {
-    let (passed, whole) = (at.millis_since(from), to.millis_since(from));
-    if passed <= 0 {
-        0
-    } else if passed >= whole {
-        uwh
-    } else {
-        let part = (i128::from(uwh) * i128::from(passed)).div_euclid(i128::from(whole));
-        i64::try_from(part).unwrap_or(uwh)
-    }
-}
-
 /// The value of a role in a reading, at `place` of its layout.
 pub fn border_of(reading: &StoredReading, role: Role, place: Option<u8>) -> Option<Border> {
     let place = place?;
@@ -197,6 +184,7 @@ pub fn border_of(reading: &StoredReading, role: Role, place: Option<u8>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::part_before;
     use proptest::prelude::*;
 
     fn border(second: i64, kwh: f64, rolls_over_at: Option<u64>) -> Border {

@@ -34,6 +34,9 @@ const APART_MS: i64 = 24 * 3_600_000;
 /// Positions are made durable this often, so that a restart has little to look at again.
 const SAVE_EVERY_MS: u64 = 60_000;
 
+/// So many runs of readings that were turned away are remembered of each meter.
+const RUNS: usize = 256;
+
 /// Names of what the task keeps for itself in the store.
 const CLOCK: &str = "blocks.clock";
 const REJECTED: &str = "blocks.late_rejected";
@@ -60,6 +63,8 @@ struct State {
     /// The time of the first reading seen of a meter that nothing is sealed of.
     first: Option<Timestamp>,
     interval_ms: Option<u32>,
+    /// The seq of the reading looked at last.
+    newest: Option<u64>,
     /// Late readings: the instants that they touch.
     touched: BTreeSet<Timestamp>,
     /// What the last sealed block still waits for; `None` when nothing that comes can change it but a late reading.
@@ -69,7 +74,7 @@ struct State {
 }
 
 /// Readings of a meter that came too late to be booked.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Rejected {
     /// Since ever.
     count: u64,
@@ -78,6 +83,10 @@ struct Rejected {
     /// The seq of the last one: after a crash the same readings are looked at again, and counted once.
     #[serde(default)]
     last_seq: u64,
+    /// Which they are, from seq to seq, so that no revision books them either. All readings of the meter in a run were
+    /// turned away. Of many runs the oldest are forgotten: a revision that meets one of those may book it.
+    #[serde(default)]
+    runs: Vec<(u64, u64)>,
 }
 
 /// The end of what is sealed, where something has no reading at or after it yet.
@@ -196,11 +205,8 @@ impl Sealer {
                     let old = oldest.is_some_and(|oldest| reading.time < oldest);
                     if old && reading.clock == ClockState::Synchronised {
                         let rejected = self.rejected.entry(meter.clone()).or_default();
-                        if reading.seq <= rejected.last_seq {
-                            continue;
-                        }
-                        *rejected = Rejected { count: rejected.count + 1, untold: true, last_seq: reading.seq };
-                        warn!(%meter, time = %reading.time, "reading is older than the oldest raw kept: not booked");
+                        let follows = state.newest == Some(rejected.last_seq);
+                        rejected.take(meter, reading.seq, follows);
                     } else {
                         // The period's ends stand for all readings in it, so that a flood of them stays small.
                         let span = self.spans.containing(reading.time).span;
@@ -219,6 +225,7 @@ impl Sealer {
             if reading.layout.interval_ms.is_some() {
                 state.interval_ms = reading.layout.interval_ms;
             }
+            state.newest = Some(reading.seq);
         }
         if let Some(last) = readings.last() {
             self.examined = self.examined.max(last.seq);
@@ -331,7 +338,8 @@ impl Sealer {
         view: &View,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let made = self.revised(meter, configured, view, now).await?;
+        let (made, unbooked) = self.revised(meter, configured, view, now).await?;
+        self.reject(meter, &unbooked);
         let through = self.meters.get(meter).and_then(|state| state.sealed_through);
         let changed = !made.is_empty();
         if changed {
@@ -352,17 +360,26 @@ impl Sealer {
         Ok(changed)
     }
 
-    /// The blocks that late readings of a meter change.
+    /// Counts readings that came too late to be booked, those that were not counted yet.
+    fn reject(&mut self, meter: &MeterId, seqs: &[u64]) {
+        let mut seqs = seqs.to_vec();
+        seqs.sort_unstable();
+        for seq in seqs {
+            self.rejected.entry(meter.clone()).or_default().take(meter, seq, false);
+        }
+    }
+
+    /// The blocks that late readings of a meter change, and those of them that cannot be booked any more.
     async fn revised(
         &self,
         meter: &MeterId,
         configured: Option<&Meter>,
         view: &View,
         now: Timestamp,
-    ) -> Result<Vec<Block>, StoreError> {
-        let Some(state) = self.meters.get(meter) else { return Ok(Vec::new()) };
-        let Some(sealed) = state.sealed_through else { return Ok(Vec::new()) };
-        let mut made: Vec<Block> = Vec::new();
+    ) -> Result<(Vec<Block>, Vec<u64>), StoreError> {
+        let (mut made, mut unbooked): (Vec<Block>, Vec<u64>) = (Vec::new(), Vec::new());
+        let Some(state) = self.meters.get(meter) else { return Ok((made, unbooked)) };
+        let Some(sealed) = state.sealed_through else { return Ok((made, unbooked)) };
         let mut left = state.touched.clone();
         while let Some(first) = left.first().copied() {
             // What lies far apart is revised by itself, and not all that lies between.
@@ -376,8 +393,9 @@ impl Sealer {
             let mut walk = Walk::begin(&self.spans, view.clone(), now, from, records, nature(configured));
             walk.revise(&near, sealed).await?;
             made.append(&mut walk.made);
+            unbooked.append(&mut walk.unbooked);
         }
-        Ok(made)
+        Ok((made, unbooked))
     }
 
     /// Seals a batch of the blocks that are due. Whether more are due, and whether it could go on at all.
@@ -490,7 +508,7 @@ impl Sealer {
                 continue;
             }
             let view = self.view(&meter, stamp.time, through_seq, redates.clone());
-            let made = self.revised(&meter, configured.as_ref(), &view, stamp.time).await?;
+            let (made, _) = self.revised(&meter, configured.as_ref(), &view, stamp.time).await?;
             let through = self.meters.get(&meter).and_then(|state| state.sealed_through);
             let made = self.with_sums(&meter, made, &mut sealing, through, stamp.time).await?;
             sealing.blocks.extend(made);
@@ -628,7 +646,8 @@ impl Sealer {
 
     /// A meter's readings as they are to be believed now.
     pub fn view(&self, meter: &MeterId, now: Timestamp, through_seq: u64, moves: Vec<Redate>) -> View {
-        View { reader: self.reader.clone(), meter: meter.clone(), horizon: now, through_seq, moves }
+        let rejected = self.rejected.get(meter).map(|rejected| rejected.runs.clone()).unwrap_or_default();
+        View { reader: self.reader.clone(), meter: meter.clone(), horizon: now, through_seq, moves, rejected }
     }
 
     /// Blocks that end at this instant or before are due.
@@ -658,6 +677,24 @@ impl Sealer {
                 state.interval_ms = meter.interval_ms;
             }
         }
+    }
+}
+
+impl Rejected {
+    /// Counts one, once.
+    fn take(&mut self, meter: &MeterId, seq: u64, follows: bool) {
+        if seq <= self.last_seq {
+            return;
+        }
+        match self.runs.last_mut().filter(|_| follows) {
+            Some((_, last)) => *last = seq,
+            None => self.runs.push((seq, seq)),
+        }
+        if self.runs.len() > RUNS {
+            self.runs.remove(0);
+        }
+        *self = Self { count: self.count + 1, untold: true, last_seq: seq, runs: std::mem::take(&mut self.runs) };
+        warn!(%meter, seq, "reading came when the raw readings beside it were gone: it is not booked");
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::calendar::Spans;
 use super::register::border_of;
-use super::rule::{Carry, Tally, Terms};
+use super::rule::{Carry, Tally, Terms, committed};
 use super::window::{View, Window};
 use crate::model::{
     Block, BlockFlag, BlockFlags, Border, Borders, Category, Digest, Role, Span, StoredReading, Timestamp,
@@ -50,6 +50,8 @@ pub struct Walk<'a> {
     far: [Option<Far>; 2],
     /// A reading too old to be booked came since the last block.
     pub rejected: bool,
+    /// Readings that came late for blocks whose other readings are gone, by seq.
+    pub unbooked: Vec<u64>,
     pub made: Vec<Block>,
 }
 
@@ -81,6 +83,7 @@ impl<'a> Walk<'a> {
             records,
             far: [None, None],
             rejected: false,
+            unbooked: Vec::new(),
             made: Vec::new(),
         };
         if let Some(last) = walk.record_before(pos).cloned() {
@@ -187,16 +190,24 @@ impl<'a> Walk<'a> {
     async fn close(&mut self, span: Span, recorded: Option<&Block>) -> Result<(), StoreError> {
         let readings = self.window.take_before(span.end()).await?;
         let own = recorded.filter(|record| record.span == span);
-        self.learn(&readings);
-        let mut tally = Tally::begin(span, self.carry.clone(), self.nature.interval_ms, true);
-        readings.iter().for_each(|reading| tally.push(reading));
-        self.look_ahead(&mut tally).await?;
-        let mut block = tally.finish(self.terms(span, own));
-        if let Some(record) = own
-            && self.raw_is_gone(record, &readings)
-        {
-            block = extended(record, &block);
-        }
+        let mut block = match own {
+            Some(record) if self.raw_is_gone(record, &readings).await? => {
+                let late = readings.iter().filter(|reading| reading.seq > record.through_seq);
+                self.unbooked.extend(late.map(|reading| reading.seq));
+                // From where the record ends, with what has come after it.
+                let carry = Carry::after(&record.borders);
+                let mut tally = Tally::begin(span, carry, record.interval_ms, false);
+                self.look_ahead(&mut tally).await?;
+                tally.extend(record, self.now)
+            }
+            _ => {
+                self.learn(&readings);
+                let mut tally = Tally::begin(span, self.carry.clone(), self.nature.interval_ms, true);
+                readings.iter().for_each(|reading| tally.push(reading));
+                self.look_ahead(&mut tally).await?;
+                tally.finish(self.terms(span, own))
+            }
+        };
         let unheard = self.carry.spoke().is_none() && block.import.is_none() && block.export.is_none();
         self.carry = Carry::after(&block.borders);
         self.pos = span.end();
@@ -204,7 +215,8 @@ impl<'a> Walk<'a> {
             return Ok(()); // Before the first reading there is nothing to tell.
         }
         if let Some(record) = recorded {
-            if readings.iter().any(|reading| reading.seq > record.through_seq) || record.flags.has(BlockFlag::Late) {
+            let booked = |reading: &StoredReading| (record.through_seq + 1..=block.through_seq).contains(&reading.seq);
+            if readings.iter().any(booked) || record.flags.has(BlockFlag::Late) {
                 block.flags.add(BlockFlag::Late);
             }
             if record.flags.has(BlockFlag::LateRejected) {
@@ -377,36 +389,53 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether readings that the record stands on are no longer kept.
-    fn raw_is_gone(&self, record: &Block, readings: &[StoredReading]) -> bool {
-        let moved = |seq: u64| self.view.moves.iter().any(|at| (at.first_seq..=at.last_seq).contains(&seq));
-        let found = |border: &Border| readings.iter().any(|at| at.seq == border.seq && at.time == border.time);
-        record.borders.last.iter().any(|border| !found(border) && !moved(border.seq))
+    /// Whether readings that the record stands on are no longer kept. `readings` are those in its span that are.
+    async fn raw_is_gone(&mut self, record: &Block, readings: &[StoredReading]) -> Result<bool, StoreError> {
+        let borders = &record.borders;
+        if !self.view.moves.is_empty() {
+            // What is about to be moved is not where the record had it.
+            let moved = |seq: u64| self.view.moves.iter().any(|at| (at.first_seq..=at.last_seq).contains(&seq));
+            let found = |border: &Border| readings.iter().any(|at| at.seq == border.seq && at.time == border.time);
+            return Ok(borders.last.iter().any(|border| !found(border) && !moved(border.seq)));
+        }
+        if *borders == Borders::default() {
+            return Ok(false); // Withdrawn: it stands on nothing.
+        }
+        let known = readings.iter().filter(|reading| reading.seq <= record.through_seq);
+        if committed(borders, known) != record.readings_sha256 {
+            return Ok(true);
+        }
+        // The span may be whole, or have been silent always, and what follows be gone.
+        for border in &borders.after {
+            if !self.is_kept(border).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
-}
 
-/// The record goes on where its raw readings are gone: what has become known after its end is added to it.
-fn extended(record: &Block, anew: &Block) -> Block {
-    let mut block = record.clone();
-    let mut tally = Tally::begin(record.span, Carry::after(&record.borders), record.interval_ms, false);
-    for border in &anew.borders.after {
-        tally.take_ahead(*border);
+    /// Whether a reading at or after the present place is still in the store.
+    async fn is_kept(&mut self, border: &Border) -> Result<bool, StoreError> {
+        if border.time > self.now {
+            return Ok(true); // Not believed yet.
+        }
+        for place in 0..LOOK_AHEAD {
+            match self.window.peek(place).await? {
+                Some(reading) if reading.time < border.time => {}
+                Some(reading) if reading.time == border.time && reading.seq != border.seq => {}
+                found => return Ok(found.is_some_and(|reading| reading.time == border.time)),
+            }
+        }
+        let mut window = self.view.from(border.time);
+        let mut place = 0;
+        while let Some(reading) = window.peek(place).await?.filter(|reading| reading.time == border.time) {
+            if reading.seq == border.seq {
+                return Ok(true);
+            }
+            place += 1;
+        }
+        Ok(false)
     }
-    let (import, export, _) = tally.energy(record.category, record.span.end());
-    let known = |role| record.borders.after.iter().any(|border| border.role == role);
-    let add = |had: Option<crate::model::Energy>, more: Option<crate::model::Energy>, role| match (had, more) {
-        (Some(had), Some(more)) if !known(role) => had.checked_add(more).or(Some(had)),
-        _ => had,
-    };
-    block.import = add(record.import, import, Role::Import);
-    block.export = add(record.export, export, Role::Export);
-    let fresh: Vec<_> = anew.borders.after.iter().filter(|border| !known(border.role)).copied().collect();
-    block.borders.after.extend(fresh);
-    block.borders.after.sort_by_key(|border| border.role);
-    block.flags = block.flags.union(tally.flags());
-    block.through_seq = anew.through_seq;
-    block.sealed = anew.sealed;
-    block
 }
 
 /// The same block but for when and how often it was sealed.

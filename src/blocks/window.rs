@@ -16,6 +16,8 @@ pub struct View {
     pub through_seq: u64,
     /// Moves that are not in the store yet.
     pub moves: Vec<Redate>,
+    /// Readings that were turned away, from seq to seq in order.
+    pub rejected: Vec<(u64, u64)>,
 }
 
 /// A view's readings from some time on.
@@ -45,6 +47,11 @@ impl View {
             Source::Stretches(from, STRETCH_MS)
         };
         Window { view: self.clone(), source, buffer: VecDeque::new() }
+    }
+
+    fn admits(&self, seq: u64) -> bool {
+        let run = self.rejected.partition_point(|(_, last)| *last < seq);
+        seq <= self.through_seq && self.rejected.get(run).is_none_or(|(first, _)| seq < *first)
     }
 
     /// All readings in `[from, to)` with the moves applied, in order.
@@ -95,23 +102,23 @@ impl Window {
 
     /// Reads more; false at the end.
     async fn fill(&mut self) -> Result<bool, StoreError> {
-        let through = self.view.through_seq;
+        let view = &self.view;
         match &mut self.source {
             Source::Ended => return Ok(false),
             Source::Stream(stream) => match stream.next().await {
-                Some(batch) => self.buffer.extend(batch?.into_iter().filter(|at| at.seq <= through)),
+                Some(batch) => self.buffer.extend(batch?.into_iter().filter(|at| view.admits(at.seq))),
                 None => self.source = Source::Ended,
             },
             Source::Stretches(from, long) => {
-                let to = from.plus_millis(*long).min(self.view.horizon.plus_millis(1));
-                let found = self.view.stretch(*from, to).await?;
+                let to = from.plus_millis(*long).min(view.horizon.plus_millis(1));
+                let found = view.stretch(*from, to).await?;
                 // Over a long silence the stretches grow, so that years of it cost a few reads.
                 *long = if found.is_empty() { long.saturating_mul(2) } else { STRETCH_MS };
                 *from = to;
-                if to > self.view.horizon {
+                if to > view.horizon {
                     self.source = Source::Ended;
                 }
-                self.buffer.extend(found.into_iter().filter(|at| at.seq <= through));
+                self.buffer.extend(found.into_iter().filter(|at| view.admits(at.seq)));
             }
         }
         Ok(true)

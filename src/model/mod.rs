@@ -9,6 +9,7 @@ mod meter;
 mod number;
 mod quantity;
 mod reading;
+mod recompute;
 pub mod record;
 mod time;
 
@@ -20,4 +21,5 @@ pub use meter::{Category, Condition, LineStatus, Meter, MeterStatus, Origin, Pol
 pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
+pub use recompute::{Recomputed, part_before};
 pub use time::{Span, Timestamp};
