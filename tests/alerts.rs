@@ -78,6 +78,7 @@ impl Plant {
             meters: self.meters.subscribe(),
             open: self.open.subscribe(),
             sources: self.sources.subscribe(),
+            sealing: watch::Sender::new(None).subscribe(),
             problem: self.problem.clone(),
         };
         let (reader, ledger) = (self.store.reader(), self.store.ledger());

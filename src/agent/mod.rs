@@ -144,9 +144,11 @@ pub struct Agent {
     views: web::Views,
     socket: PathBuf,
     reloads: mpsc::Receiver<ReloadNow>,
-    /// What is wrong with the config and the store, and with the webhook: together the problems that are shown.
+    /// What is wrong with the config and the store, and with the webhook and the clock: together the problems that are shown.
     own_problems: Vec<String>,
     webhook: watch::Receiver<Option<String>>,
+    /// What the sealing of blocks waits for.
+    sealing: watch::Receiver<blocks::WaitsFor>,
 }
 
 /// Through these a new config reaches the parts that run.
@@ -182,6 +184,7 @@ impl Agent {
         let wires = Wires::of(&config, own_problems.clone());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
         let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
+        let sealing = watch::Sender::new(None);
         let webhook = watch::Sender::new(None);
         let (polls, polls_asked) = mpsc::channel(POLLS);
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
@@ -203,14 +206,15 @@ impl Agent {
             }
         });
         stages.start("blocks", secs(2), |stop| {
-            let (config, open) = (wires.blocks.subscribe(), open.clone());
-            let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), open, stop);
+            let config = wires.blocks.subscribe();
+            let told = blocks::Told { open: open.clone(), waits_for: sealing.clone() };
+            let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), told, stop);
             async move { Ok(work.await?) }
         });
         stages.start("alerts", millis(500), |stop| {
             let (config, meters) = (wires.alerts.subscribe(), wires.meters.subscribe());
-            let (open, sources) = (open.subscribe(), status.subscribe());
-            let views = alerts::Views { config, meters, open, sources, problem: webhook.clone() };
+            let (open, sources, sealing) = (open.subscribe(), status.subscribe(), sealing.subscribe());
+            let views = alerts::Views { config, meters, open, sources, sealing, problem: webhook.clone() };
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
@@ -260,6 +264,7 @@ impl Agent {
             reloads: reloads_asked,
             own_problems,
             webhook: webhook.subscribe(),
+            sealing: sealing.subscribe(),
         };
         if refused.is_empty() {
             agent.taken(&kept).await;
@@ -290,6 +295,7 @@ impl Agent {
             tokio::select! {
                 ended = self.stages.ended() => return ended,
                 Ok(()) = self.webhook.changed() => self.show_problems(),
+                Ok(()) = self.sealing.changed() => self.show_problems(),
                 Some(ReloadNow(reply)) = self.reloads.recv() => {
                     let reloaded = self.reload().await;
                     if reply.send(reloaded).is_err() {
@@ -376,6 +382,7 @@ impl Agent {
     fn show_problems(&mut self) {
         let mut all = self.own_problems.clone();
         all.extend(self.webhook.borrow_and_update().clone());
+        all.extend(self.sealing.borrow_and_update().map(str::to_owned));
         self.wires.problems.send_replace(Arc::new(all));
     }
 

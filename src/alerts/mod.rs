@@ -48,6 +48,8 @@ pub struct Views {
     pub meters: watch::Receiver<Arc<Vec<Meter>>>,
     pub open: watch::Receiver<Arc<BTreeMap<MeterId, OpenBlock>>>,
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
+    /// What the sealing of blocks waits for, for a person.
+    pub sealing: watch::Receiver<Option<&'static str>>,
     /// What is wrong with the webhook, for a person; `None` while it takes what it is given.
     pub problem: watch::Sender<Option<String>>,
 }
@@ -97,7 +99,9 @@ async fn watch(
             let (now, since_boot_ms) = (clock.now(), clock.since_boot_ms());
             let trouble = store_trouble(&reader.health());
             let store_trouble = trouble.as_deref();
-            watching.judge(&Seen { now, since_boot_ms, meters: &meters, open: &open, sources: &sources, store_trouble })
+            let clock_trouble = *views.sealing.borrow_and_update();
+            let (meters, open, sources) = (&meters, &open, &sources);
+            watching.judge(&Seen { now, since_boot_ms, meters, open, sources, store_trouble, clock_trouble })
         };
         match act(&mut watching, steps, &ledger, &clock, &nudge).await {
             Ok(()) => has_failed = false,
@@ -112,6 +116,7 @@ async fn watch(
             () = stop.cancelled() => return,
             Ok(()) = views.open.changed() => {}
             Ok(()) = views.sources.changed() => {}
+            Ok(()) = views.sealing.changed() => {}
             () = clock.sleep(LOOK) => {}
         }
     }

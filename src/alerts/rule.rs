@@ -17,6 +17,8 @@ const SILENT_MS: u64 = 60_000;
 const BACK_MS: u64 = 30_000;
 /// The store is well when it has had no trouble for this long.
 const WELL_MS: u64 = 600_000;
+/// Sealing may wait this long for the clock, which is as long as it waits at boot for the first synchronisation.
+const UNSTEADY_MS: u64 = 330_000;
 /// A running block that nobody tells of any more is over after this.
 const LONGEST_BLOCK_MS: i64 = 2 * 3_600_000;
 
@@ -29,6 +31,8 @@ pub struct Seen<'a> {
     pub sources: &'a SourcesStatus,
     /// Why readings are not kept as they should be, for a person.
     pub store_trouble: Option<&'a str>,
+    /// What the sealing of blocks waits for, for a person.
+    pub clock_trouble: Option<&'a str>,
 }
 
 /// What is to be done.
@@ -49,6 +53,8 @@ pub struct Watching {
     down: BTreeMap<MeterId, Down>,
     /// When the store was last in trouble, ms since boot.
     trouble: Option<u64>,
+    /// Since when sealing waits for the clock, ms since boot.
+    unsteady: Option<u64>,
 }
 
 /// A meter that gives no values.
@@ -116,6 +122,7 @@ impl Watching {
             }
         }
         steps.extend(self.judge_store(seen));
+        steps.extend(self.judge_clock(seen));
         steps.extend(self.raised.iter().filter(|alert| self.is_over(alert, seen)).map(|alert| Step::Clear(alert.id)));
         steps
     }
@@ -133,6 +140,27 @@ impl Watching {
                 raised: seen.now,
                 cleared: None,
                 text: format!("The store is in trouble: {why}."),
+                delivered: None,
+            })
+        })
+    }
+
+    fn judge_clock(&mut self, seen: &Seen<'_>) -> Option<Step> {
+        let Some(why) = seen.clock_trouble else {
+            self.unsteady = None;
+            return None;
+        };
+        let since = *self.unsteady.get_or_insert(seen.since_boot_ms);
+        let stands = self.raised.iter().any(|alert| alert.kind == AlertKind::ClockUnsteady);
+        (!stands && seen.since_boot_ms.saturating_sub(since) >= UNSTEADY_MS).then(|| {
+            Step::Raise(Alert {
+                id: 0,
+                kind: AlertKind::ClockUnsteady,
+                meter: None,
+                occasion: seen.now,
+                raised: seen.now,
+                cleared: None,
+                text: format!("No block is sealed: {why}. Readings are kept. Check the gateway's time service."),
                 delivered: None,
             })
         })
@@ -186,7 +214,11 @@ impl Watching {
     fn is_over(&self, alert: &Alert, seen: &Seen<'_>) -> bool {
         let Some(id) = &alert.meter else {
             let well = self.trouble.is_none_or(|last| seen.since_boot_ms.saturating_sub(last) >= WELL_MS);
-            return alert.kind == AlertKind::StoreFull && seen.store_trouble.is_none() && well;
+            return match alert.kind {
+                AlertKind::StoreFull => seen.store_trouble.is_none() && well,
+                AlertKind::ClockUnsteady => seen.clock_trouble.is_none(),
+                _ => false,
+            };
         };
         let Some(meter) = seen.meters.iter().find(|meter| meter.id == *id) else {
             // Taken out of the config: nobody will ever tell that it is over.
@@ -309,11 +341,12 @@ mod tests {
         next_id: i64,
         log: Vec<String>,
         trouble: Option<&'static str>,
+        clock: Option<&'static str>,
     }
 
     impl Plant {
         fn new() -> Self {
-            Self { watching: Watching::default(), ms: 1_000, next_id: 1, log: Vec::new(), trouble: None }
+            Self { watching: Watching::default(), ms: 1_000, next_id: 1, log: Vec::new(), trouble: None, clock: None }
         }
 
         fn see(&mut self, after_ms: u64, open: Option<OpenBlock>, condition: Condition) -> &mut Self {
@@ -321,9 +354,15 @@ mod tests {
             let open: BTreeMap<_, _> = open.into_iter().map(|open| (open.meter.clone(), open)).collect();
             let now = START.plus_millis(i64::try_from(self.ms).unwrap());
             let (meters, sources) = ([meter()], status(condition));
-            let store_trouble = self.trouble;
-            let seen =
-                Seen { now, since_boot_ms: self.ms, meters: &meters, open: &open, sources: &sources, store_trouble };
+            let seen = Seen {
+                now,
+                since_boot_ms: self.ms,
+                meters: &meters,
+                open: &open,
+                sources: &sources,
+                store_trouble: self.trouble,
+                clock_trouble: self.clock,
+            };
             for step in self.watching.judge(&seen) {
                 match step {
                     Step::Raise(alert) => {
@@ -347,6 +386,30 @@ mod tests {
             }
             self
         }
+    }
+
+    #[test]
+    fn a_clock_that_sealing_waits_for_is_told_when_it_is_more_than_a_boot() {
+        let mut plant = Plant::new();
+        let why = "the clock leapt forward: blocks wait until it has been synchronised and steady for an hour";
+        // The gateway boots, and the time service comes within five minutes.
+        plant.clock = Some("the clock is not synchronised: blocks wait for it for five minutes");
+        plant.see(0, None, Condition::Answering).see(315_000, None, Condition::Answering);
+        plant.clock = None;
+        plant.see(1_000, None, Condition::Answering);
+        assert_eq!(plant.log, [""; 0]);
+        plant.clock = Some(why);
+        plant.see(1_000, None, Condition::Answering).see(329_999, None, Condition::Answering);
+        assert_eq!(plant.log, [""; 0]);
+        plant.see(1, None, Condition::Answering).see(1_000_000, None, Condition::Answering);
+        let told = format!("No block is sealed: {why}. Readings are kept. Check the gateway's time service.");
+        assert_eq!((plant.log.len(), &plant.log[0]), (1, &told));
+        plant.clock = None;
+        plant.see(1_000, None, Condition::Answering).see(1_000, None, Condition::Answering);
+        assert_eq!(plant.log[1..], ["over 1"]);
+        plant.clock = Some(why);
+        plant.see(1_000, None, Condition::Answering).see(400_000, None, Condition::Answering);
+        assert_eq!(plant.log[2..], [told], "another time is another alert");
     }
 
     #[test]

@@ -54,13 +54,22 @@ pub type OpenBlocks = BTreeMap<MeterId, OpenBlock>;
 /// Between two looks at what is due, at the clock, and between two views of the open blocks.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What sealing waits for, for a person; `None` while it waits for nothing.
+pub type WaitsFor = Option<&'static str>;
+
+/// Where the task tells how it stands.
+pub struct Told {
+    pub open: watch::Sender<Arc<OpenBlocks>>,
+    pub waits_for: watch::Sender<WaitsFor>,
+}
+
 /// Seals what is due, revises what late readings change, publishes the open blocks about once a second, until stopped.
 pub async fn run(
     mut config: watch::Receiver<Arc<Config>>,
     reader: Reader,
     ledger: Ledger,
     clock: Clock,
-    open: watch::Sender<Arc<OpenBlocks>>,
+    told: Told,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     // The feed is followed before the store is read, so that nothing falls between.
@@ -82,8 +91,9 @@ pub async fn run(
             }
             Err(error) => return Err(error),
         }
+        told.waits_for.send_if_modified(|known| std::mem::replace(known, sealer.waits_for()) != sealer.waits_for());
         let shown = live.show(sealer.config(), sealer.spans(), clock.now());
-        open.send_replace(Arc::new(shown));
+        told.open.send_replace(Arc::new(shown));
 
         let look = clock.sleep(LOOK);
         tokio::pin!(look);

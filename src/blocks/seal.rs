@@ -151,6 +151,11 @@ impl Sealer {
         &self.config
     }
 
+    /// What sealing waited for at the last look.
+    pub fn waits_for(&self) -> Option<&'static str> {
+        self.waits_for
+    }
+
     /// Readings up to this one have been looked at.
     pub fn examined(&self) -> u64 {
         self.examined
@@ -443,13 +448,16 @@ impl Sealer {
         let mut sealing = Sealing { sealed_through: vec![(meter.clone(), pos)], ..Sealing::default() };
         let last = made.last().cloned();
         sealing.blocks = self.with_sums(meter, made, &mut sealing, Some(pos), now).await?;
-        if untold && !rejected {
-            if let Some(known) = self.rejected.get_mut(meter) {
-                known.untold = false;
-            }
-            sealing.state.push((REJECTED, serde_json::to_value(&self.rejected).unwrap_or_default()));
+        let told = untold && !rejected;
+        if told {
+            let mut known = self.rejected.clone();
+            known.entry(meter.clone()).or_default().untold = false;
+            sealing.state.push((REJECTED, serde_json::to_value(&known).unwrap_or_default()));
         }
         self.write(sealing.clone()).await?;
+        if told && let Some(known) = self.rejected.get_mut(meter) {
+            known.untold = false;
+        }
         self.took(&sealing);
         self.set_tail(meter, last);
         Ok((more, true))
@@ -515,9 +523,11 @@ impl Sealer {
             changed.push(meter);
         }
         // Moved and settled at once: after a crash in between, the same readings would be moved once more.
-        self.rule.settled();
-        sealing.state.push((CLOCK, serde_json::to_value(&self.rule).unwrap_or_default()));
+        let mut settled = self.rule.clone();
+        settled.settled();
+        sealing.state.push((CLOCK, serde_json::to_value(&settled).unwrap_or_default()));
         self.write(sealing.clone()).await?;
+        self.rule = settled;
         self.took(&sealing);
         for meter in &changed {
             if let Some(state) = self.meters.get_mut(meter) {

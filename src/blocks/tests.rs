@@ -462,6 +462,108 @@ async fn a_reading_older_than_all_raw_is_counted_and_flagged() {
     assert_eq!(counted["m"]["count"], 1);
 }
 
+impl Plant {
+    /// Retention lets go of all raw files but those of `days`; a meter of its own makes a file each day.
+    async fn forget_raw(&self, days: u64) {
+        let config = store_config(&self.folder);
+        self.store.reconfigure(&store::Config { keep_raw: Duration::from_secs(days * 86_400), ..config });
+        loop {
+            let oldest = self.store.reader().health().oldest_raw.unwrap();
+            self.store.tidy().await;
+            if self.store.reader().health().oldest_raw.unwrap() == oldest {
+                break;
+            }
+            self.clock.advance(Duration::from_secs(86_401));
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_raw_readings_are_gone_blocks_go_on_from_the_records() {
+    let plant = plant(vec![measured("m", Some(60_000)), measured("other", Some(60_000))]);
+    plant.run("m", 0, 50 * MINUTE).await;
+    let before = |blocks: Vec<Block>| blocks.into_iter().next().unwrap();
+    for day in 0..12 {
+        plant.clock.advance_to(at(day * DAY + HOUR + 2 * MINUTE));
+        plant.run("other", day * DAY + HOUR, day * DAY + HOUR + MINUTE).await;
+        plant.seal().await;
+        plant.store.tidy().await;
+    }
+    let first = before(plant.blocks("m").await);
+    plant.forget_raw(2).await;
+    let oldest = plant.store.reader().health().oldest_raw.unwrap();
+    assert!(oldest > at(5 * DAY), "{oldest}");
+    plant.seal().await;
+
+    // A late reading for what is gone, and one in the silence.
+    plant.read("m", [(10 * MINUTE, 1_002.5), (3 * DAY, 1_400.0)]).await;
+    plant.seal().await;
+    let rejected = plant.store.reader().state("blocks.late_rejected").await.unwrap().unwrap();
+    assert_eq!(rejected["m"]["count"], 2);
+    assert_eq!(before(plant.blocks("m").await), first);
+
+    // The meter speaks again: the silence began before the oldest raw.
+    let now = plant.clock.now().millis_since(at(0)) / HALF * HALF + DAY;
+    plant.clock.advance_to(at(now + MINUTE));
+    plant.run("m", now, now).await;
+    plant.seal().await;
+    let blocks = plant.blocks("m").await;
+    let told: Vec<_> = blocks.iter().filter(|block| block.span.end() <= at(now)).collect();
+    assert!(told.windows(2).all(|pair| pair[0].span.end() == pair[1].span.start()));
+    assert!(told.iter().all(|block| block.import.is_some() && block.agrees_with_borders()));
+    let steady = |block: &Block| block.span.millis() * 12_000_000_000 / HOUR;
+    let uneven = told.iter().find(|block| (block.import.unwrap().as_uwh() - steady(block)).abs() > 2);
+    assert_eq!(uneven, None);
+    let end = told.last().unwrap().span.end().millis_since(at(0));
+    assert!(end >= now - HALF && now > 10 * DAY);
+    assert_eq!(told.iter().map(|block| block.import.unwrap().as_uwh()).sum::<i64>(), end * 10_000 / 3);
+    // What was sealed from readings that are gone says what it said, and how far its digest goes.
+    assert_eq!(*told[0], first);
+    let (last, revised) = (plant.store.reader().revisions(&"m".parse().unwrap(), at(HALF)).await.unwrap(), told[1]);
+    assert_eq!((last.len(), revised.revision), (2, 1));
+    assert_eq!((revised.readings_sha256, revised.through_seq), (last[0].readings_sha256, last[0].through_seq));
+    assert_eq!(revised.covered_ms, last[0].covered_ms);
+    assert!(revised.borders.after[0].seq > revised.through_seq);
+
+    // And what comes next takes its beginning from the record, and says that readings were turned away.
+    plant.run("m", now + MINUTE, now + HALF).await;
+    plant.until(now + HALF + 2 * MINUTE).await;
+    let blocks = plant.blocks("m").await;
+    let block = blocks.last().unwrap();
+    assert_eq!((block.span.start(), block.import.unwrap().as_uwh()), (at(now), 6_000_000_000));
+    assert!(blocks.iter().any(|block| block.flags.has(BlockFlag::LateRejected)));
+}
+
+#[tokio::test]
+async fn a_block_that_has_lost_some_of_its_readings_is_not_computed_from_the_rest() {
+    let plant = one_meter();
+    plant.run("m", 0, DAY - 15 * MINUTE).await;
+    plant.run("m", DAY - 5 * MINUTE, DAY).await;
+    plant.until(DAY + 2 * MINUTE).await;
+    // One reading of the last block of the day is kept with those of the next.
+    plant.run("m", DAY - 10 * MINUTE, DAY - 10 * MINUTE).await;
+    plant.run("m", DAY + MINUTE, DAY + HOUR).await;
+    plant.until(DAY + HOUR + 2 * MINUTE).await;
+    let before = plant.blocks("m").await;
+    let last = &before[47];
+    assert_eq!((last.revision, last.flags.names()), (1, vec!["gap", "late"]));
+    plant.until(2 * DAY).await;
+    plant.run("m", 2 * DAY, 2 * DAY).await;
+    // The files of both later days stay.
+    let keep_raw = Duration::from_secs(5 * 86_400);
+    plant.store.reconfigure(&store::Config { keep_raw, ..store_config(&plant.folder) });
+    plant.store.tidy().await;
+    plant.clock.advance_to(at(6 * DAY + 2 * HOUR));
+    plant.store.tidy().await;
+    assert_eq!(plant.store.reader().health().oldest_raw, Some(at(DAY - 10 * MINUTE)));
+    plant.read("m", [(DAY - 8 * MINUTE, 1_287.9)]).await;
+    plant.seal().await;
+    let after = plant.blocks("m").await;
+    assert_eq!(after[..49], before[..49]);
+    let rejected = plant.store.reader().state("blocks.late_rejected").await.unwrap().unwrap();
+    assert_eq!(rejected["m"]["count"], 1);
+}
+
 /// One thing that happens in a story.
 enum Event {
     /// The clock goes on to this time.
@@ -536,7 +638,7 @@ fn clock_story() -> Vec<Event> {
 struct Outcome {
     blocks: Vec<Vec<Block>>,
     sealed_through: BTreeMap<crate::model::MeterId, Timestamp>,
-    rejected: Option<serde_json::Value>,
+    rejected: Option<u64>,
     redates: usize,
 }
 
@@ -596,7 +698,7 @@ async fn tell(story: Vec<Event>, crash: Option<usize>) -> (Outcome, bool) {
     let outcome = Outcome {
         blocks,
         sealed_through: reader.sealed_through().await.unwrap(),
-        rejected: reader.state("blocks.late_rejected").await.unwrap(),
+        rejected: reader.state("blocks.late_rejected").await.unwrap().and_then(|told| told["a"]["count"].as_u64()),
         redates: reader.redates().await.unwrap().len(),
     };
     (outcome, crashed)
@@ -624,7 +726,7 @@ async fn a_crash_between_any_two_transactions_of_sealing_changes_nothing() {
     let told = survives_a_crash_after_any_transaction(ordinary_story).await;
     let revised = |block: &&Block| block.revision > 0;
     assert!(told.blocks.iter().all(|blocks| blocks.iter().filter(revised).count() >= 2), "the story has revisions");
-    assert_eq!(told.rejected.unwrap()["a"]["count"], 2);
+    assert_eq!(told.rejected, Some(2));
     for (a, (b, ab)) in told.blocks[0].iter().zip(told.blocks[1].iter().zip(&told.blocks[2])).take(6) {
         let [a, b, ab] = [a, b, ab].map(|block| block.import.unwrap().as_uwh());
         assert_eq!(ab, a + b);
@@ -659,7 +761,9 @@ async fn the_running_task_seals_and_shows_the_open_block() {
     let mut shown = open.subscribe();
     let (reader, ledger, clock) = (plant.store.reader(), plant.store.ledger(), plant.clock.clone());
     let mut sealed = plant.store.reader().sealed();
-    let task = run(watched, reader, ledger, clock, open, stop.clone());
+    let told = Told { open, waits_for: watch::Sender::new(None) };
+    let mut waits_for = told.waits_for.subscribe();
+    let task = run(watched, reader, ledger, clock, told, stop.clone());
     let story = async {
         let say =
             |ms: i64| Say { import: Some(1_000.0 + 12.0 * ms as f64 / HOUR as f64), export: None, power: Some(12.0) };
@@ -696,6 +800,17 @@ async fn the_running_task_seals_and_shows_the_open_block() {
         let mw = i128::from(open.shed.unwrap().as_mw());
         let uwh = mw * i128::from(open.remaining_ms) / 3_600;
         assert!((2_000_000_000..2_001_000_000).contains(&uwh), "{mw}");
+        // The clock leaps: the task says what it waits for, and once it goes on, that it waits no more.
+        assert_eq!(*waits_for.borrow_and_update(), None);
+        plant.clock.step_to(at(2 * DAY));
+        while waits_for.borrow_and_update().is_none() {
+            waited(&plant.clock, waits_for.changed()).await;
+        }
+        assert!(waits_for.borrow().unwrap().starts_with("the clock leapt forward"));
+        plant.clock.advance(Duration::from_secs(3_600));
+        while waits_for.borrow_and_update().is_some() {
+            waited(&plant.clock, waits_for.changed()).await;
+        }
         stop.cancel();
     };
     let (outcome, ()) = tokio::join!(task, story);
