@@ -108,6 +108,23 @@ console.log("restart");
 await shown(page, "trying again", "#link");
 await back;
 await shown(page, "live", "#link");
+
+// It stays away: no verdict stands on figures that nobody renews, and the page says since when.
+await page.route("**/api/**", (route) => route.abort());
+const again = once(heard, "line");
+console.log("restart");
+await again;
+await shown(page, "Nothing arrives", "#problems");
+assert.match(await text(page, "#problems li"), /since 21 Nov.* \(\d+ s ago\)/);
+assert.equal(await page.locator("#advice").getAttribute("data-state"), "old");
+assert.equal(await text(page, "#left"), "–");
+for (const figure of ["#projected", "#coverage", "#power"]) assert.match(await text(page, figure), /, \d+ s old$/);
+assert.match(await text(page, "#energy-age"), /^\(\d+ s old\)$/);
+await shot(page, "lost");
+await page.unroute("**/api/**");
+await shown(page, "live", "#link");
+await shown(page, "Shed", "#advice");
+assert.doesNotMatch(await text(page, "#problems"), /Nothing arrives/);
 mayFail = false;
 const before = await text(page, "#meters tr[data-meter=main] .now");
 await page.waitForFunction((before) => document.querySelector("#meters tr[data-meter=main] .now").textContent !== before, before);
@@ -119,6 +136,15 @@ for (const [name, width, height, colorScheme] of [["phone", 360, 740, "light"], 
   await shown(page, "live", "#link");
   assert.equal(await page.evaluate(() => location.hash), "");
   assert(await fits(page), `${name} is wider than its screen`);
+  await page.locator("#chart svg").waitFor();
+  const clipped = await page.evaluate(() => {
+    const chart = document.getElementById("chart").getBoundingClientRect();
+    return [...document.querySelectorAll("#chart text")].filter((text) => {
+      const box = text.getBoundingClientRect();
+      return box.left < chart.left || box.right > chart.right + 1;
+    }).map((text) => text.textContent);
+  });
+  assert.deepEqual(clipped, [], `${name} clips its chart`);
   const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));
   assert.equal(ground[0] < 128, colorScheme === "dark");
   await shot(page, name);

@@ -5,7 +5,9 @@ const RECONNECT_MS = [1000, 2000, 5000, 10000, 15000];
 const POLL_MS = 5000;       // without the feed
 const REFRESH_MS = 30000;   // beside the feed: what it does not tell
 const SILENCE_MS = 40000;   // the feed shows a sign of life every 15 s
+const LOST_MS = 10000;      // a connection that is lost for so long is no restart
 const FRESH_MS = 60000;     // a value is stale after max(3 intervals, this)
+const UNIT_WIDTH = 36;      // "kWh" beside the axis, px
 const TOKEN = "meterseal-token";
 
 const $ = (id) => document.getElementById(id);
@@ -16,6 +18,7 @@ let chosen = null;          // id of the meter shown large
 let ahead = 0;              // the server's clock minus ours, ms
 let feed = null;            // AbortController of the open feed
 let attempts = 0;
+let heardAt = 0;            // when the server last gave a sign of life, ms by our clock
 let snapshotTimer = 0;
 let drawing = false;
 
@@ -95,6 +98,7 @@ async function refresh() {
     if (used !== token) return false;
     ahead = Date.parse(fresh.timestamp) - Date.now();
     plant = fresh;
+    heardAt = Date.now();
     // A meter that is no longer there is not asked for again.
     chosen = fresh.meter?.id ?? null;
     $("sign-in").hidden = true;
@@ -137,6 +141,7 @@ async function listen() {
       const { value, done } = await reader.read();
       if (done) break;
       alive();
+      heardAt = Date.now();
       text += value;
       const events = text.split("\n\n");
       text = events.pop();
@@ -245,7 +250,25 @@ function ageOf(meter) {
 
 function isStale(meter) {
   const age = ageOf(meter);
-  return age === null || age > Math.max(3 * (meter.interval_ms ?? 0), FRESH_MS);
+  return age === null || age > freshFor(meter);
+}
+
+// A sum is as slow as its slowest part.
+function freshFor(meter) {
+  const parts = [...(meter?.add ?? []), ...(meter?.subtract ?? [])];
+  const limits = parts.map((id) => freshFor(plant.all_meters.find((part) => part.id === id)));
+  return Math.max(3 * (meter?.interval_ms ?? 0), FRESH_MS, ...limits);
+}
+
+// Neither the feed nor an answer: what the page shows is the past. A feed that breaks off is back within seconds when
+// only the program started anew.
+const isLost = () => Date.now() - heardAt > ($("link").dataset.state === "lost" ? LOST_MS : SILENCE_MS);
+
+// How old a running block's figures are, when that is too old to act upon; otherwise null.
+function ageTooOld(block, meter) {
+  // The block is told anew each second, from whatever readings there are.
+  const age = Math.max(now() - Date.parse(block.at), (meter && ageOf(meter)) ?? 0, 0);
+  return isLost() || age > freshFor(meter) ? age : null;
 }
 
 // --- drawing ---
@@ -285,8 +308,13 @@ function drawHead() {
 }
 
 function drawProblems() {
-  $("problems").hidden = plant.problems.length === 0;
-  list($("problems").querySelector("ul"), plant.problems.slice(0, 8), (item, text) => put(item, text));
+  const problems = plant.problems.slice(0, 8);
+  if (isLost()) {
+    const at = clock(heardAt + ahead, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+    problems.unshift(`Nothing arrives from the gateway since ${at} (${span(Date.now() - heardAt)} ago): what this page shows is as old. Look at the gateway and the line to it.`);
+  }
+  $("problems").hidden = problems.length === 0;
+  list($("problems").querySelector("ul"), problems, (item, text) => put(item, text));
 }
 
 // Makes the children of `parent` as many as `items`, and fills each.
@@ -312,14 +340,19 @@ function drawRunning() {
   const meter = plant.all_meters.find((meter) => meter.id === chosen);
   const block = running();
   const target = block?.peak_target_kwh ?? meter?.peak_target_kwh ?? null;
+  const old = block ? ageTooOld(block, meter) : null;
+  const aged = old === null ? "" : `, ${span(old)} old`;
+  document.querySelector(".running").toggleAttribute("data-old", old !== null);
   put($("running-when"), block ? `${clock(block.start)} – ${clock(block.end)}${block.is_peak_hour ? ", peak hours" : ""}` : "");
   put($("so-far"), figure(block?.kwh));
   put($("of-target"), target === null ? "" : `of ${asSet(target)} kWh`);
-  put($("projected"), block?.projected_kwh == null ? "–" : `${figure(block.projected_kwh)} kWh`);
+  put($("energy-age"), old === null ? "" : `(${span(old)} old)`);
+  put($("projected"), block?.projected_kwh == null ? "–" : `${figure(block.projected_kwh)} kWh${aged}`);
   const left = block ? Math.max(0, Date.parse(block.end) - now()) : null;
-  put($("left"), left === null ? "–" : `${Math.floor(left / 60000)} min ${String(Math.floor(left / 1000) % 60).padStart(2, "0")} s`);
-  put($("power"), meter?.power_kw == null ? "–" : `${figure(meter.power_kw)} kW${isStale(meter) ? `, ${span(ageOf(meter))} old` : ""}`);
-  put($("coverage"), block ? `${figure(block.coverage * 100, 0)} %` : "–");
+  // A countdown beside figures that stand still would say that all is well.
+  put($("left"), left === null || old !== null ? "–" : `${Math.floor(left / 60000)} min ${String(Math.floor(left / 1000) % 60).padStart(2, "0")} s`);
+  put($("power"), meter?.power_kw == null ? "–" : `${figure(meter.power_kw)} kW${isStale(meter) || (isLost() && ageOf(meter) !== null) ? `, ${span(ageOf(meter))} old` : ""}`);
+  put($("coverage"), block ? `${figure(block.coverage * 100, 0)} %${aged}` : "–");
 
   const over = target !== null && (block?.projected_kwh ?? 0) > target;
   const passed = target !== null && (block?.kwh ?? 0) >= target;
@@ -327,6 +360,7 @@ function drawRunning() {
   if (!block) say(advice, "none", "No block is running for this meter yet.");
   else if (target === null) say(advice, "none", "This meter has no target.");
   else if (passed) say(advice, "over", `The target is passed by ${figure(block.kwh - target)} kWh.`);
+  else if (old !== null) say(advice, "old", `These figures are ${span(old)} old: whether the block keeps to its target is not known now.`);
   else if (block.shed_kw > 0) say(advice, "over", `Shed ${figure(block.shed_kw)} kW for the next ${minutes(left)} to stay within the target.`);
   else if (block.projected_kwh == null) say(advice, "none", "No projection yet.");
   else say(advice, "within", `Within the target: ${figure(target - block.projected_kwh)} kWh to spare at this power.`);
@@ -392,7 +426,8 @@ function drawToday() {
   for (let value = bottom; value <= top + grid / 2; value += grid) names.push(value);
   const places = Math.max(0, -Math.floor(Math.log10(grid) + 1e-9));
   const label = (value) => figure(value, places);
-  const area = { left: Math.max(...names.map((value) => label(value).length)) * 7 + 10, right: width - 8, top: 22, bottom: height - 22 };
+  // The unit above the numbers needs more room than two of their digits.
+  const area = { left: Math.max(UNIT_WIDTH, ...names.map((value) => label(value).length * 7 + 10)), right: width - 8, top: 22, bottom: height - 22 };
   const [from, to] = [Date.parse(plant.today.start), Date.parse(plant.today.end)];
   const x = (time) => area.left + (Math.min(to, Math.max(from, time)) - from) / (to - from) * (area.right - area.left);
   const y = (kwh) => area.bottom - (kwh - bottom) / (top - bottom) * (area.bottom - area.top);
