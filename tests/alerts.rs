@@ -177,6 +177,13 @@ struct Hook {
     _tasks: JoinSet<()>,
 }
 
+/// Head and body of a request, once all of it is there.
+fn asked(bytes: &[u8]) -> Option<(String, Value)> {
+    let (head, body) = std::str::from_utf8(bytes).ok()?.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    (length == Some(body.len())).then(|| (head.to_owned(), serde_json::from_str(body).unwrap_or_default()))
+}
+
 impl Hook {
     async fn start(statuses: &'static [u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -187,22 +194,23 @@ impl Hook {
             let mut statuses = statuses.iter();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut text = String::new();
-                let (head, body) = loop {
-                    let mut part = [0; 4096];
-                    let read = stream.read(&mut part).await.unwrap();
-                    text.push_str(std::str::from_utf8(&part[..read]).unwrap());
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head
-                        .lines()
-                        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-                    if length == Some(body.len()) {
-                        break (head.to_owned(), serde_json::from_str(body).unwrap());
+                let mut bytes = Vec::new();
+                let asked = loop {
+                    let read = stream.read_buf(&mut bytes).await.unwrap_or(0);
+                    if let Some(asked) = asked(&bytes) {
+                        break Some(asked);
+                    }
+                    if read == 0 {
+                        break None;
                     }
                 };
+                // A client that went away before it had asked comes again on another connection.
+                let Some((head, body)) = asked else { continue };
                 let status = statuses.next().unwrap_or(&204);
                 let answer = format!("HTTP/1.1 {status} -\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    continue;
+                }
                 stream.shutdown().await.ok();
                 send.send(Try { head, body }).await.unwrap();
             }
