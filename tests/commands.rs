@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
 fn meterseal(arguments: &[&str]) -> Output {
@@ -93,6 +94,51 @@ fn a_config_that_is_not_there_is_said_plainly() {
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(said.starts_with("/nowhere/m.toml: cannot be read: No such file"), "{said}");
+}
+
+/// A device that answers every request by exception 4.
+fn refusing_device() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 12];
+        while stream.read_exact(&mut asked).is_ok() {
+            let header = [asked[0], asked[1], 0, 0, 0, 3, asked[6]];
+            stream.write_all(&[&header[..], &[asked[7] | 0x80, 4]].concat()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_read_says_what_is_wrong_and_what_to_look_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    let text = format!(
+        "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {:?}\n[[modbus]]\nname = \"a\"\ntcp = \"{}\"\n\
+         [[modbus.meter]]\nid = \"incomer-1\"\nunit = 9\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n\
+         [[sum]]\nid = \"plant\"\nadd = [\"incomer-1\"]\ncategory = \"CONS\"\n",
+        folder.path().join("store"),
+        refusing_device(),
+    );
+    std::fs::write(&path, text).unwrap();
+    let read = |meter: &str| {
+        let output = meterseal(&["read", meter, "-c", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        (stdout(&output), stderr(&output))
+    };
+    let (table, said) = read("incomer-1");
+    assert!(table.contains("(exception 4 (server device failure))"), "{table}");
+    let (first, hint) = said.split_once('\n').unwrap();
+    assert_eq!(first, "meterseal: meter incomer-1 gave no value: exception 4 (server device failure)");
+    assert!(hint.starts_with("Is the unit number 9 right? "), "{hint}");
+    let (_, said) = read("plant");
+    let of_its_own = "meterseal: plant is a sum of other meters and has no registers of its own\n";
+    assert_eq!(said, format!("{of_its_own}Read its parts: incomer-1.\n"));
+    let (_, said) = read("incomer-2");
+    let unknown = "meterseal: no meter `incomer-2` in the config\n";
+    assert_eq!(said, format!("{unknown}Did you mean incomer-1? Known meters: incomer-1, plant.\n"));
 }
 
 #[test]

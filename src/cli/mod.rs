@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::agent::{self, admin};
 use crate::clock::Clock;
 use crate::config::{self, Checked};
-use crate::model::MeterId;
+use crate::model::{MeterId, Origin};
 use crate::store;
 
 /// The seal on the meter for energy data: reads meters, loses no acknowledged reading, closes 30-minute energy blocks.
@@ -241,20 +241,45 @@ fn check(path: &Path, json: bool) -> Done {
 fn read(meter: &str, path: &Path, json: bool) -> Done {
     let id: MeterId = meter.parse().map_err(|error: crate::model::BadId| Failed::new(error.to_string()))?;
     let config = good_config(path, &Clock::system())?;
+    let origin = config.meters().iter().find(|meter| meter.id == id).map(|meter| &meter.origin);
+    if let Some(Origin::Sum { add, subtract }) = origin {
+        let parts: Vec<_> = add.iter().chain(subtract).map(MeterId::as_str).collect();
+        let why = format!("{id} is a sum of other meters and has no registers of its own");
+        return Err(Failed::new(why).hint(format!("Read its parts: {}.", parts.join(", "))));
+    }
     let report = complete(admin::read_meter(&config, &id))?.map_err(|error| {
-        let failed = Failed::from(error);
-        let known = config.sources.lines.iter().flat_map(|line| &line.meters).map(|meter| meter.id.as_str());
-        match known.clone().find(|known| *known == id.as_str()) {
-            Some(_) => failed.hint("See that the device is on, and that address and unit are right."),
-            None => failed.hint(format!("Known meters: {}.", known.collect::<Vec<_>>().join(", "))),
-        }
+        let hint = if origin.is_some() { of_unit(origin) } else { known_meters(&config, &id) };
+        Failed::from(error).hint(hint)
     })?;
     if json {
         print::json(&report);
     } else {
         print::poll(&report);
     }
-    Ok(ExitCode::SUCCESS)
+    if report.values.iter().any(|polled| polled.value.is_some()) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut reasons = report.values.iter().filter_map(|polled| polled.absent.as_deref());
+    let first = reasons.next().unwrap_or("it was asked nothing");
+    let more = if reasons.any(|other| other != first) { ", and other reasons" } else { "" };
+    Err(Failed::new(format!("meter {id} gave no value: {first}{more}")).hint(of_unit(origin)))
+}
+
+/// What is wrong most often with a meter that says nothing, or nothing of use.
+fn of_unit(origin: Option<&Origin>) -> String {
+    let unit = match origin {
+        Some(Origin::Modbus { unit, .. }) => format!(" {unit}"),
+        _ => String::new(),
+    };
+    format!(
+        "Is the unit number{unit} right? See also that the device is on, and that address and template are its own."
+    )
+}
+
+fn known_meters(config: &config::Config, wanted: &MeterId) -> String {
+    let known = || config.meters().iter().map(|meter| meter.id.as_str());
+    let near = config::nearest(wanted.as_str(), known()).map(|near| format!("Did you mean {near}? "));
+    format!("{}Known meters: {}.", near.unwrap_or_default(), known().collect::<Vec<_>>().join(", "))
 }
 
 /// The config, when it has no fault; otherwise they are printed.

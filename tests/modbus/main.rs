@@ -243,6 +243,29 @@ async fn a_meter_that_refuses_everything_says_so() {
 }
 
 #[tokio::test]
+async fn each_value_tells_why_its_own_request_failed() {
+    let cut =
+        map("function = \"input\"\ntype = \"u16\"\n".to_owned() + &registers(0..3) + "z_count = { address = 9 }\n");
+    let device = Device::start(|asked: &Asked| match (asked.unit, asked.address) {
+        (1, 0) => Act::Exception(4),
+        (1, _) => Act::Exception(6),
+        _ => Act::Exception(4),
+    })
+    .await;
+    let meters = vec![meter("m1", 1, &cut, OFTEN), meter("m2", 2, &cut, OFTEN)];
+    let mut plant = Plant::start(vec![line("msb", &device.address, meters)]).await;
+    let known = plant.until_meter("m1", "a refusal", |meter| meter.condition == Condition::Refusing).await;
+    assert_eq!(known.problem.as_deref(), Some("registers 0 to 2: exception 4 (server device failure)"));
+    let known = plant.until_meter("m2", "a refusal", |meter| meter.condition == Condition::Refusing).await;
+    assert_eq!(known.problem.as_deref(), Some("all requests: exception 4 (server device failure)"));
+    let report = plant.poll("m1").await.unwrap();
+    let absent: Vec<_> = report.values.iter().map(|polled| polled.absent.as_deref().unwrap()).collect();
+    let failure = "exception 4 (server device failure)";
+    assert_eq!(absent, [failure, failure, failure, "exception 6 (server device busy)"]);
+    plant.end().await;
+}
+
+#[tokio::test]
 async fn a_busy_meter_is_asked_later_and_nothing_is_left_out() {
     let device = Device::start(|asked: &Asked| match asked.number % 3 {
         0 => Act::Exception(6),

@@ -50,7 +50,9 @@ pub struct Outcome {
     pub busy: bool,
     /// The longest that an answer took.
     pub took: Duration,
+    /// What went wrong, for a person: the first request that gave no values, or that none did.
     pub problem: Option<String>,
+    failed: Vec<Failure>,
     /// The connection is of no more use.
     pub broken: Option<String>,
     /// Readings that had to wait for the store, and why the last one was not taken.
@@ -58,6 +60,14 @@ pub struct Outcome {
     pub unstored: Option<String>,
     /// In the order of the template, when they were wanted.
     pub told: Vec<PolledValue>,
+}
+
+/// A request that gave no values. One that was halved is left to its halves, as they tell more exactly.
+#[derive(Debug)]
+struct Failure {
+    request: Request,
+    why: String,
+    halved: bool,
 }
 
 /// Asks all that is to be asked of a meter now.
@@ -86,6 +96,9 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
                 if halvings > MOST_HALVINGS {
                     break;
                 }
+                if let Some(failure) = outcome.failed.last_mut() {
+                    failure.halved = code != 1 && request.registers.len() > 1;
+                }
             }
             Err(Trouble::Exception(10 | 11) | Trouble::Broken(_)) => break,
             Err(Trouble::Exception(_) | Trouble::Wrong(_)) => {}
@@ -111,9 +124,7 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
         };
         asking.tried_again(&request, refused, now_ms);
     }
-    if outcome.requests == 0 {
-        outcome.problem = Some("the meter refuses every register".to_owned());
-    }
+    outcome.problem = problem(&outcome);
     tell_absences(asking, &mut outcome);
     outcome
 }
@@ -150,8 +161,8 @@ async fn read(
                 }
                 Trouble::Broken(why) => outcome.broken = Some(why.clone()),
             }
-            let last = u32::from(request.address) + u32::from(request.count) - 1;
-            outcome.problem = Some(format!("registers {} to {last}: {trouble}", request.address));
+            let (request, why) = (request.clone(), trouble.to_string());
+            outcome.failed.push(Failure { request, why, halved: false });
         }
     }
     answer
@@ -210,13 +221,30 @@ fn untold(asking: &Asking, target: &Target<'_>) -> Vec<PolledValue> {
         .collect()
 }
 
-/// Why registers have no value that no answer told.
+/// The first request that failed; all of them, where none gave values and all for one reason.
+fn problem(outcome: &Outcome) -> Option<String> {
+    if outcome.requests == 0 {
+        return Some("the meter refuses every register".to_owned());
+    }
+    let first = outcome.failed.iter().find(|failure| !failure.halved)?;
+    if outcome.answers == 0 && outcome.requests > 1 && outcome.failed.iter().all(|other| other.why == first.why) {
+        return Some(format!("all requests: {}", first.why));
+    }
+    let Request { address, count, .. } = first.request;
+    let last = u32::from(address) + u32::from(count) - 1;
+    Some(format!("registers {address} to {last}: {}", first.why))
+}
+
+/// Why registers have no value that no answer told: each for the reason of its own request.
 fn tell_absences(asking: &Asking, outcome: &mut Outcome) {
-    for (place, told) in outcome.told.iter_mut().enumerate() {
+    let Outcome { told, failed, problem, .. } = outcome;
+    for (place, told) in told.iter_mut().enumerate() {
         if let Some(code) = asking.refusal(place) {
             told.absent = Some(exception(code));
         } else if told.absent.as_deref() == Some(NOT_ASKED) {
-            told.absent = outcome.problem.clone().or(told.absent.take());
+            let own = failed.iter().rev().find(|failure| failure.request.registers.contains(&place));
+            let earlier = || problem.as_ref().map(|problem| format!("{NOT_ASKED} after {problem}"));
+            told.absent = own.map(|failure| failure.why.clone()).or_else(earlier).or(told.absent.take());
         }
     }
 }
