@@ -141,6 +141,18 @@ pub fn blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite:
     Ok(newest)
 }
 
+/// When the first and the last block of a meter start.
+pub fn block_starts(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<(Timestamp, Timestamp)>> {
+    let Some(number) = find_meter(connection, meter)? else { return Ok(None) };
+    // Each by itself is one step in the primary key; both in one query would be a walk along all of it.
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(start) FROM blocks WHERE meter = ?1), (SELECT max(start) FROM blocks WHERE meter = ?1)",
+    )?;
+    let (first, last) = statement.query_row([number], |row| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?)))?;
+    let at = |millis: Option<i64>| millis.map(Timestamp::from_millis);
+    Ok(at(first).zip(at(last)))
+}
+
 /// Disjoint stretches of time, start to end.
 #[derive(Default)]
 struct Covered(BTreeMap<i64, i64>);

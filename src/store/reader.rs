@@ -167,6 +167,12 @@ impl Reader {
         self.evidence(move |connection| ledger::blocks(connection, &meter, span)).await
     }
 
+    /// When the first and the last block of a meter start; `None` when it has none.
+    pub async fn block_starts(&self, meter: &MeterId) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+        let meter = meter.clone();
+        self.evidence(move |connection| ledger::block_starts(connection, &meter)).await
+    }
+
     /// Every revision of the block that starts at `start`, the first one first.
     pub async fn revisions(&self, meter: &MeterId, start: Timestamp) -> Result<Vec<Block>, StoreError> {
         let meter = meter.clone();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::health::problems;
 use super::meters::{MeterView, Moment};
 use super::problem::Problem;
-use super::query::{Asked, Resolution};
+use super::query::{Asked, Resolution, count, one_of_these};
 use super::wire::{At, BlockView, OpenBlockView};
 use super::{Site, Web, periods};
 use crate::model::{Alert, AlertKind, Meter, MeterId, Span, Timestamp};
@@ -25,8 +25,8 @@ const ALERTS: usize = 1_000;
 pub struct SnapshotAsked {
     #[serde(alias = "meterId", alias = "device_id", alias = "deviceId")]
     meter_id: Option<String>,
-    /// Alerts in the answer, 0 to 100.
-    limit: Option<usize>,
+    /// Alerts in the answer, 0 to 1000.
+    limit: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -107,6 +107,7 @@ impl<'a> From<&'a Alert> for AlertView<'a> {
 
 pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>) -> Result<Response, Problem> {
     const DAY_MS: i64 = 86_400_000;
+    let limit = count("limit", asked.limit.as_deref(), 0..=ALERTS)?.unwrap_or(20);
     let (moment, meters, site) = (Moment::take(&web), web.views.meters.borrow().clone(), web.site());
     let open = web.views.open.borrow().clone();
     let meter = match asked.meter_id {
@@ -121,7 +122,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
         (Some(meter), Some(recent)) => web.views.reader.blocks(&meter.id, recent).await?,
         _ => Vec::new(),
     };
-    let alerts = web.views.reader.alerts(false, asked.limit.unwrap_or(20).min(100)).await?;
+    let alerts = web.views.reader.alerts(false, limit).await?;
     let current = meter.as_ref().and_then(|meter| open.get(&meter.id));
     let snapshot = Snapshot {
         timestamp: At(now),
@@ -190,17 +191,14 @@ fn peak_hours(site: &Site, today: Span, zone: &TimeZone) -> Vec<SpanView> {
 #[serde(deny_unknown_fields)]
 pub struct AlertsAsked {
     /// Only what is not over.
-    #[serde(default)]
-    open: bool,
-    limit: Option<usize>,
+    open: Option<String>,
+    limit: Option<String>,
 }
 
 pub async fn alerts(State(web): State<Web>, Asked(asked): Asked<AlertsAsked>) -> Result<Response, Problem> {
-    let limit = asked.limit.unwrap_or(100);
-    if !(1..=ALERTS).contains(&limit) {
-        return Err(Problem::Parameter { name: "limit", what: format!("{limit} is not within 1 to {ALERTS}") });
-    }
-    let alerts = web.views.reader.alerts(asked.open, limit).await?;
+    let limit = count("limit", asked.limit.as_deref(), 1..=ALERTS)?.unwrap_or(100);
+    let open_only = one_of_these("open", asked.open.as_deref(), &[("true", true), ("false", false)])?.unwrap_or(false);
+    let alerts = web.views.reader.alerts(open_only, limit).await?;
     Ok(Json(alerts.iter().map(AlertView::from).collect::<Vec<_>>()).into_response())
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Web;
 use super::meters::Moment;
 use super::problem::Problem;
-use super::query::{Asked, RangeAsked};
+use super::query::{Asked, RangeAsked, Resolution};
 use super::wire::{At, Decimal};
 use crate::model::{Block, BlockFlag, BlockFlags, Energy, MeterId, Quantity, Timestamp, Unit};
 use crate::store::LiveValues;
@@ -65,7 +65,7 @@ struct OutOfRange<'a> {
 pub async fn quality(State(web): State<Web>, Asked(asked): Asked<QualityAsked>) -> Result<Response, Problem> {
     let now = web.views.clock.now();
     let from = asked.from.or_else(|| asked.to.is_none().then(|| now.plus_millis(-86_400_000).as_millis().to_string()));
-    let span = RangeAsked { from, to: asked.to, ..RangeAsked::default() }.span(&web.zone(), now)?;
+    let span = RangeAsked { from, to: asked.to, ..RangeAsked::default() }.span(Resolution::Raw, &web.zone(), now)?;
     if span.millis() > LONGEST_MS {
         let what = format!("{span} is longer than 62 days: ask for less at a time");
         return Err(Problem::Parameter { name: "from", what });

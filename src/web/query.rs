@@ -1,5 +1,7 @@
 //! What a request asks for: times, ranges, resolutions. A wrong one is answered with its name and a remedy.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -57,17 +59,13 @@ pub struct RangeAsked {
     pub start_date: Option<String>,
     #[serde(rename = "endDate")]
     pub end_date: Option<String>,
-    #[serde(default)]
-    pub resolution: Resolution,
-    #[serde(default)]
-    pub format: Format,
+    pub resolution: Option<String>,
+    pub format: Option<String>,
 }
 
 /// In what steps readings are given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resolution {
-    #[default]
     Raw,
     Minute,
     Block,
@@ -77,18 +75,34 @@ pub enum Resolution {
     Month,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    #[default]
     Json,
     Csv,
 }
 
 impl RangeAsked {
+    pub fn resolution(&self) -> Result<Option<Resolution>, Problem> {
+        const RESOLUTIONS: [(&str, Resolution); 7] = [
+            ("raw", Resolution::Raw),
+            ("minute", Resolution::Minute),
+            ("block", Resolution::Block),
+            ("hour", Resolution::Hour),
+            ("day", Resolution::Day),
+            ("week", Resolution::Week),
+            ("month", Resolution::Month),
+        ];
+        one_of_these("resolution", self.resolution.as_deref(), &RESOLUTIONS)
+    }
+
+    pub fn format(&self) -> Result<Format, Problem> {
+        let format = one_of_these("format", self.format.as_deref(), &[("json", Format::Json), ("csv", Format::Csv)])?;
+        Ok(format.unwrap_or(Format::Json))
+    }
+
     /// The range `[from, to)`: up to now when no end is given; without a start, as long as suits the resolution.
     /// A bare date as `endDate` includes that day, since that is what the name says; as `to` it ends where it begins.
-    pub fn span(&self, zone: &TimeZone, now: Timestamp) -> Result<Span, Problem> {
+    pub fn span(&self, resolution: Resolution, zone: &TimeZone, now: Timestamp) -> Result<Span, Problem> {
         let (start, start_name) = one_of(("from", &self.from), ("startDate", &self.start_date))?;
         let (end, end_name) = one_of(("to", &self.to), ("endDate", &self.end_date))?;
         let to = match end {
@@ -97,26 +111,56 @@ impl RangeAsked {
         };
         let from = match start {
             Some(text) => instant(start_name, text, zone, false)?,
-            None => self.usual_start(to, zone),
+            None => usual_start(resolution, to, zone),
         };
         Span::new(from, to).ok_or_else(|| Problem::Parameter {
             name: start_name,
             what: format!("{from} is not before the end {to}: give an earlier start, or a later `{end_name}`"),
         })
     }
+}
 
-    fn usual_start(&self, to: Timestamp, zone: &TimeZone) -> Timestamp {
-        let days = |days: i64| to.plus_millis(-days * 86_400_000);
-        match self.resolution {
-            Resolution::Raw => to.plus_millis(-3_600_000),
-            Resolution::Minute => days(1),
-            Resolution::Block => day_start(to.plus_millis(-1), zone).unwrap_or_else(|| days(1)),
-            Resolution::Hour => days(7),
-            Resolution::Day => days(31),
-            Resolution::Week => days(12 * 7),
-            Resolution::Month => days(365),
-        }
+fn usual_start(resolution: Resolution, to: Timestamp, zone: &TimeZone) -> Timestamp {
+    let days = |days: i64| to.plus_millis(-days * 86_400_000);
+    match resolution {
+        Resolution::Raw => to.plus_millis(-3_600_000),
+        Resolution::Minute => days(1),
+        Resolution::Block => day_start(to.plus_millis(-1), zone).unwrap_or_else(|| days(1)),
+        Resolution::Hour => days(7),
+        Resolution::Day => days(31),
+        Resolution::Week => days(12 * 7),
+        Resolution::Month => days(365),
     }
+}
+
+/// Reads a parameter that has a few words to choose from.
+pub fn one_of_these<T: Copy>(
+    name: &'static str,
+    text: Option<&str>,
+    choices: &[(&str, T)],
+) -> Result<Option<T>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let choice = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+    choice.map(Some).ok_or_else(|| {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        Problem::Parameter { name, what: format!("`{}` is not known: give {}", beginning(text), words.join(" or ")) }
+    })
+}
+
+/// Reads a parameter that is a whole number within bounds.
+pub fn count(name: &'static str, text: Option<&str>, bounds: RangeInclusive<usize>) -> Result<Option<usize>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let count = text.parse().ok().filter(|count| bounds.contains(count));
+    count.map(Some).ok_or_else(|| {
+        let (least, most) = bounds.into_inner();
+        let what = format!("`{}` does not do: give a whole number from {least} to {most}", beginning(text));
+        Problem::Parameter { name, what }
+    })
+}
+
+/// As much of what was given as a message has room for.
+fn beginning(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 type Given<'a> = (&'static str, &'a Option<String>);
@@ -159,10 +203,10 @@ pub fn instant(name: &'static str, text: &str, zone: &TimeZone, whole_day: bool)
         text.parse::<civil::DateTime>().ok()
     };
     let at = local.and_then(|local| local.to_zoned(zone.clone()).ok()).ok_or_else(|| {
-        let text: String = text.chars().take(40).collect();
         wrong(format!(
-            "`{text}` is no time: give 2026-11-21T08:00:00Z, 2026-11-21T08:00 or 2026-11-21 (the site's time), or \
-             milliseconds since 1970"
+            "`{}` is no time: give 2026-11-21T08:00:00Z, 2026-11-21T08:00 or 2026-11-21 (the site's time), or \
+             milliseconds since 1970",
+            beginning(text)
         ))
     })?;
     Ok(Timestamp::from_millis(at.timestamp().as_millisecond()))
@@ -222,14 +266,14 @@ mod tests {
                 RangeAsked { from, to, ..RangeAsked::default() }
             }
         };
-        let span = asked("2026-11-01", "2026-11-02", true).span(&berlin(), now).unwrap();
+        let span = asked("2026-11-01", "2026-11-02", true).span(Resolution::Raw, &berlin(), now).unwrap();
         assert_eq!(span.millis(), 2 * 86_400_000);
-        let span = asked("2026-11-01", "2026-11-02", false).span(&berlin(), now).unwrap();
+        let span = asked("2026-11-01", "2026-11-02", false).span(Resolution::Raw, &berlin(), now).unwrap();
         assert_eq!(span.millis(), 86_400_000);
-        assert!(asked("2026-11-02", "2026-11-02", false).span(&berlin(), now).is_err());
+        assert!(asked("2026-11-02", "2026-11-02", false).span(Resolution::Raw, &berlin(), now).is_err());
         let both = RangeAsked { from: Some("0".into()), start_date: Some("0".into()), ..RangeAsked::default() };
-        assert!(both.span(&berlin(), now).is_err());
-        let today = RangeAsked { resolution: Resolution::Block, ..RangeAsked::default() };
-        assert_eq!(today.span(&berlin(), now).unwrap().start(), at("2026-11-20T23:00:00Z"));
+        assert!(both.span(Resolution::Raw, &berlin(), now).is_err());
+        let today = RangeAsked::default();
+        assert_eq!(today.span(Resolution::Block, &berlin(), now).unwrap().start(), at("2026-11-20T23:00:00Z"));
     }
 }

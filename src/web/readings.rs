@@ -30,13 +30,14 @@ pub async fn readings(
     Asked(asked): Asked<RangeAsked>,
 ) -> Result<Response, Problem> {
     let meter = known(&web, &id).await?;
+    let (resolution, format) = (asked.resolution()?.unwrap_or(Resolution::Raw), asked.format()?);
     let is_sum = web.meter(&id).is_ok_and(|meter| matches!(meter.origin, Origin::Sum { .. }));
-    if is_sum && matches!(asked.resolution, Resolution::Raw | Resolution::Minute) {
+    if is_sum && matches!(resolution, Resolution::Raw | Resolution::Minute) {
         let what = format!("{meter} is a sum of meters and has no readings: ask for block, hour, day, week or month");
         return Err(Problem::Parameter { name: "resolution", what });
     }
-    let span = asked.span(&web.zone(), web.views.clock.now())?;
-    answer(&web, meter, span, asked.resolution, asked.format).await
+    let span = asked.span(resolution, &web.zone(), web.views.clock.now())?;
+    answer(&web, meter, span, resolution, format).await
 }
 
 pub async fn blocks(
@@ -45,13 +46,12 @@ pub async fn blocks(
     Asked(asked): Asked<RangeAsked>,
 ) -> Result<Response, Problem> {
     let meter = known(&web, &id).await?;
-    if !matches!(asked.resolution, Resolution::Raw | Resolution::Block) {
+    if !matches!(asked.resolution()?, None | Some(Resolution::Block)) {
         let what = "this gives blocks; `/api/meters/{id}/readings` gives other steps".into();
         return Err(Problem::Parameter { name: "resolution", what });
     }
-    let asked = RangeAsked { resolution: Resolution::Block, ..asked };
-    let span = asked.span(&web.zone(), web.views.clock.now())?;
-    answer(&web, meter, span, Resolution::Block, asked.format).await
+    let span = asked.span(Resolution::Block, &web.zone(), web.views.clock.now())?;
+    answer(&web, meter, span, Resolution::Block, asked.format()?).await
 }
 
 pub async fn blocks_today(
@@ -89,11 +89,11 @@ async fn answer(
     let rows = match resolution {
         Resolution::Raw => Rows::Raw(RawRows::new(reader, meter, span, format).await?),
         Resolution::Minute => Rows::Minutes { stream: reader.readings(meter, span.start(), span.end()), minute: None },
-        Resolution::Block => Rows::Blocks(BlockRows::new(reader, meter, span)),
+        Resolution::Block => Rows::Blocks(BlockRows::new(reader, meter, span).await?),
         Resolution::Hour | Resolution::Day | Resolution::Week | Resolution::Month => {
             let span = whole_periods(span, resolution, &web.zone());
             let summing = Summing::new(resolution, web.zone(), span);
-            Rows::Periods { blocks: BlockRows::overlapping(reader, meter, span), summing: Some(summing) }
+            Rows::Periods { blocks: BlockRows::overlapping(reader, meter, span).await?, summing: Some(summing) }
         }
     };
     let mut answer = Answer { out: Vec::with_capacity(CHUNK + CHUNK / 4), rows, format, is_first: true, ended: false };
@@ -351,22 +351,30 @@ async fn write_minutes(
 struct BlockRows {
     reader: Reader,
     meter: MeterId,
-    span: Span,
     next: Timestamp,
+    end: Timestamp,
     batch: vec::IntoIter<Block>,
-    /// Also the block that began before `span` and reaches into it.
-    with_first: bool,
+    /// Also the block that began before this and reaches into it.
+    first: Option<Timestamp>,
 }
 
 impl BlockRows {
     /// The blocks that start in `span`, so that adjoining ranges share none.
-    fn new(reader: &Reader, meter: MeterId, span: Span) -> Self {
-        let (reader, next) = (reader.clone(), span.start());
-        Self { reader, meter, span, next, batch: Vec::new().into_iter(), with_first: false }
+    async fn new(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
+        // Where the meter has no blocks yet, or none any more, no window is looked at: a range of thousands of years
+        // costs no more than what is in it.
+        let starts = reader.block_starts(&meter).await?;
+        let (next, end) = starts.map_or((span.end(), span.end()), |(first, last)| {
+            (span.start().max(first), span.end().min(last.plus_millis(WINDOW_MS)))
+        });
+        Ok(Self { reader: reader.clone(), meter, next, end, batch: Vec::new().into_iter(), first: None })
     }
 
-    fn overlapping(reader: &Reader, meter: MeterId, span: Span) -> Self {
-        Self { with_first: true, ..Self::new(reader, meter, span) }
+    async fn overlapping(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
+        let rows = Self::new(reader, meter, span).await?;
+        // The last block may be a silence that reaches far beyond its start.
+        let end = rows.end.max(rows.next.plus_millis(WINDOW_MS)).min(span.end());
+        Ok(Self { first: Some(rows.next), end, ..rows })
     }
 
     async fn next(&mut self) -> Result<Option<Block>, StoreError> {
@@ -374,10 +382,10 @@ impl BlockRows {
             if let Some(block) = self.batch.next() {
                 return Ok(Some(block));
             }
-            let end = self.span.end().min(self.next.plus_millis(WINDOW_MS));
+            let end = self.end.min(self.next.plus_millis(WINDOW_MS));
             let Some(window) = Span::new(self.next, end) else { return Ok(None) };
             let mut blocks = self.reader.blocks(&self.meter, window).await?;
-            let is_first = self.with_first && self.next == self.span.start();
+            let is_first = self.first == Some(self.next);
             blocks.retain(|block| is_first || window.contains(block.span.start()));
             self.batch = blocks.into_iter();
             self.next = end;

@@ -112,7 +112,21 @@ async fn a_wrong_request_is_told_what_is_wrong() {
         let problem = assert_problem(&plant.ask(&format!("/api/meters/main/readings?{query}")).await, 400);
         assert_eq!(problem["parameter"], parameter, "{query}");
     }
-    for query in ["resolutoin=hour", "resolution=second", "format=xml", "from=0&from=1"] {
+    for (path, parameter, told) in [
+        ("/api/meters/main/readings?resolution=second", "resolution", "raw or minute or block"),
+        ("/api/meters/main/blocks?resolution=second", "resolution", "`second` is not known"),
+        ("/api/meters/main/readings?format=xml", "format", "json or csv"),
+        ("/api/meters/main/blocks?format=xml", "format", "json or csv"),
+        ("/api/alerts?limit=0", "limit", "from 1 to 1000"),
+        ("/api/alerts?limit=many", "limit", "`many`"),
+        ("/api/alerts?open=yes", "open", "true or false"),
+        ("/api/dashboard/snapshot?limit=-1", "limit", "from 0 to 1000"),
+    ] {
+        let problem = assert_problem(&plant.ask(path).await, 400);
+        assert_eq!(problem["parameter"], parameter, "{path}");
+        assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
+    }
+    for query in ["resolutoin=hour", "from=0&from=1"] {
         assert_problem(&plant.ask(&format!("/api/meters/main/readings?{query}")).await, 400);
     }
     let sum = assert_problem(&plant.ask("/api/meters/total/readings?resolution=raw").await, 400);
@@ -216,6 +230,27 @@ async fn a_block_has_the_fields_of_the_product_with_exact_figures() {
             .starts_with("2026-11-20T16:00:00.000Z,2026-11-20T16:30:00.000Z,50.000000001,50.000000001,,100.000000002,")
     );
     assert!(lines[2].starts_with("2026-11-20T16:30:00.000Z,2026-11-20T17:00:00.000Z,,,,,,,,0,counter,false,,0,"));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_ten_thousand_years_costs_what_is_in_it() {
+    let plant = Plant::start().await;
+    let midnight = at("2026-11-20T16:00:00Z");
+    let ever = "from=0001-01-01&to=9999-12-31";
+    // A look in the store for each month of it would take far longer.
+    let quick = async |path: String| {
+        let answer = timeout(Duration::from_secs(10), plant.get(&path)).await.expect("a quick answer");
+        answer.as_array().unwrap().len()
+    };
+    for resolution in ["raw", "minute", "block", "hour", "day", "week", "month"] {
+        assert_eq!(quick(format!("/api/meters/main/readings?{ever}&resolution={resolution}")).await, 0, "{resolution}");
+    }
+    let years = 40 * 365 * 48;
+    plant.seal(vec![block(midnight, Some(1)), block(midnight.plus_millis(years * HALF_MS), Some(1))]).await;
+    for resolution in ["block", "hour", "day", "week", "month"] {
+        assert_eq!(quick(format!("/api/meters/main/readings?{ever}&resolution={resolution}")).await, 2, "{resolution}");
+    }
     plant.end().await;
 }
 
