@@ -8,6 +8,7 @@ use super::section::{Field, Section, nearest};
 use super::templates::Templates;
 use super::tree::Value;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio};
+use crate::sources::template::Register;
 use crate::sources::{self, Line, MeterConfig};
 
 /// All meters of a config, as the sources and as everybody else must know them.
@@ -83,15 +84,31 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
     if given.as_ref().is_none_or(Vec::is_empty) {
         report.warn(part.place, &part.path_of("meter"), "this line has no meter", "add a [[modbus.meter]]");
     }
-    let mut meters = Vec::new();
+    let mut meters: Vec<MeterConfig> = Vec::new();
     for meter in given.unwrap_or_default() {
+        let (place, path) = (meter.place, meter.path_of("unit"));
         let Some((config, meter)) = read_meter(meter, name.as_ref(), templates, known) else { continue };
+        if let Some(other) = meters.iter().find(|other| reads_the_same(other, &config)) {
+            let why = format!("`{}` and `{}` read the same registers of unit {}", other.id, config.id, config.unit);
+            report.warn(place, &path, why, "give each meter the unit number that is set on it");
+        }
         meters.push(config);
         all.meters.push(Meter { simulated, ..meter });
     }
     part.done(OF_SERIAL);
     let (Some(name), Some(tcp)) = (name, tcp) else { return };
     all.lines.push(Line { name, tcp, timeout, gap, parallel, meters, simulated });
+}
+
+/// Two meters of one line that are one device: most often one was copied from the other. Meters that share a unit and
+/// have registers of their own, such as the channels of one device, do not overlap.
+fn reads_the_same(one: &MeterConfig, other: &MeterConfig) -> bool {
+    let overlap = |a: &Register, b: &Register| {
+        let end = |register: &Register| u32::from(register.address) + u32::from(register.kind.width());
+        a.function == b.function && u32::from(a.address) < end(b) && u32::from(b.address) < end(a)
+    };
+    let mut registers = one.template.registers.iter();
+    one.unit == other.unit && registers.any(|a| other.template.registers.iter().any(|b| overlap(a, b)))
 }
 
 /// `host:port`; resolved when it is connected to, never here.

@@ -618,6 +618,25 @@ fn a_line_without_meters_and_a_second_line_to_one_address_are_warned_of() {
 }
 
 #[test]
+fn two_meters_that_read_the_same_registers_are_warned_of() {
+    let warned = |text: &str| -> Vec<_> { check(text).warnings.iter().map(ToString::to_string).collect() };
+    let why = "`main-incomer` and `tenant-1` read the same registers of unit 1";
+    let expected =
+        [format!("m.toml:18: modbus[0].meter[1].unit: {why}; give each meter the unit number that is set on it")];
+    let copied = with("unit = 2", "unit = 1");
+    assert!(check(&copied).config.is_some());
+    assert_eq!(warned(&copied), expected);
+    let own = |address: u16| {
+        let registers =
+            format!("registers = {{ power_kw = {{ address = {address}, type = \"f32\", function = \"input\" }} }}");
+        let (before, after) = copied.rsplit_once("template = \"eastron-sdm630\"").unwrap();
+        format!("{before}{registers}{after}")
+    };
+    assert_eq!(warned(&own(0x35)), expected, "half of a register is another's");
+    assert_eq!(warned(&own(50_000)), [""; 0], "another channel of the same device");
+}
+
+#[test]
 fn the_good_config_is_good() {
     assert_eq!(faults(GOOD), [""; 0]);
     let missing: Vec<_> = check("").faults.into_iter().map(|fault| (fault.line, fault.key)).collect();
