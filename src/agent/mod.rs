@@ -181,6 +181,9 @@ impl Agent {
         let requests = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
         let own_problems = problems(&config, &store, &refused);
+        if let Some(differs) = other_site(&config, &store) {
+            warn!("{differs}");
+        }
         let wires = Wires::of(&config, own_problems.clone());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
         let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
@@ -479,14 +482,18 @@ fn replaced<T: PartialEq + Clone>(wire: &watch::Sender<Arc<T>>, new: &T) -> bool
 /// What a person should know of the parts, for the page and `status`.
 fn problems(config: &Config, store: &Store, refused: &[Fault]) -> Vec<String> {
     let mut problems = config.off.clone();
-    let of = &store.identity().site;
-    if *of != config.site_id {
-        problems.push(format!("the store was made for site {of}, and the config says site {}", config.site_id));
-    }
+    problems.extend(other_site(config, store));
     if !refused.is_empty() {
         problems.push(refusal(refused));
     }
     problems
+}
+
+/// The site is in every sealed record, so a store goes on with the site that it was made for.
+fn other_site(config: &Config, store: &Store) -> Option<String> {
+    let of = &store.identity().site;
+    (*of != config.site_id)
+        .then(|| format!("the store was made for site {of}, and the config says site {}", config.site_id))
 }
 
 fn refusal(faults: &[Fault]) -> String {
