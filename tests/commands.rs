@@ -35,13 +35,19 @@ fn check_tells_all_and_its_exit_code_says_whether_it_is_good() {
     std::fs::write(
         path,
         "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[[modbus]]\nname = \"a\"\ntcp = \"a:502\"\n\
-        [[modbus.meter]]\nid = \"m\"\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n",
+        [[modbus.meter]]\nid = \"m\"\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n\
+        [[modbus.meter]]\nid = \"m2\"\nunit = 2\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n\
+        [[modbus.meter]]\nid = \"n\"\nunit = 3\ncategory = \"CONS\"\n\
+        registers = { power_kw = { address = 0, type = \"i32\", function = \"input\" } }\n\
+        [[sum]]\nid = \"both\"\nadd = [\"m\", \"m2\"]\ncategory = \"CONS\"\n",
     )
     .unwrap();
     let good = meterseal(&["check", "-c", path]);
     assert_eq!(good.status.code(), Some(0));
     let expected = format!(
-        "m: template eastron-sdm630 is unverified: no recording from elsewhere backs it\n{path}: good, 1 meter on 1 line\n"
+        "template eastron-sdm630 is unverified: no recording from elsewhere backs it\n\
+         the register map of meter n is unverified: no recording from elsewhere backs it\n\
+         {path}: good, 3 meters and 1 sum on 1 line\n"
     );
     assert_eq!((stdout(&good), stderr(&good)), (expected, String::new()));
     let json: serde_json::Value = serde_json::from_slice(&meterseal(&["check", "--json", "-c", path]).stdout).unwrap();
@@ -139,6 +145,14 @@ fn a_read_says_what_is_wrong_and_what_to_look_at() {
     let (_, said) = read("incomer-2");
     let unknown = "meterseal: no meter `incomer-2` in the config\n";
     assert_eq!(said, format!("{unknown}Did you mean incomer-1? Known meters: incomer-1, plant.\n"));
+}
+
+#[test]
+fn a_demo_for_all_the_world_is_refused_by_its_argument() {
+    let output = meterseal(&["demo", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.starts_with("meterseal: --listen 0.0.0.0:0 can be reached from outside, "), "{said}");
 }
 
 #[test]

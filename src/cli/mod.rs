@@ -218,6 +218,11 @@ fn daemon(path: &Path) -> Done {
 }
 
 fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16) -> Done {
+    if !listen.ip().is_loopback() {
+        let why = format!("--listen {listen} can be reached from outside, which needs TLS and sign-in");
+        let hint = "This version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L.";
+        return Err(Failed::new(why).hint(hint));
+    }
     agent::end_on_panic();
     complete(agent::demo::run(listen, data, usize::from(meters)))??;
     Ok(ExitCode::SUCCESS)

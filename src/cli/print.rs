@@ -1,5 +1,6 @@
 //! What commands print.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -35,12 +36,24 @@ pub fn check(path: &Path, checked: &Checked) {
     for warning in &checked.warnings {
         text += &format!("warning: {warning}\n");
     }
+    let mut told = BTreeSet::new();
     for (meter, template) in unverified(checked) {
-        text += &format!("{meter}: template {template} is unverified: no recording from elsewhere backs it\n");
+        // A map that the plant wrote into the config bears its meter's id.
+        let what = if meter == template {
+            format!("the register map of meter {meter}")
+        } else {
+            format!("template {template}")
+        };
+        if told.insert(template) {
+            text += &format!("{what} is unverified: no recording from elsewhere backs it\n");
+        }
     }
     if let Some(config) = &checked.config {
-        let (meters, lines) = (counted(config.meters().len(), "meter"), counted(config.sources.lines.len(), "line"));
-        text += &format!("{}: good, {meters} on {lines}\n", path.display());
+        let sums = config.meters().iter().filter(|meter| matches!(meter.origin, Origin::Sum { .. })).count();
+        let meters = counted(config.meters().len() - sums, "meter");
+        let sums = if sums > 0 { format!(" and {}", counted(sums, "sum")) } else { String::new() };
+        let lines = counted(config.sources.lines.len(), "line");
+        text += &format!("{}: good, {meters}{sums} on {lines}\n", path.display());
     }
     out(&text);
     if checked.config.is_none() {
