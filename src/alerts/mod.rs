@@ -127,7 +127,9 @@ fn store_trouble(health: &StoreHealth) -> Option<String> {
         return Some(why.clone());
     }
     health.reserve_used.then(|| {
-        "the disk is full, and the reserve is being used up: readings wait when their part of it is gone".to_owned()
+        "the disk is full, and readings go on in the reserve: make room, or they wait and polling stops when their part \
+         of it is used up; nothing that is stored is deleted for it"
+            .to_owned()
     })
 }
 

@@ -14,7 +14,7 @@ pub enum AlertKind {
     MeterSilent,
     /// The configuration on disk is bad; the last good one runs.
     ConfigRefused,
-    /// The disk is full, or readings were given up for want of room.
+    /// The disk is full or away, or the store cannot be written for another reason.
     StoreFull,
     /// The clock leapt; sealing waits.
     ClockUnsteady,

@@ -65,8 +65,42 @@ const MIGRATIONS: [&str; VERSION as usize - 1] = [];
 pub struct Evidence {
     pub connection: Connection,
     pub path: PathBuf,
-    /// Device and inode of the file that is open.
-    place: (u64, u64),
+    /// Of the file that is open.
+    place: Place,
+}
+
+/// What a file is, under whatever name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    pub fn of(file: &std::fs::Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+
+    /// The same file, though its disk may have come back as another device.
+    pub fn is_again(self, other: Self) -> bool {
+        self.inode == other.inode
+    }
+}
+
+/// What lies under this name now.
+pub fn place(path: &Path) -> Option<Place> {
+    path.metadata().ok().map(|file| Place::of(&file))
+}
+
+/// Whether a store is there to be opened. One that this user may not see is not missing.
+pub fn find(root: &Path) -> Result<(), StoreError> {
+    match root.join(FILE).metadata() {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(StoreError::Missing { path: root.to_owned() })
+        }
+        Err(error) => Err(StoreError::of_io(root, error)),
+    }
 }
 
 /// Makes the store. `evidence.db` appears by one rename, complete: a crash before it leaves no store, after it a whole
@@ -75,11 +109,8 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source: std::io::Error| match source.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                StoreError::Unwritable { path, what: source.to_string() }
-            }
-            ErrorKind::StorageFull => StoreError::Full { path },
-            _ => StoreError::Io { path, source },
+            ErrorKind::PermissionDenied => StoreError::Unwritable { path, what: source.to_string() },
+            _ => StoreError::of_io(&path, source),
         }
     };
     let path = root.join(FILE);
@@ -163,9 +194,7 @@ impl Evidence {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         const SMALL: u64 = 64 << 20;
         let path = root.join(FILE);
-        if !path.exists() {
-            return Err(StoreError::Missing { path: root.to_owned() });
-        }
+        find(root)?;
         let version = version(root)?;
         let mut connection = sqlite::open(&path).map_err(remedy)?;
         if path.metadata().is_ok_and(|file| file.len() <= SMALL) {
@@ -176,9 +205,18 @@ impl Evidence {
         Ok(Self { connection, path, place })
     }
 
-    /// Another file than the one that is open lies at the path, or none: a disk came back, went away, or was changed.
-    pub fn has_moved(&self) -> bool {
-        place(&self.path) != Some(self.place)
+    /// Fails when another file than the one that is open lies at the path, or none.
+    pub fn in_place(&self) -> Result<(), StoreError> {
+        if place(&self.path) == Some(self.place) {
+            return Ok(());
+        }
+        let what = "it was deleted or replaced while it was open: restore a backup of it, and restart meterseal";
+        Err(StoreError::Unwritable { path: self.path.clone(), what: what.to_owned() })
+    }
+
+    /// The file that is open lies at the path, on whatever device.
+    pub fn is_there(&self) -> bool {
+        place(&self.path).is_some_and(|there| there.is_again(self.place))
     }
 
     /// Opens the file that is there now, if it is of the same store.
@@ -267,10 +305,6 @@ impl Evidence {
     pub fn fault(&self, error: rusqlite::Error) -> StoreError {
         remedy(sqlite::fault(&self.path, error))
     }
-}
-
-fn place(path: &Path) -> Option<(u64, u64)> {
-    path.metadata().ok().map(|file| (file.dev(), file.ino()))
 }
 
 pub fn redates(connection: &Connection) -> rusqlite::Result<Vec<Redate>> {

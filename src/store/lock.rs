@@ -1,15 +1,21 @@
 //! One process opens the store: an advisory lock that names its holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::evidence::{Place, place};
 
 /// The held lock; free again when it is dropped or the process ends in whatever way.
-pub struct Lock(File);
+pub struct Lock {
+    file: File,
+    place: Option<Place>,
+    /// Where commands reach this process.
+    pub socket: Option<PathBuf>,
+}
 
 /// What the lock file says of its holder. Only the lock itself tells whether it is held.
 #[derive(Serialize, Deserialize)]
@@ -22,7 +28,11 @@ impl Lock {
     /// Fails as [`Lock::take`] would, and takes nothing.
     pub fn is_free(store: &Path) -> Result<(), StoreError> {
         let path = store.join("lock");
-        let Ok(mut file) = File::open(&path) else { return Ok(()) };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StoreError::of_io(&path, error)),
+        };
         match file.try_lock_shared() {
             Ok(()) => file.unlock().map_err(|source| StoreError::Io { path, source }),
             Err(TryLockError::WouldBlock) => Err(held(store, &mut file)),
@@ -34,12 +44,7 @@ impl Lock {
         let path = store.join("lock");
         let io = |source| StoreError::Io { path: path.clone(), source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = opened.map_err(|source| match source.kind() {
-            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-                StoreError::Unwritable { path: store.to_owned(), what: source.to_string() }
-            }
-            _ => io(source),
-        })?;
+        let mut file = opened.map_err(|source| StoreError::of_io(store, source))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -47,14 +52,20 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        let place = file.metadata().ok().map(|file| Place::of(&file));
         let holder = Holder { pid: std::process::id(), socket };
         let text = serde_json::to_string(&holder).map_err(|source| io(source.into()))?;
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         match written {
             // On a full disk the lock still holds; only its holder stays unnamed.
-            Err(source) if source.kind() != std::io::ErrorKind::StorageFull => Err(io(source)),
-            _ => Ok(Self(file)),
+            Err(source) if source.kind() != ErrorKind::StorageFull => Err(io(source)),
+            _ => Ok(Self { file, place, socket: holder.socket }),
         }
+    }
+
+    /// The lock file of the store at this path is the one that is held.
+    pub fn lies_at(&self, store: &Path) -> bool {
+        self.place.is_some() && place(&store.join("lock")) == self.place
     }
 }
 
@@ -69,7 +80,7 @@ fn held(store: &Path, file: &mut File) -> StoreError {
 impl Drop for Lock {
     fn drop(&mut self) {
         // The name goes first: a command that finds no name knows that nobody answers.
-        if let Err(error) = self.0.set_len(0).and_then(|()| self.0.unlock()) {
+        if let Err(error) = self.file.set_len(0).and_then(|()| self.file.unlock()) {
             tracing::debug!(%error, "the lock file could not be cleared");
         }
     }

@@ -5,6 +5,7 @@
 
 mod codec;
 mod evidence;
+mod home;
 mod ledger;
 mod live;
 mod lock;
@@ -21,6 +22,7 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -64,13 +66,18 @@ pub enum StoreError {
     Newer { file: PathBuf, version: u32, known: u32 },
     #[error("{file} is damaged: {what}")]
     Damaged { file: PathBuf, what: String },
-    #[error("the disk of {path} is full")]
+    #[error(
+        "the disk of {path} is full: make room, and writing goes on by itself; nothing that is stored is deleted for it"
+    )]
     Full { path: PathBuf },
     #[error("the store at {path} cannot be written: {what}")]
     Unwritable { path: PathBuf, what: String },
     /// Blocks are never overwritten.
     #[error("revision {revision} of the block of meter {meter} at {start} is already sealed")]
     Sealed { meter: MeterId, start: Timestamp, revision: u32 },
+    /// This user may not use it, whether it is there or not.
+    #[error("no permission to use {path}: run meterseal as the user that owns the store, or as root")]
+    Forbidden { path: PathBuf },
     #[error("the store is closed")]
     Closed,
     #[error("cannot use {path}")]
@@ -83,6 +90,17 @@ impl StoreError {
         matches!(self, Self::Full { .. } | Self::Unwritable { .. } | Self::Io { .. })
     }
 
+    /// What an error of the file system at `path` means to the caller.
+    fn of_io(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::PermissionDenied => Self::Forbidden { path },
+            ErrorKind::ReadOnlyFilesystem => Self::Unwritable { path, what: source.to_string() },
+            ErrorKind::StorageFull => Self::Full { path },
+            _ => Self::Io { path, source },
+        }
+    }
+
     /// The same, for one more who waits for it.
     fn again(&self) -> Self {
         match self {
@@ -90,6 +108,7 @@ impl StoreError {
             Self::Damaged { file, what } => Self::Damaged { file: file.clone(), what: what.clone() },
             Self::Unwritable { path, what } => Self::Unwritable { path: path.clone(), what: what.clone() },
             Self::Io { path, source } => Self::Unwritable { path: path.clone(), what: source.to_string() },
+            Self::Forbidden { path } => Self::Forbidden { path: path.clone() },
             other => Self::Unwritable { path: PathBuf::new(), what: other.to_string() },
         }
     }
@@ -119,9 +138,7 @@ pub fn init(config: &Config, site: &SiteId, clock: &Clock) -> Result<Created, St
 
 /// Whether the store at `path` is there and open in no process; fails as [`Store::open`] would. Changes nothing.
 pub fn free(path: &Path) -> Result<(), StoreError> {
-    if !path.join(evidence::FILE).exists() {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
+    evidence::find(path)?;
     evidence::version(path)?;
     Lock::is_free(path)
 }
@@ -133,6 +150,8 @@ const FEED: usize = 32;
 struct Shared {
     root: PathBuf,
     clock: Clock,
+    /// `None` once the store is closed. Never asked for while `evidence` is held.
+    lock: Mutex<Option<Lock>>,
     identity: Identity,
     tokens: Vec<(Digest, Scope)>,
     config: RwLock<Config>,
@@ -189,14 +208,14 @@ impl Shared {
 
     /// Writes to `evidence.db`, at the cost of the reserve when the disk is full.
     fn write_evidence<T>(&self, work: impl Fn(&mut Evidence) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.at_home()?;
         let mut evidence = mutex(&self.evidence);
+        evidence.in_place()?;
         loop {
             match work(&mut evidence) {
                 Err(StoreError::Full { .. }) if mutex(&self.reserve).give(true) => {
-                    tracing::warn!("the disk is full: a piece of the reserve is given up for evidence");
+                    tracing::warn!("the disk is full: blocks and alerts go on in the reserve");
                 }
-                // The disk may have been away: its files are open no more, though they are there again.
-                Err(StoreError::Unwritable { .. }) if evidence.has_moved() => evidence.reopen(&self.identity)?,
                 outcome => return outcome,
             }
         }
@@ -240,16 +259,13 @@ async fn blocking<T: Send + 'static>(
 pub struct Store {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
-    _lock: Lock,
 }
 
 impl Store {
     /// Opens the store under its lock. `socket` is written into the lock file, for commands to find this process.
     pub fn open(config: Config, clock: Clock, socket: Option<PathBuf>) -> Result<Self, StoreError> {
         let root = config.path.clone();
-        if !root.join(evidence::FILE).exists() {
-            return Err(StoreError::Missing { path: root });
-        }
+        evidence::find(&root)?;
         let lock = Lock::take(&root, socket)?;
         let evidence = Evidence::open(&root)?;
         let layouts = raw::Layouts::default();
@@ -271,6 +287,7 @@ impl Store {
             live.recall(file, at >= newest_two, clock.now());
         }
         let shared = Arc::new(Shared {
+            lock: Mutex::new(Some(lock)),
             identity: evidence.identity()?,
             tokens: evidence.tokens()?,
             redates: RwLock::new(Arc::new(evidence.redates()?)),
@@ -300,7 +317,7 @@ impl Store {
             writer.run();
         });
         let writer = thread.map_err(|source| StoreError::Io { path: shared.root.clone(), source })?;
-        Ok(Self { shared, writer: Some(writer), _lock: lock })
+        Ok(Self { shared, writer: Some(writer) })
     }
 
     pub fn identity(&self) -> &Identity {
@@ -352,6 +369,8 @@ impl Drop for Store {
             tracing::error!("the writing thread of the store had panicked");
         }
         self.shared.pool.clear();
+        // Readers may live on; the store is free all the same.
+        *mutex(&self.shared.lock) = None;
     }
 }
 
@@ -498,7 +517,7 @@ pub struct StoreHealth {
     pub readings: u64,
     pub repeated: u64,
     pub conflicts: u64,
-    /// Readings given up for want of room, with nobody upstream having them.
+    /// Readings given up for want of room. A full disk gives up none: readings wait, and polling with them.
     pub lost: u64,
     /// Readings that wait for their commit.
     pub queued: u64,
@@ -507,7 +526,7 @@ pub struct StoreHealth {
     /// Bytes this process caused to be written to the device since start (Linux, /proc/self/io write_bytes).
     pub written_bytes: u64,
     pub free_bytes: u64,
-    /// The reserve has been given up.
+    /// The disk is full, and the reserve is being written into.
     pub reserve_used: bool,
     /// Damaged files that were set aside.
     pub quarantined: Vec<String>,

@@ -319,6 +319,8 @@ struct Known {
 /// Writes to one raw file.
 pub struct Pen {
     pub file: Arc<RawFile>,
+    /// Of the file when it was opened.
+    pub place: Option<evidence::Place>,
     connection: Connection,
     /// By address: the same layout comes again and again, and comparing it each time would cost more than storing it.
     by_address: HashMap<usize, Known>,
@@ -368,7 +370,8 @@ impl Pen {
             rows.collect()
         };
         let by_digest = by_digest().map_err(|error| sqlite::fault(&file.path, error))?;
-        Ok(Self { file, connection, by_address: HashMap::new(), by_digest })
+        let place = evidence::place(&file.path);
+        Ok(Self { file, place, connection, by_address: HashMap::new(), by_digest })
     }
 
     /// Makes readings durable, all or none, and gives their layouts a number.

@@ -95,7 +95,8 @@ impl Reader {
             state.meters.values().map(|times| times.min).filter(|min| *min != i64::MAX).min()
         };
         StoreHealth {
-            unwritable: read(&shared.trouble).clone(),
+            // Without a reading on its way, nobody else has noticed yet.
+            unwritable: read(&shared.trouble).clone().or_else(|| shared.away().map(|error| error.to_string())),
             commits: counters.commits.load(Ordering::Relaxed),
             readings: counters.readings.load(Ordering::Relaxed),
             repeated: counters.repeated.load(Ordering::Relaxed),

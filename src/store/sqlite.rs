@@ -89,7 +89,7 @@ pub fn version(path: &Path, known: u32) -> Result<u32, StoreError> {
             std::io::ErrorKind::UnexpectedEof => {
                 StoreError::Damaged { file: path.to_owned(), what: "it is cut off".to_owned() }
             }
-            _ => StoreError::Io { path: path.to_owned(), source },
+            _ => StoreError::of_io(path, source),
         });
     }
     // SQLite's file format, section 1.3: user version at offset 60, application id at 68, both big-endian.

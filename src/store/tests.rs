@@ -704,3 +704,88 @@ async fn a_disk_that_goes_away_and_comes_back_is_taken_up_again() {
     assert_eq!(house.all("m1", i64::MIN, i64::MAX).await.len(), 2);
     assert_eq!(house.store.reader().health().unwritable, None);
 }
+
+#[tokio::test]
+async fn a_store_whose_folder_is_gone_acknowledges_nothing_until_it_is_back() {
+    let house = house();
+    let (here, away) = (config(&house.folder).path, house.folder.path().join("away"));
+    let layout = layout("m1");
+    house.put(vec![reading(&layout, NOON, &[(0, 1)])]).await;
+    std::fs::rename(&here, &away).unwrap();
+    let (ingest, ledger, reader) = (house.store.ingest(), house.store.ledger(), house.store.reader());
+    assert!(reader.health().unwritable.unwrap().contains("its folder is gone"), "told before a reading comes");
+    for again in [reading(&layout, NOON + 1_000, &[(0, 2)]), reading(&layout, NOON, &[(0, 1)])] {
+        let refused = ingest.store(vec![again]).await;
+        assert!(matches!(&refused, Err(StoreError::Unwritable { what, .. }) if what.contains("gone")), "{refused:?}");
+    }
+    let state = || Sealing { state: vec![("proof", serde_json::json!(1))], ..Sealing::default() };
+    let refused = ledger.seal(state()).await;
+    assert!(matches!(&refused, Err(StoreError::Unwritable { what, .. }) if what.contains("gone")), "{refused:?}");
+    assert!(reader.health().unwritable.unwrap().contains("its folder is gone"));
+    ingest.offer(reading(&layout, NOON + 2_000, &[(0, 3)])).await.unwrap();
+
+    // Somebody begins anew in its place meanwhile: that store is left alone.
+    init(&config(&house.folder), &"plant-8".parse().unwrap(), &house.clock).unwrap();
+    let other = Store::open(config(&house.folder), house.clock.clone(), None).unwrap();
+    other.ingest().store(vec![reading(&layout, NOON, &[(0, 9)])]).await.unwrap();
+    house.store.tidy().await;
+    assert!(ingest.store(vec![reading(&layout, NOON + 3_000, &[(0, 4)])]).await.is_err());
+    other.close().await.unwrap();
+    let other = Store::open(config(&house.folder), house.clock.clone(), None).unwrap();
+    assert_eq!(other.identity().site.as_str(), "plant-8");
+    assert_eq!(*other.reader().committed().borrow(), 1);
+    other.close().await.unwrap();
+    std::fs::remove_dir_all(&here).unwrap();
+
+    let mut committed = reader.committed();
+    committed.borrow_and_update();
+    std::fs::rename(&away, &here).unwrap();
+    committed.changed().await.unwrap();
+    house.put(vec![reading(&layout, NOON + 1_000, &[(0, 2)])]).await;
+    ledger.seal(state()).await.unwrap();
+    assert_eq!(reader.health().unwritable, None);
+    drop((ingest, ledger, reader));
+    let house = house.again().await;
+    let times: Vec<i64> = house.all("m1", i64::MIN, i64::MAX).await.iter().map(|r| r.time.as_millis()).collect();
+    assert_eq!(times, [NOON, NOON + 1_000, NOON + 2_000]);
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_back_under_another_lock_is_locked_anew() {
+    let house = house();
+    let layout = layout("m1");
+    house.put(vec![reading(&layout, NOON, &[(0, 1)])]).await;
+    std::fs::remove_file(config(&house.folder).path.join("lock")).unwrap();
+    house.put(vec![reading(&layout, NOON + 1_000, &[(0, 2)])]).await;
+    assert_eq!(house.store.reader().health().unwritable, None);
+    let second = Store::open(config(&house.folder), house.clock.clone(), None).err().unwrap();
+    assert!(matches!(second, StoreError::Locked { .. }), "{second}");
+}
+
+#[tokio::test]
+async fn a_raw_file_deleted_while_it_is_open_takes_no_more_readings() {
+    let house = house();
+    let layout = layout("m1");
+    house.put(vec![reading(&layout, NOON, &[(0, 1)])]).await;
+    let raw = config(&house.folder).path.join(raw::FOLDER);
+    for file in raw.read_dir().unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    house.put(vec![reading(&layout, NOON + 1_000, &[(0, 2)])]).await;
+    let house = house.again().await;
+    assert_eq!(house.all("m1", i64::MIN, i64::MAX).await.len(), 1);
+}
+
+#[test]
+fn a_store_that_may_not_be_seen_is_not_missing() {
+    use std::io::Error;
+    let of = |kind: ErrorKind| StoreError::of_io(Path::new("store"), Error::from(kind));
+    let forbidden = of(ErrorKind::PermissionDenied);
+    assert!(matches!(forbidden, StoreError::Forbidden { .. }));
+    assert!(forbidden.to_string().contains("run meterseal as the user that owns the store"));
+    assert!(matches!(of(ErrorKind::ReadOnlyFilesystem), StoreError::Unwritable { .. }));
+    assert!(matches!(of(ErrorKind::StorageFull), StoreError::Full { .. }));
+    assert!(matches!(of(ErrorKind::TimedOut), StoreError::Io { .. }));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(free(&folder.path().join("none")), Err(StoreError::Missing { .. })));
+}

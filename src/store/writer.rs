@@ -108,7 +108,7 @@ impl Writer {
                 break;
             }
             self.upkeep();
-            if !work.tidy.is_empty() {
+            if !work.tidy.is_empty() && self.shared.at_home().is_ok() {
                 self.pack();
                 self.look_after_limits();
             }
@@ -118,6 +118,10 @@ impl Writer {
             }
         }
         self.shared.pool.clear();
+        if let Err(error) = self.shared.at_home() {
+            tracing::warn!(%error, "the end could not be marked");
+            return;
+        }
         if let Some(mut pen) = self.pen.take()
             && let Err(error) = pen.rest()
         {
@@ -165,10 +169,16 @@ impl Writer {
             }
         }
         let boot = self.shared.clock.boot();
-        let outcome = match failed {
-            Some(error) => Err(error),
-            None if batch.is_empty() => Ok(()),
-            None => self.make_durable(&boot, &mut batch),
+        // Also a mere repetition is not acknowledged while the store is gone.
+        let (home, mut is_undone) = (self.shared.at_home(), false);
+        let outcome = match (home, failed) {
+            (Err(error), _) => {
+                is_undone = true;
+                Err(error)
+            }
+            (Ok(()), Some(error)) => Err(error),
+            (Ok(()), None) if batch.is_empty() => Ok(()),
+            (Ok(()), None) => self.make_durable(&boot, &mut batch),
         };
         match outcome {
             Ok(()) => {
@@ -184,9 +194,9 @@ impl Writer {
                 self.shared.queue.done(room);
             }
             Err(error) => {
-                // A commit that failed for want of room is surely undone. After any other failure its bytes may yet turn
+                // A commit that failed for want of room, or was not begun, is surely undone. After any other failure its bytes may yet turn
                 // out durable, so its numbers stay used: holes are legal, a number used twice is not.
-                if matches!(error, StoreError::Full { .. }) {
+                if is_undone || matches!(error, StoreError::Full { .. }) {
                     self.next_seq = before;
                 }
                 for newest in self.newest.values_mut() {
@@ -282,7 +292,7 @@ impl Writer {
             let outcome = self.try_make_durable(boot, batch);
             match &outcome {
                 Err(StoreError::Full { .. }) if mutex(&self.shared.reserve).give(false) => {
-                    tracing::warn!("the disk is full: a piece of the reserve is given up");
+                    tracing::warn!("the disk is full: readings go on in their part of the reserve");
                 }
                 Err(StoreError::Damaged { .. }) if self.pen.is_some() => {
                     // What was acknowledged in it stays for a person to save; the group goes to a new file.
@@ -303,6 +313,16 @@ impl Writer {
     fn try_make_durable(&mut self, boot: &str, batch: &mut [(Arc<Layout>, Entry)]) -> Result<(), StoreError> {
         let (Some((_, first)), Some((_, last))) = (batch.first(), batch.last()) else { return Ok(()) };
         let (first, last) = (first.seq, last.seq);
+        if let Some(pen) = &self.pen {
+            match evidence::place(&pen.file.path) {
+                there if there == pen.place => {}
+                Some(there) if pen.place.is_some_and(|place| place.is_again(there)) => self.pen = None,
+                _ => {
+                    let what = "it was deleted or replaced while it was open".to_owned();
+                    return Err(StoreError::Damaged { file: pen.file.path.clone(), what });
+                }
+            }
+        }
         if last >= self.ceiling {
             self.ceiling = mutex(&self.shared.evidence).reserve_seqs(last + 1)?;
         }
@@ -331,12 +351,6 @@ impl Writer {
         if self.pen.is_none() {
             let synchronised = self.shared.clock.state() == ClockState::Synchronised;
             let folder = self.shared.root.join(raw::FOLDER);
-            let mut evidence = mutex(&self.shared.evidence);
-            if evidence.has_moved() {
-                // Never into whatever lies under a mount point while the disk is away.
-                evidence.reopen(&self.shared.identity)?;
-            }
-            drop(evidence);
             // An attempt that failed before its first commit left an empty file of this name, perhaps with a log.
             let failed = self.shared.files().into_iter().find(|file| file.first_seq == first_seq);
             if let Some(failed) = failed {
@@ -355,7 +369,9 @@ impl Writer {
     fn publish(&mut self, batch: Vec<(Arc<Layout>, Entry)>) {
         let readings: Vec<StoredReading> =
             batch.into_iter().map(|(layout, entry)| search::committed(entry, layout)).collect();
-        *write(&self.shared.trouble) = None;
+        if write(&self.shared.trouble).take().is_some() {
+            tracing::info!("readings are stored again");
+        }
         mutex(&self.shared.live).take(&readings, self.shared.clock.now());
         let Some(last) = readings.last().map(|reading| reading.seq) else { return };
         self.shared.committed.send_replace(last);
@@ -366,13 +382,27 @@ impl Writer {
     fn trouble(&self, error: &StoreError) {
         let mut trouble = write(&self.shared.trouble);
         if trouble.is_none() {
-            tracing::error!(%error, "readings cannot be stored; tried again until it works");
+            let cause = error as &dyn std::error::Error;
+            tracing::error!(
+                error = cause,
+                "readings cannot be stored: they wait, and so does polling when the queue is full"
+            );
         }
-        *trouble = Some(error.to_string());
+        *trouble = Some(match error {
+            StoreError::Io { source, .. } => format!("{error}: {source}"),
+            StoreError::Full { .. } => {
+                format!("{error}; readings wait meanwhile, and polling when their queue is full")
+            }
+            error => error.to_string(),
+        });
     }
 
     /// All that is due besides commits. Each part goes on where it left, so a failure is tried again at the next look.
     fn upkeep(&mut self) {
+        // What lies under these names may be another's.
+        if self.shared.at_home().is_err() {
+            return;
+        }
         for first_seq in std::mem::take(&mut *mutex(&self.shared.damaged)) {
             let damaged = self.shared.files().into_iter().find(|file| file.first_seq == first_seq);
             if self.pen.as_ref().is_some_and(|pen| pen.file.first_seq == first_seq) {

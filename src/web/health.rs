@@ -93,11 +93,14 @@ pub fn problems(web: &Web) -> Vec<String> {
         }
     }
     if let Some(why) = &store.unwritable {
-        problems.push(format!("the store cannot be written: {why}"));
+        problems.push(format!("the store is in trouble: {why}"));
     }
     if store.reserve_used {
-        problems
-            .push("the disk is full and the reserve is being used up: make room, or readings will have to wait".into());
+        problems.push(
+            "the disk is full, and readings go on in the reserve: make room, or they wait and polling stops when their \
+             part of it is used up"
+                .into(),
+        );
     }
     if store.lost > 0 {
         problems.push(format!("{} readings were given up for want of room since start", store.lost));
