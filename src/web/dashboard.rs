@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use jiff::ToSpan as _;
@@ -13,7 +12,7 @@ use super::health::problems;
 use super::meters::{MeterView, Moment};
 use super::problem::Problem;
 use super::query::{Asked, Resolution, count, one_of_these};
-use super::wire::{At, BlockView, OpenBlockView};
+use super::wire::{At, BlockView, Json, OpenBlockView};
 use super::{Site, Web, periods};
 use crate::model::{Alert, AlertKind, Meter, MeterId, Span, Timestamp};
 

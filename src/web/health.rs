@@ -1,13 +1,12 @@
 //! Health: from work done and from what the parts say of themselves. Open to all; details need a token.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::query::{Asked, Nothing};
-use super::wire::At;
+use super::wire::{At, Json};
 use super::{Web, guard};
 use crate::model::{ClockState, Condition};
 use crate::store::StoreHealth;

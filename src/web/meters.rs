@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use super::Web;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, day_start};
-use super::wire::{At, Decimal, OpenBlockView};
+use super::wire::{At, Decimal, Json, OpenBlockView};
 use crate::model::{
     Block, Category, Condition, Energy, Meter, MeterId, MeterStatus, Origin, Quantity, Span, Timestamp,
 };

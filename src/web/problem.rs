@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+use super::wire::Json;
 use crate::model::MeterId;
 use crate::store::StoreError;
 
@@ -89,7 +90,7 @@ impl IntoResponse for Problem {
             detail: self.to_string(),
             parameter: if let Self::Parameter { name, .. } = &self { Some(name) } else { None },
         };
-        let mut response = (status, axum::Json(details)).into_response();
+        let mut response = (status, Json(details)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(challenge) = self.challenge() {

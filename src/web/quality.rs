@@ -1,6 +1,5 @@
 //! How good the data of a period is: gaps, and what is stale, frozen or out of range.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use super::Web;
 use super::meters::Moment;
 use super::problem::Problem;
 use super::query::{Asked, RangeAsked, Resolution};
-use super::wire::{At, Decimal};
+use super::wire::{At, Decimal, Json};
 use crate::model::{Block, BlockFlag, BlockFlags, Energy, MeterId, Quantity, Timestamp, Unit};
 use crate::store::LiveValues;
 

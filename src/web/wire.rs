@@ -2,10 +2,24 @@
 
 use std::io::Write as _;
 
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::model::{Block, BlockFlags, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, Timestamp};
+
+/// An answer in JSON that ends its last line, so that a shell's next prompt stands on its own.
+pub struct Json<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let mut out = Vec::new();
+        push_json(&mut out, &self.0);
+        out.push(b'\n');
+        ([(header::CONTENT_TYPE, "application/json")], out).into_response()
+    }
+}
 
 /// An instant as RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -54,6 +54,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
+        assert!(self.text.ends_with('\n'), "an answer leaves its line open: {}", self.text);
         serde_json::from_str(&self.text).unwrap_or_else(|fault| panic!("{fault}: {}", self.text))
     }
 
