@@ -215,11 +215,7 @@ impl Block {
     /// Import − export for CONS and STOR, export − import for PROD and INJ; a direction that the meter does not have
     /// counts as nothing, `None` when there is no energy at all.
     pub fn net(&self) -> Option<Energy> {
-        if self.import.is_none() && self.export.is_none() {
-            return None;
-        }
-        let (import, export) = (self.import.unwrap_or_default(), self.export.unwrap_or_default());
-        if self.category.counts_import() { import.checked_sub(export) } else { export.checked_sub(import) }
+        net(self.category, self.import, self.export)
     }
 
     /// `kwh_import` ÷ nominal hours, in kW.
@@ -233,6 +229,14 @@ impl Block {
         (self.covered_ms > 0).then_some(())?;
         self.net().map(|energy| energy.to_kwh() * 3_600_000.0 / self.covered_ms as f64)
     }
+}
+
+fn net(category: Category, import: Option<Energy>, export: Option<Energy>) -> Option<Energy> {
+    if import.is_none() && export.is_none() {
+        return None;
+    }
+    let (import, export) = (import.unwrap_or_default(), export.unwrap_or_default());
+    if category.counts_import() { import.checked_sub(export) } else { export.checked_sub(import) }
 }
 
 /// The block that is running: what is known of it at `at`.
@@ -266,10 +270,6 @@ pub struct OpenBlock {
 impl OpenBlock {
     /// As [`Block::net`].
     pub fn net(&self) -> Option<Energy> {
-        if self.import.is_none() && self.export.is_none() {
-            return None;
-        }
-        let (import, export) = (self.import.unwrap_or_default(), self.export.unwrap_or_default());
-        if self.category.counts_import() { import.checked_sub(export) } else { export.checked_sub(import) }
+        net(self.category, self.import, self.export)
     }
 }
