@@ -323,6 +323,7 @@ mod tests {
             condition,
             since: START,
             last_answer: None,
+            identity: None,
             problem: (condition == Condition::Silent).then(|| "no answer within 1 s".into()),
             refused_registers: Vec::new(),
             polls: 0,

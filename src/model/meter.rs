@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Energy, LineName, MeterId, Quantity, Timestamp};
+use super::{Energy, Identity, LineName, MeterId, Quantity, Timestamp};
 
 /// What a meter stands at. Positive power is what the name says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +107,8 @@ pub struct MeterStatus {
     /// Since when the condition holds.
     pub since: Timestamp,
     pub last_answer: Option<Timestamp>,
+    /// What the meter said of itself; `None` until it was asked, and for meters that are not asked.
+    pub identity: Option<Identity>,
     /// What went wrong last, for a person; `None` when nothing did.
     pub problem: Option<String>,
     /// Registers the meter refused: they are left out and asked again rarely.

@@ -225,6 +225,7 @@ pub(super) mod tests {
             max_hole: 2,
             applies_ratios: false,
             quirks: BTreeMap::new(),
+            identity: Vec::new(),
             registers: vec![
                 register("voltage_l1_v", Input, 0, Kind::F32, HighFirst, "1"),
                 register("power_kw", Input, 4, Kind::F32, HighFirst, "0.001"),

@@ -224,6 +224,7 @@ pub fn sources_status() -> SourcesStatus {
         condition: Condition::Answering,
         since: at(NOW),
         last_answer: Some(at(NOW)),
+        identity: None,
         problem: None,
         refused_registers: vec![52],
         polls: 10,

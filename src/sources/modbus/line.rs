@@ -69,6 +69,7 @@ impl Report {
             condition: Condition::Starting,
             since: now,
             last_answer: None,
+            identity: None,
             problem: None,
             refused_registers: Vec::new(),
             polls: 0,

@@ -1,112 +1,12 @@
-//! Register maps as data: what a meter's registers hold. `docs/templates.md` is the manual of the format.
+//! From the text of a template to a checked map: every fault at once.
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
-use crate::model::jcs;
+use super::identity::{self, IdentityRegister};
+use super::{
+    ADDRESSES, Fault, Function, Kind, MOST_REGISTERS, MOST_VALUES, Positive, Register, Template, WordOrder, canonical,
+};
 use crate::model::{Digest, Quantity, Ratio, Unit};
-
-/// A register map, from `config/meters/*.toml` or from the config.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Template {
-    pub name: String,
-    pub title: String,
-    /// What the map rests on: a vendor sheet, a recording.
-    pub evidence: String,
-    /// Backed by a recording from elsewhere than the sheet it was written from.
-    pub verified: bool,
-    /// SHA-256 of its canonical form (JCS).
-    pub digest: Digest,
-    /// At most this many registers in one request.
-    pub max_registers: u16,
-    /// A gap of up to this many unused registers may be read along.
-    pub max_hole: u16,
-    /// The device applies CT and VT ratios itself; then those of the config are not applied.
-    pub applies_ratios: bool,
-    pub quirks: BTreeMap<String, bool>,
-    /// By function, then address; none overlaps another.
-    pub registers: Vec<Register>,
-}
-
-/// One value of a register map.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Register {
-    pub quantity: Quantity,
-    pub function: Function,
-    /// Zero-based protocol address.
-    pub address: u16,
-    pub kind: Kind,
-    pub order: WordOrder,
-    /// To the quantity's unit.
-    pub scale: Ratio,
-    /// Raw words that mean "no value", beside the type's own NaN.
-    pub absent: Vec<u64>,
-    pub rolls_over_at: Option<u64>,
-    /// Multiplied by `ct_ratio`, by `vt_ratio`.
-    pub ct: bool,
-    pub vt: bool,
-    /// What a positive raw power means.
-    pub positive: Positive,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Function {
-    Holding,
-    Input,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    U16,
-    I16,
-    U32,
-    I32,
-    U64,
-    I64,
-    F32,
-    F64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WordOrder {
-    HighFirst,
-    LowFirst,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Positive {
-    Import,
-    Export,
-}
-
-/// One fault of a register map: where, why, and how to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Dotted path below what was parsed, such as `registers.power_kw.address`; empty for the text as a whole.
-    pub key: String,
-    pub why: String,
-    pub mend: String,
-}
-
-/// Most registers that one Modbus request may ask for (Modbus application protocol 1.1b3, 6.3).
-pub const MOST_REGISTERS: u16 = 125;
-
-/// Registers 0 to 65 535.
-const ADDRESSES: u32 = 65_536;
-
-/// A layout names its values by one byte.
-const MOST_VALUES: usize = 255;
-
-/// The templates that come with the program: `(name, text)`.
-pub fn shipped() -> &'static [(&'static str, &'static str)] {
-    macro_rules! meters {
-        ($($name:literal),* $(,)?) => {
-            &[$(($name, include_str!(concat!("../../config/meters/", $name, ".toml")))),*]
-        };
-    }
-    meters!["eastron-sdm120", "eastron-sdm220", "eastron-sdm230", "eastron-sdm54", "eastron-sdm630", "eastron-sdm72v2",]
-}
 
 /// Reads a template file; `name` is the file's name without `.toml`. Tells every fault at once.
 pub fn parse(name: &str, text: &str) -> Result<Template, Vec<Fault>> {
@@ -121,7 +21,7 @@ pub fn parse(name: &str, text: &str) -> Result<Template, Vec<Fault>> {
     let title = faults.text(&table, "", "title");
     let evidence = faults.text(&table, "", "evidence");
     let verified = faults.flag(&table, "", "verified").unwrap_or(false);
-    faults.unknown(&table, "", &["title", "evidence", "verified", "quirks", "registers"]);
+    faults.unknown(&table, "", &["title", "evidence", "verified", "quirks", "identity", "registers"]);
     let mut quirks = BTreeMap::new();
     if let Some(named) = faults.table(&table, "quirks", false) {
         for key in named.keys() {
@@ -131,11 +31,13 @@ pub fn parse(name: &str, text: &str) -> Result<Template, Vec<Fault>> {
         }
         faults.unknown(named, "quirks", QUIRKS);
     }
+    let identity = faults.table(&table, "identity", false).map(|table| identity::read(&mut faults, table));
     let map = faults.table(&table, "registers", true).map(|map| faults.map(map, "registers"));
     let Some(map) = map.filter(|_| faults.list.is_empty()) else {
         return Err(faults.list);
     };
-    Ok(template(name, title, evidence, verified, quirks, map))
+    let identity = identity.unwrap_or_default();
+    Ok(template(name, Wording { title, evidence, verified }, quirks, identity, map))
 }
 
 /// Reads `[modbus.meter.registers]`, a map that the plant wrote itself: the same as `registers` of a template file.
@@ -145,49 +47,8 @@ pub fn from_value(name: &str, table: &toml::Table) -> Result<Template, Vec<Fault
     if !faults.list.is_empty() {
         return Err(faults.list);
     }
-    let evidence = "written by the plant".to_owned();
-    Ok(template(name, name.to_owned(), evidence, false, BTreeMap::new(), map))
-}
-
-impl Kind {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("u16", Self::U16),
-        ("i16", Self::I16),
-        ("u32", Self::U32),
-        ("i32", Self::I32),
-        ("u64", Self::U64),
-        ("i64", Self::I64),
-        ("f32", Self::F32),
-        ("f64", Self::F64),
-    ];
-
-    /// How many registers it takes.
-    pub fn width(self) -> u16 {
-        match self {
-            Self::U16 | Self::I16 => 1,
-            Self::U32 | Self::I32 | Self::F32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
-        }
-    }
-}
-
-impl Function {
-    const NAMES: &'static [(&'static str, Self)] = &[("holding", Self::Holding), ("input", Self::Input)];
-}
-
-impl WordOrder {
-    const NAMES: &'static [(&'static str, Self)] = &[("high-first", Self::HighFirst), ("low-first", Self::LowFirst)];
-}
-
-impl Positive {
-    const NAMES: &'static [(&'static str, Self)] = &[("import", Self::Import), ("export", Self::Export)];
-}
-
-impl Register {
-    /// The address after its last register.
-    pub fn end(&self) -> u32 {
-        u32::from(self.address) + u32::from(self.kind.width())
-    }
+    let wording = Wording { title: name.to_owned(), evidence: "written by the plant".to_owned(), verified: false };
+    Ok(template(name, wording, BTreeMap::new(), Vec::new(), map))
 }
 
 /// Oddities of devices that the program knows of; none yet.
@@ -198,7 +59,6 @@ const SETTINGS: &[&str] = &["function", "type", "order", "max_registers", "max_h
 
 const REGISTER_KEYS: &[&str] =
     &["address", "function", "type", "order", "scale", "absent", "rolls_over_at", "ct", "vt", "positive"];
-
 /// The register map of a template, checked.
 struct Map {
     max_registers: u16,
@@ -206,15 +66,21 @@ struct Map {
     applies_ratios: bool,
     registers: Vec<Register>,
 }
-
-fn template(
-    name: &str,
+/// What a template says of itself, for people.
+struct Wording {
     title: String,
     evidence: String,
     verified: bool,
+}
+
+fn template(
+    name: &str,
+    wording: Wording,
     quirks: BTreeMap<String, bool>,
+    identity: Vec<IdentityRegister>,
     map: Map,
 ) -> Template {
+    let Wording { title, evidence, verified } = wording;
     let Map { max_registers, max_hole, applies_ratios, registers } = map;
     let mut template = Template {
         name: name.to_owned(),
@@ -226,62 +92,24 @@ fn template(
         max_hole,
         applies_ratios,
         quirks,
+        identity,
         registers,
     };
     template.digest = Digest::of(&canonical(&template));
     template
 }
-
-/// What the hash of a template commits to: all that decides how an answer becomes values. Its wording may be mended
-/// without a new hash.
-fn canonical(template: &Template) -> Vec<u8> {
-    let registers: Vec<_> = template
-        .registers
-        .iter()
-        .map(|register| {
-            json!({
-                "quantity": register.quantity,
-                "function": name_of(Function::NAMES, register.function),
-                "address": register.address,
-                "type": name_of(Kind::NAMES, register.kind),
-                "order": name_of(WordOrder::NAMES, register.order),
-                "scale": register.scale.to_string(),
-                "absent": register.absent.iter().map(u64::to_string).collect::<Vec<_>>(),
-                "rolls_over_at": register.rolls_over_at.map(|at| at.to_string()),
-                "ct": register.ct,
-                "vt": register.vt,
-                "positive": name_of(Positive::NAMES, register.positive),
-            })
-        })
-        .collect();
-    let value = json!({
-        "name": template.name,
-        "max_registers": template.max_registers,
-        "max_hole": template.max_hole,
-        "applies_ratios": template.applies_ratios,
-        "quirks": template.quirks,
-        "registers": registers,
-    });
-    // Every number in it fits 16 bits, so it has a canonical form.
-    jcs::to_vec(&value).unwrap_or_default()
-}
-
-fn name_of<T: Copy + PartialEq>(names: &[(&'static str, T)], value: T) -> &'static str {
-    names.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| name)
-}
-
 /// The faults found so far, and the ways to read a key that may add one.
 #[derive(Default)]
-struct Faults {
-    list: Vec<Fault>,
+pub(super) struct Faults {
+    pub list: Vec<Fault>,
 }
 
 impl Faults {
-    fn add(&mut self, key: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) {
+    pub fn add(&mut self, key: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) {
         self.list.push(Fault { key: key.into(), why: why.into(), mend: mend.into() });
     }
 
-    fn unknown(&mut self, table: &toml::Table, below: &str, known: &[&str]) {
+    pub fn unknown(&mut self, table: &toml::Table, below: &str, known: &[&str]) {
         for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
             let mend = match nearest(key, known) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -331,7 +159,7 @@ impl Faults {
         }
     }
 
-    fn choice<T: Copy>(
+    pub fn choice<T: Copy>(
         &mut self,
         table: &toml::Table,
         below: &str,
@@ -351,7 +179,7 @@ impl Faults {
         found.map(|(_, choice)| *choice)
     }
 
-    fn whole(&mut self, table: &toml::Table, below: &str, key: &str, least: u16, most: u16) -> Option<u16> {
+    pub fn whole(&mut self, table: &toml::Table, below: &str, key: &str, least: u16, most: u16) -> Option<u16> {
         let value = table.get(key)?;
         let number = value.as_integer().and_then(|number| u16::try_from(number).ok());
         let number = number.filter(|number| (least..=most).contains(number));
@@ -363,7 +191,7 @@ impl Faults {
     }
 
     /// A whole number of up to 64 bits: an integer, or a text such as "0xFFFFFFFFFFFFFFFF", as TOML has 63 bits only.
-    fn wide(&mut self, value: &toml::Value, at: &str) -> Option<u64> {
+    pub fn wide(&mut self, value: &toml::Value, at: &str) -> Option<u64> {
         let number = match value {
             toml::Value::Integer(number) => u64::try_from(*number).ok(),
             toml::Value::String(text) => match text.strip_prefix("0x") {
@@ -567,7 +395,7 @@ struct Defaults {
     max_registers: u16,
 }
 
-fn path(below: &str, key: &str) -> String {
+pub(super) fn path(below: &str, key: &str) -> String {
     if below.is_empty() { key.to_owned() } else { format!("{below}.{key}") }
 }
 
@@ -593,6 +421,7 @@ fn scaled_by(unit: Unit) -> (bool, bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{canonical, shipped};
     use super::*;
 
     fn own(text: &str) -> Result<Template, Vec<Fault>> {
