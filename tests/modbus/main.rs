@@ -10,13 +10,13 @@ mod plant;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use device::{Act, Asked, Device, Manner};
 use meterseal::clock::Clock;
-use meterseal::model::{Condition, Number, PollReport, StoredReading};
-use meterseal::sources::{BlockGrid, Config, PollFailed, poll_once};
+use meterseal::model::{Condition, MeterStatus, Number, PollReport, StoredReading};
+use meterseal::sources::{BlockGrid, Config, PollFailed, poll_once, template};
 use plant::{Plant, line, map, meter, registers, ten};
 
 const OFTEN: Duration = Duration::from_millis(100);
@@ -351,6 +351,41 @@ async fn a_unit_that_returns_is_found() {
     let known = plant.until_meter("m1", "an answer", |meter| meter.answers > 0).await;
     assert!(back.elapsed() < Duration::from_secs(30) && known.condition == Condition::Answering);
     assert_eq!(plant.status.borrow().lines.values().next().unwrap().connects, 1, "others answered all the time");
+    plant.end().await;
+}
+
+#[tokio::test]
+async fn a_meter_is_asked_what_it_is_once_and_again_when_it_is_back() {
+    let (away, serial) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU16::new(7)));
+    let (is_away, number) = (away.clone(), serial.clone());
+    let device = Device::start(move |asked: &Asked| match asked.address {
+        _ if is_away.load(Ordering::Relaxed) => Act::Silence,
+        100 => Act::Words(vec![0, number.load(Ordering::Relaxed)]),
+        102 => Act::Exception(2),
+        _ => Act::Answer,
+    })
+    .await;
+    let text = "title = \"T\"\nevidence = \"made up\"\n[identity]\nfunction = \"holding\"\n\
+                serial_number = { address = 100, type = \"u32\" }\nmodel = { address = 102, type = \"u16\" }\n\
+                [registers]\na_count = { address = 0, type = \"u16\", function = \"input\" }\n";
+    let template = Arc::new(template::parse("t", text).unwrap());
+    let mut plant =
+        Plant::start(vec![line("msb", &device.address, vec![meter("m", 1, &template, Duration::from_millis(100))])])
+            .await;
+    let says = |number: &'static str| {
+        move |meter: &MeterStatus| {
+            meter.identity.as_ref().is_some_and(|identity| identity.serial_number.as_deref() == Some(number))
+        }
+    };
+    let told = plant.until_meter("m", "the serial number", says("7")).await;
+    assert_eq!(told.identity.unwrap().model, None, "what a meter refuses is absent");
+    assert!(told.problem.is_none() && told.exceptions == 0, "it is no trouble of the meter");
+    away.store(true, Ordering::Relaxed);
+    serial.store(8, Ordering::Relaxed);
+    plant.until_meter("m", "silence", |meter| meter.condition == Condition::Silent && meter.timeouts > 1).await;
+    assert_eq!(device.asked().iter().filter(|asked| asked.address == 100).count(), 1, "not at each poll");
+    away.store(false, Ordering::Relaxed);
+    plant.until_meter("m", "the other serial number", says("8")).await;
     plant.end().await;
 }
 

@@ -19,10 +19,7 @@ pub enum Absent {
 /// The number in `words`, which begin at the register's address.
 pub fn number(register: &Register, words: &[u16]) -> Result<Number, Absent> {
     let words = words.get(..usize::from(register.kind.width())).ok_or(Absent::TooShort)?;
-    let bits = match register.order {
-        WordOrder::HighFirst => joined(words.iter()),
-        WordOrder::LowFirst => joined(words.iter().rev()),
-    };
+    let bits = joined_in(register.order, words);
     if register.absent.contains(&bits) {
         return Err(Absent::Sentinel(bits));
     }
@@ -40,6 +37,14 @@ pub fn number(register: &Register, words: &[u16]) -> Result<Number, Absent> {
             let value = f64::from_be_bytes(bits.to_be_bytes());
             Number::from_f64(value).ok_or(if value.is_nan() { Absent::NotANumber } else { Absent::Infinite })
         }
+    }
+}
+
+/// The words as one number, the high one first.
+pub fn joined_in(order: WordOrder, words: &[u16]) -> u64 {
+    match order {
+        WordOrder::HighFirst => joined(words.iter()),
+        WordOrder::LowFirst => joined(words.iter().rev()),
     }
 }
 

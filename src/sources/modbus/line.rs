@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::asking::Asking;
 use super::link::Link;
 use super::pace::{Connecting, Grid, Patience, Share, border_after};
 use super::poll::{Outcome, Target, poll};
+use super::session::Session;
 use crate::clock::Clock;
-use crate::model::{Condition, Layout, LineStatus, MeterStatus, PollReport, Timestamp};
-use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow, layout};
+use crate::model::{Condition, LineStatus, MeterStatus, PollReport, Timestamp};
+use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow};
 use crate::store::Ingest;
 
 /// A meter with an interval from here on is also polled right after each block border.
@@ -168,9 +168,8 @@ struct Meter {
     /// Place in the config, and so in the report.
     at: usize,
     config: MeterConfig,
-    layout: Arc<Layout>,
     /// Not here while a poll is under way.
-    asking: Option<Box<Asking>>,
+    session: Option<Box<Session>>,
     /// Place in `State::units`.
     unit: usize,
     grid: Grid,
@@ -189,9 +188,8 @@ struct PollJob {
     lane: usize,
     meter: usize,
     link: Box<Link>,
-    asking: Box<Asking>,
+    session: Box<Session>,
     unit: u8,
-    layout: Arc<Layout>,
     wait: Duration,
     clock: Clock,
     ingest: Ingest,
@@ -213,10 +211,10 @@ impl Job {
                 Done::Connected { lane, link: link.map(Box::new).map_err(|error| error.to_string()) }
             }
             Self::Poll(mut job) => {
-                let PollJob { link, asking, unit, layout, wait, clock, ingest, is_silent, told, .. } = &mut *job;
+                let PollJob { link, session, unit, wait, clock, ingest, is_silent, told, .. } = &mut *job;
                 let (ingest, is_silent) = (Some(&*ingest), *is_silent);
-                let target = Target { unit: *unit, layout, wait: *wait, clock, ingest, is_silent, told: *told };
-                let outcome = poll(link, asking, &target).await;
+                let target = Target { unit: *unit, wait: *wait, clock, ingest, is_silent, told: *told };
+                let outcome = poll(link, session, &target).await;
                 Done::Polled { job, outcome }
             }
         }
@@ -230,8 +228,8 @@ impl State {
         let mut units: Vec<Unit> = Vec::new();
         let mut meters = Vec::new();
         for (at, config) in line.meters.iter().enumerate() {
-            let layout = match layout(config, line.simulated) {
-                Ok(layout) => Arc::new(layout),
+            let session = match Session::new(config, line.simulated) {
+                Ok(session) => Some(Box::new(session)),
                 Err(error) => {
                     // The config room refuses such a meter; were one to get here, the others must go on.
                     warn!(meter = %config.id, %error, "not polled");
@@ -253,8 +251,7 @@ impl State {
             meters.push(Meter {
                 at,
                 config: config.clone(),
-                layout,
-                asking: Some(Box::new(Asking::new(config.template.clone()))),
+                session,
                 unit,
                 grid,
                 due_ms: first,
@@ -306,15 +303,14 @@ impl State {
         let others_need = self.units.iter().filter_map(|unit| unit.patience.needs()).max();
         let unit = &mut self.units[polled.unit];
         // Taken above only when it is here.
-        let asking = polled.asking.take()?;
+        let session = polled.session.take()?;
         unit.busy = true;
         Some(Job::Poll(Box::new(PollJob {
             lane,
             meter,
             link,
-            asking,
+            session,
             unit: unit.id,
-            layout: polled.layout.clone(),
             wait: unit.patience.wait(others_need),
             clock: self.clock.clone(),
             ingest: self.ingest.clone(),
@@ -472,7 +468,7 @@ impl State {
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
-        let PollJob { lane, meter: at, link, mut asking, .. } = job;
+        let PollJob { lane, meter: at, link, mut session, .. } = job;
         let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
         let late = link.late();
         let meter = &mut self.meters[at];
@@ -503,7 +499,7 @@ impl State {
             self.silent_since_ms.get_or_insert(now_ms);
         }
         if was_away && outcome.heard {
-            asking.forget_silences();
+            session.was_away();
         }
         // A poll that was cut short is made again before its turn, when its turn is far.
         meter.due_ms = meter.grid.after(now_ms);
@@ -520,8 +516,8 @@ impl State {
         if !orders.is_empty() {
             answer(orders, &outcome, now);
         }
-        let refused = asking.refused_registers();
-        meter.asking = Some(asking);
+        let refused = session.asking.refused_registers();
+        meter.session = Some(session);
         for late in &late {
             if let Some(unit) = self.units.iter_mut().find(|unit| unit.id == late.unit) {
                 unit.patience.was_late(now_ms);
@@ -577,6 +573,9 @@ impl State {
             change(meter, condition, now);
             if meter.problem != outcome.problem {
                 meter.problem.clone_from(&outcome.problem);
+            }
+            if let Some(identity) = &outcome.identity {
+                meter.identity = Some((**identity).clone());
             }
             if meter.refused_registers != refused {
                 warn!(meter = %id, registers = ?refused, "the meter refuses registers");

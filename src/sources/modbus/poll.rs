@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::asking::Asking;
 use super::decode;
 use super::link::{Link, Trouble, exception};
 use super::plan::Request;
+use super::session::{self, Session};
 use crate::clock::Clock;
-use crate::model::{Layout, PolledValue, Reading, Values};
+use crate::model::{Identity, Layout, PolledValue, Reading, Values};
 use crate::store::Ingest;
 
 /// At most this many halvings in one poll, so that a meter that refuses everything does not hold up its line.
@@ -21,7 +23,6 @@ const MOST_HALVINGS: u32 = 24;
 /// Whom to ask, and where the readings go.
 pub struct Target<'a> {
     pub unit: u8,
-    pub layout: &'a Arc<Layout>,
     pub wait: Duration,
     pub clock: &'a Clock,
     /// Without one the values are only told.
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What went wrong, for a person: the first request that gave no values, or that none did.
     pub problem: Option<String>,
+    /// What the meter said of itself, when it was asked now.
+    pub identity: Option<Box<Identity>>,
     failed: Vec<Failure>,
     /// The connection is of no more use.
     pub broken: Option<String>,
@@ -71,8 +74,10 @@ struct Failure {
 }
 
 /// Asks all that is to be asked of a meter now.
-pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> Outcome {
-    let mut outcome = Outcome { told: untold(asking, target), ..Outcome::default() };
+pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -> Outcome {
+    let Session { asking, layout, .. } = session;
+    let told = if target.told { untold(asking, layout) } else { Vec::new() };
+    let mut outcome = Outcome { told, ..Outcome::default() };
     let mut halvings = 0;
     if target.is_silent {
         asking.best_first();
@@ -87,7 +92,7 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
             Ok(words) => {
                 outcome.answers += 1;
                 asking.answered(at);
-                take(&request, &words, asking, target, &mut outcome).await;
+                take(&request, &words, asking, layout, target, &mut outcome).await;
             }
             Err(Trouble::Exception(code @ 1..=3)) => {
                 asking.was_refused(at, code, code == 1, now_ms);
@@ -126,7 +131,38 @@ pub async fn poll(link: &mut Link, asking: &mut Asking, target: &Target<'_>) -> 
     }
     outcome.problem = problem(&outcome);
     tell_absences(asking, &mut outcome);
+    if outcome.answers > 0 && outcome.timeouts == 0 && outcome.broken.is_none() {
+        identify(link, session, target, &mut outcome).await;
+    }
     outcome
+}
+
+/// Asks the meter what it is, when that is due. Whatever comes of it, the values are taken already.
+async fn identify(link: &mut Link, session: &mut Session, target: &Target<'_>, outcome: &mut Outcome) {
+    let registers = session.identity_due(target.clock.since_boot_ms());
+    if registers.is_empty() {
+        return;
+    }
+    let mut identity = Identity::default();
+    for register in &registers {
+        outcome.requests += 1;
+        match link.read(target.unit, &session::request(register), target.wait).await {
+            Ok(words) => session::tell(&mut identity, register, &words),
+            // This meter does not have it: what it does not say is absent.
+            Err(Trouble::Exception(code @ 1..=3)) => {
+                debug!(unit = target.unit, register = register.address, code, "identity");
+            }
+            Err(trouble) => {
+                debug!(unit = target.unit, register = register.address, %trouble, "identity");
+                if let Trouble::Nonsense(why) | Trouble::Broken(why) = trouble {
+                    outcome.broken = Some(why);
+                }
+                return session.was_not_identified(target.clock.since_boot_ms());
+            }
+        }
+    }
+    session.identified(target.clock.since_boot_ms());
+    outcome.identity = Some(Box::new(identity));
 }
 
 /// One request, with what it says of the unit.
@@ -169,7 +205,14 @@ async fn read(
 }
 
 /// Decodes the words of one answer and hands the reading on.
-async fn take(request: &Request, words: &[u16], asking: &Asking, target: &Target<'_>, outcome: &mut Outcome) {
+async fn take(
+    request: &Request,
+    words: &[u16],
+    asking: &Asking,
+    layout: &Arc<Layout>,
+    target: &Target<'_>,
+    outcome: &mut Outcome,
+) {
     let taken = target.clock.stamp();
     let mut values = Vec::with_capacity(request.registers.len());
     for place in request.registers.clone() {
@@ -178,7 +221,7 @@ async fn take(request: &Request, words: &[u16], asking: &Asking, target: &Target
         let number = decode::number(register, words.get(from..).unwrap_or(&[]));
         if let Some(told) = outcome.told.get_mut(place) {
             told.words = words.iter().skip(from).take(usize::from(register.kind.width())).copied().collect();
-            told.value = number.as_ref().ok().map(|number| target.layout.slots[place].scale.display(*number));
+            told.value = number.as_ref().ok().map(|number| layout.slots[place].scale.display(*number));
             told.absent = number.as_ref().err().map(ToString::to_string);
         }
         if let (Ok(number), Ok(place)) = (number, u8::try_from(place)) {
@@ -188,7 +231,7 @@ async fn take(request: &Request, words: &[u16], asking: &Asking, target: &Target
     if let Some(ingest) = target.ingest
         && !values.is_empty()
     {
-        let reading = Reading { layout: target.layout.clone(), taken, values: Values::from(values) };
+        let reading = Reading { layout: layout.clone(), taken, values: Values::from(values) };
         let mut offer = pin!(ingest.offer(reading));
         let mut waited = false;
         let taken = poll_fn(|cx| {
@@ -205,11 +248,8 @@ async fn take(request: &Request, words: &[u16], asking: &Asking, target: &Target
 
 const NOT_ASKED: &str = "not asked";
 
-fn untold(asking: &Asking, target: &Target<'_>) -> Vec<PolledValue> {
-    if !target.told {
-        return Vec::new();
-    }
-    let registers = asking.template().registers.iter().zip(&target.layout.slots);
+fn untold(asking: &Asking, layout: &Layout) -> Vec<PolledValue> {
+    let registers = asking.template().registers.iter().zip(&layout.slots);
     registers
         .map(|(register, slot)| PolledValue {
             quantity: slot.quantity.clone(),
