@@ -7,5 +7,33 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
             &[$(($name, include_str!(concat!("../../../config/meters/", $name, ".toml")))),*]
         };
     }
-    meters!["eastron-sdm120", "eastron-sdm220", "eastron-sdm230", "eastron-sdm54", "eastron-sdm630", "eastron-sdm72v2",]
+    meters![
+        "abb-a43",
+        "abb-a44",
+        "abb-b23",
+        "abb-b24",
+        "carlo-gavazzi-em24",
+        "carlo-gavazzi-em24-e1",
+        "carlo-gavazzi-em330",
+        "carlo-gavazzi-em340",
+        "eastron-sdm120",
+        "eastron-sdm220",
+        "eastron-sdm230",
+        "eastron-sdm54",
+        "eastron-sdm630",
+        "eastron-sdm72v2",
+        "janitza-b-series",
+        "janitza-umg604",
+        "janitza-umg96rme",
+        "schneider-iem3000",
+        "schneider-pm5000",
+        "siemens-7kt1665",
+        "siemens-pac2200",
+        "siemens-pac3200",
+        "socomec-countis-e23",
+        "socomec-countis-e24",
+        "socomec-countis-e34",
+        "socomec-diris-a10",
+        "socomec-diris-a14",
+    ]
 }
