@@ -72,6 +72,9 @@ enum Command {
         meter: String,
         #[command(flatten)]
         config: ConfigArgument,
+        /// Print what the words would say in each of the four orders, even where the values make sense
+        #[arg(long)]
+        orders: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -160,7 +163,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Run { config } => daemon(&config.path),
         Command::Demo { listen, data, meters } => demo(listen, data, meters),
         Command::Check { config, json } => check(&config.path, json),
-        Command::Read { meter, config, json } => read(&meter, &config.path, json),
+        Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
@@ -243,7 +246,7 @@ fn check(path: &Path, json: bool) -> Done {
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
 }
 
-fn read(meter: &str, path: &Path, json: bool) -> Done {
+fn read(meter: &str, path: &Path, orders: bool, json: bool) -> Done {
     let id: MeterId = meter.parse().map_err(|error: crate::model::BadId| Failed::new(error.to_string()))?;
     let config = good_config(path, &Clock::system())?;
     let origin = config.meters().iter().find(|meter| meter.id == id).map(|meter| &meter.origin);
@@ -259,7 +262,7 @@ fn read(meter: &str, path: &Path, json: bool) -> Done {
     if json {
         print::json(&report);
     } else {
-        print::poll(&report);
+        print::poll(&report, orders);
     }
     if report.values.iter().any(|polled| polled.value.is_some()) {
         return Ok(ExitCode::SUCCESS);

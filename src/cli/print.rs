@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::config::{Checked, Fault};
 use crate::model::{Origin, PollReport};
+use crate::sources::template::WordOrder;
 
 /// Prints to stdout. A reader that closes its end early, such as `head`, is no failure.
 pub fn out(text: &str) {
@@ -86,12 +87,15 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
-/// One poll as a table.
-pub fn poll(report: &PollReport) {
+/// One poll as a table; below it, where the values make no sense or somebody wants it, the readings in all four orders
+/// of words.
+pub fn poll(report: &PollReport, orders: bool) {
     let mut text = format!("{} at {}\n", report.meter, report.time);
     let mut rows = vec![["quantity", "value", "unit", "register", "raw words"].map(str::to_owned)];
     for value in &report.values {
         let shown = match (value.value, &value.absent) {
+            // With all its digits, but not with 30 zeros, which only a wrong register or order gives.
+            (Some(number), _) if number != 0.0 && !(1e-9..1e15).contains(&number.abs()) => format!("{number:e}"),
             (Some(number), _) => number.to_string(),
             (None, Some(why)) => format!("({why})"),
             (None, None) => "-".to_owned(),
@@ -100,15 +104,77 @@ pub fn poll(report: &PollReport) {
         let unit = value.quantity.unit().symbol().to_owned();
         rows.push([value.quantity.to_string(), shown, unit, value.register.to_string(), words.join(" ")]);
     }
+    let [a, b, c, d, _] = widths(&rows);
+    for [quantity, value, unit, register, words] in &rows {
+        text += &format!("{quantity:<a$}  {value:>b$}  {unit:<c$}  {register:>d$}  {words}\n");
+    }
+    if orders || report.advice.is_some() {
+        text += &by_order(report);
+    }
+    if let Some(advice) = &report.advice {
+        text += &format!("\n{advice}\n");
+    }
+    out(&text);
+}
+
+/// What the words of each value would say in each order; one word has no order.
+fn by_order(report: &PollReport) -> String {
+    let orders = WordOrder::ALL.map(WordOrder::name);
+    let [a, b, c, d] = orders;
+    let mut rows = vec![["with order =", a, b, c, d].map(str::to_owned)];
+    for value in report.values.iter().filter(|value| !value.by_order.is_empty()) {
+        let said = |order| value.by_order.get(order).copied().flatten().map_or_else(|| "-".to_owned(), short);
+        let [a, b, c, d] = orders.map(said);
+        rows.push([value.quantity.to_string(), a, b, c, d]);
+    }
+    let [a, b, c, d, e] = widths(&rows);
+    let line = |[quantity, high, low, high_swapped, low_swapped]: &[String; 5]| {
+        format!("{quantity:<a$}  {high:>b$}  {low:>c$}  {high_swapped:>d$}  {low_swapped:>e$}\n")
+    };
+    rows.iter().fold("\n".to_owned(), |text, row| text + &line(row))
+}
+
+/// In at most 12 characters, for a look: a number in the wrong order may have any size.
+fn short(number: f64) -> String {
+    let size = number.abs();
+    if size != 0.0 && !(1e-3..1e9).contains(&size) {
+        return format!("{number:.3e}");
+    }
+    format!("{number:.6e}").parse::<f64>().unwrap_or(number).to_string()
+}
+
+fn widths(rows: &[[String; 5]]) -> [usize; 5] {
     let mut widths = [0; 5];
-    for row in &rows {
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    for [quantity, value, unit, register, words] in &rows {
-        let [a, b, c, d, _] = widths;
-        text += &format!("{quantity:<a$}  {value:>b$}  {unit:<c$}  {register:>d$}  {words}\n");
+    widths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn report(quantity: &str) -> PollReport {
+        let by_order = json!({ "high-first": 230.100_006, "low-first": -1.234_567e-38, "high-first-swapped": null,
+            "low-first-swapped": -123_456.789 });
+        let value = json!({ "quantity": quantity, "value": 1.0, "register": 0, "words": [1, 2], "absent": null,
+            "by_order": by_order });
+        let single =
+            json!({ "quantity": "frequency_hz", "value": 50.0, "register": 2, "words": [500], "absent": null });
+        serde_json::from_value(json!({ "meter": "m", "time": 0, "values": [value, single] })).unwrap()
     }
-    out(&text);
+
+    #[test]
+    fn the_four_readings_fit_a_hundred_columns() {
+        let text = by_order(&report("reactive_energy_export_l1_kvarh"));
+        let lines: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0][3..], ["high-first", "low-first", "high-first-swapped", "low-first-swapped"]);
+        assert_eq!(lines[1][1..], ["230.1", "-1.235e-38", "-", "-123456.8"]);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
 }

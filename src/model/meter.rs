@@ -149,6 +149,9 @@ pub struct PollReport {
     pub meter: MeterId,
     pub time: Timestamp,
     pub values: Vec<PolledValue>,
+    /// What a person had better change, in a sentence: the order of words under which the values would make sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// One register of a poll.
@@ -162,4 +165,7 @@ pub struct PolledValue {
     pub words: Vec<u16>,
     /// Why there is no value: a sentinel, an exception, no answer.
     pub absent: Option<String>,
+    /// Of two or more words: what they would say in each order that a template can name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_order: BTreeMap<String, Option<f64>>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::mood::{self, Mood};
 use super::plant::{Plant, Sample};
 use crate::model::{Quantity, Timestamp};
-use crate::sources::template::{Function, Kind, Positive, Register, Template, WordOrder};
+use crate::sources::template::{Function, Kind, Positive, Register, Template};
 
 /// Why a request gets no data: the codes of the Modbus application protocol, section 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +147,11 @@ fn encode(register: &Register, sample: &Sample) -> Vec<u16> {
         Kind::F64 => value.to_be_bytes().to_vec(),
     };
     let mut words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
-    if register.order == WordOrder::LowFirst {
+    if register.order.begins_low() {
         words.reverse();
+    }
+    if register.order.swaps_bytes() {
+        words.iter_mut().for_each(|word| *word = word.swap_bytes());
     }
     words
 }
@@ -213,8 +216,8 @@ pub(super) mod tests {
             vt: false,
             positive: Positive::Import,
         };
+        use crate::sources::template::WordOrder::{HighFirst, LowFirst};
         use Function::{Holding, Input};
-        use WordOrder::{HighFirst, LowFirst};
         Arc::new(Template {
             name: "test".to_owned(),
             title: "Test meter".to_owned(),

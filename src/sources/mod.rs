@@ -2,6 +2,7 @@
 
 mod layout;
 mod modbus;
+pub mod plausible;
 pub mod template;
 
 pub use layout::{RatioTooFine, layout};

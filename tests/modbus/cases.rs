@@ -2,8 +2,8 @@
 //!
 //! `template.toml` is the template; without one the folder's name begins with that of a shipped one. `registers.txt`
 //! has the words from an address on, such as `input 0x34: 44FA 0000`; all others are refused with exception 2.
-//! `meter.toml` may set `category`, `invert`, `ct_ratio` and `vt_ratio`. `expected.txt` is what a poll gives, or
-//! `fault.txt` what is wrong with the template.
+//! `meter.toml` may set `category`, `invert`, `ct_ratio` and `vt_ratio`. `expected.txt` is what a poll gives, with its
+//! advice if it has any, or `fault.txt` what is wrong with the template.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -84,7 +84,7 @@ async fn polled(case: &Path, template: Template) -> String {
         (Some(value), _) => format!("{} {value}\n", polled.quantity),
         (None, why) => format!("{} absent: {}\n", polled.quantity, why.as_deref().unwrap_or("")),
     });
-    lines.collect()
+    lines.chain(report.advice.iter().map(|advice| format!("advice: {advice}\n"))).collect()
 }
 
 /// By function and address.

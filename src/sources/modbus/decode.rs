@@ -18,8 +18,13 @@ pub enum Absent {
 
 /// The number in `words`, which begin at the register's address.
 pub fn number(register: &Register, words: &[u16]) -> Result<Number, Absent> {
+    number_in(register.order, register, words)
+}
+
+/// The number in `words`, were they in this order.
+pub fn number_in(order: WordOrder, register: &Register, words: &[u16]) -> Result<Number, Absent> {
     let words = words.get(..usize::from(register.kind.width())).ok_or(Absent::TooShort)?;
-    let bits = joined_in(register.order, words);
+    let bits = joined_in(order, words);
     if register.absent.contains(&bits) {
         return Err(Absent::Sentinel(bits));
     }
@@ -40,16 +45,10 @@ pub fn number(register: &Register, words: &[u16]) -> Result<Number, Absent> {
     }
 }
 
-/// The words as one number, the high one first.
+/// The words as one number.
 pub fn joined_in(order: WordOrder, words: &[u16]) -> u64 {
-    match order {
-        WordOrder::HighFirst => joined(words.iter()),
-        WordOrder::LowFirst => joined(words.iter().rev()),
-    }
-}
-
-fn joined<'w>(words: impl Iterator<Item = &'w u16>) -> u64 {
-    words.fold(0, |bits, word| bits << 16 | u64::from(*word))
+    let add = |bits, word: &u16| bits << 16 | u64::from(if order.swaps_bytes() { word.swap_bytes() } else { *word });
+    if order.begins_low() { words.iter().rev().fold(0, add) } else { words.iter().fold(0, add) }
 }
 
 #[cfg(test)]
@@ -89,6 +88,8 @@ mod tests {
         assert_eq!(decoded(Kind::U64, &[0xFFFF; 4]), Ok(Number::U64(u64::MAX)));
         assert_eq!(decoded(Kind::F32, &[0x4366, 0x1999]), Ok(Number::F32(230.099_99)));
         assert_eq!(decoded(Kind::F64, &[0x3FF8, 0, 0, 0]), Ok(Number::F64(1.5)));
+        let swapped = register(Kind::U16, WordOrder::HighFirstSwapped, &[]);
+        assert_eq!(number(&swapped, &[0x0100]), Ok(Number::U64(1)));
     }
 
     #[test]
@@ -109,14 +110,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn low_word_first_is_the_same_words_the_other_way_round(words in prop::array::uniform4(any::<u16>())) {
+        fn the_other_orders_are_the_same_bytes_rearranged(bytes in prop::array::uniform8(any::<u8>())) {
             for kind in [Kind::U32, Kind::I32, Kind::F32, Kind::U64, Kind::I64, Kind::F64] {
-                let words = &words[..usize::from(kind.width())];
-                let reversed: Vec<u16> = words.iter().rev().copied().collect();
-                prop_assert_eq!(
-                    number(&register(kind, WordOrder::HighFirst, &[]), words),
-                    number(&register(kind, WordOrder::LowFirst, &[]), &reversed)
-                );
+                let bytes = &bytes[..usize::from(kind.width()) * 2];
+                let words = |bytes: &[u8]| -> Vec<u16> {
+                    bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+                };
+                let high_first = words(bytes);
+                let low_first: Vec<u16> = high_first.iter().rev().copied().collect();
+                let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
+                let low_first_swapped = words(&reversed);
+                let high_first_swapped: Vec<u16> = low_first_swapped.iter().rev().copied().collect();
+                let expected = number(&register(kind, WordOrder::HighFirst, &[]), &high_first);
+                for (order, words) in [
+                    (WordOrder::LowFirst, low_first),
+                    (WordOrder::HighFirstSwapped, high_first_swapped),
+                    (WordOrder::LowFirstSwapped, low_first_swapped),
+                ] {
+                    prop_assert_eq!(number(&register(kind, order, &[]), &words), expected);
+                }
             }
         }
 

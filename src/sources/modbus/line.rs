@@ -596,7 +596,7 @@ fn answer(orders: Vec<PollNow>, outcome: &Outcome, time: Timestamp) {
     for order in orders {
         let meter = order.meter;
         let report = if outcome.heard || outcome.requests == 0 {
-            Ok(PollReport { meter, time, values: outcome.told.clone() })
+            Ok(PollReport { meter, time, values: outcome.told.clone(), advice: outcome.advice.clone() })
         } else {
             let why = outcome.problem.clone().unwrap_or_else(|| "no request was due".to_owned());
             Err(PollFailed::NoAnswer { meter, why })

@@ -14,7 +14,7 @@ mod plan;
 mod poll;
 mod session;
 
-pub use decode::number;
+pub use decode::{number, number_in};
 pub use line::{Outside, Report, run};
 
 use super::{Line, MeterConfig, PollFailed};
@@ -35,5 +35,5 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     if !outcome.heard {
         return Err(failed(outcome.problem.unwrap_or_else(|| "it was asked nothing".to_owned())));
     }
-    Ok(PollReport { meter: meter.id.clone(), time: clock.now(), values: outcome.told })
+    Ok(PollReport { meter: meter.id.clone(), time: clock.now(), values: outcome.told, advice: outcome.advice })
 }

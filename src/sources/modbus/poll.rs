@@ -1,5 +1,6 @@
 //! One poll of one meter over an open connection: asks, decodes, hands the readings on.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use super::link::{Link, Trouble, exception};
 use super::plan::Request;
 use super::session::{self, Session};
 use crate::clock::Clock;
-use crate::model::{Identity, Layout, PolledValue, Reading, Values};
+use crate::model::{Identity, Layout, PolledValue, Ratio, Reading, Values};
+use crate::sources::plausible::{self, Better};
+use crate::sources::template::{Register, Template, WordOrder};
 use crate::store::Ingest;
 
 /// At most this many halvings in one poll, so that a meter that refuses everything does not hold up its line.
@@ -63,6 +66,8 @@ pub struct Outcome {
     pub unstored: Option<String>,
     /// In the order of the template, when they were wanted.
     pub told: Vec<PolledValue>,
+    /// How the values that were told would make sense, when they make none.
+    pub advice: Option<String>,
 }
 
 /// A request that gave no values. One that was halved is left to its halves, as they tell more exactly.
@@ -131,6 +136,7 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
     }
     outcome.problem = problem(&outcome);
     tell_absences(asking, &mut outcome);
+    outcome.advice = advice(asking.template(), &outcome.told);
     if outcome.answers > 0 && outcome.timeouts == 0 && outcome.broken.is_none() {
         identify(link, session, target, &mut outcome).await;
     }
@@ -223,6 +229,7 @@ async fn take(
             told.words = words.iter().skip(from).take(usize::from(register.kind.width())).copied().collect();
             told.value = number.as_ref().ok().map(|number| layout.slots[place].scale.display(*number));
             told.absent = number.as_ref().err().map(ToString::to_string);
+            told.by_order = by_order(register, &told.words, layout.slots[place].scale);
         }
         if let (Ok(number), Ok(place)) = (number, u8::try_from(place)) {
             values.push((place, number));
@@ -248,6 +255,15 @@ async fn take(
 
 const NOT_ASKED: &str = "not asked";
 
+/// What words say in each order, for a person who looks for the right one; one word has no order.
+fn by_order(register: &Register, words: &[u16], scale: Ratio) -> BTreeMap<String, Option<f64>> {
+    if words.len() < 2 {
+        return BTreeMap::new();
+    }
+    let value = |order| decode::number_in(order, register, words).ok().map(|number| scale.display(number));
+    WordOrder::ALL.into_iter().map(|order| (order.name().to_owned(), value(order))).collect()
+}
+
 fn untold(asking: &Asking, layout: &Layout) -> Vec<PolledValue> {
     let registers = asking.template().registers.iter().zip(&layout.slots);
     registers
@@ -257,8 +273,19 @@ fn untold(asking: &Asking, layout: &Layout) -> Vec<PolledValue> {
             register: register.address,
             words: Vec::new(),
             absent: Some(NOT_ASKED.to_owned()),
+            by_order: BTreeMap::new(),
         })
         .collect()
+}
+
+/// Names the order of words in which the values would make sense, and one of them.
+fn advice(template: &Template, told: &[PolledValue]) -> Option<String> {
+    let words: Vec<&[u16]> = told.iter().map(|told| told.words.as_slice()).collect();
+    let Better { order, place } = plausible::better_order(template, &words)?;
+    let told = &told[place];
+    let value = told.by_order.get(order.name()).copied().flatten()?;
+    let (name, quantity, unit) = (order.name(), &told.quantity, told.quantity.unit().symbol());
+    Some(format!("the values make no sense: with order = \"{name}\" {quantity} would read {value} {unit}"))
 }
 
 /// The first request that failed; all of them, where none gave values and all for one reason.

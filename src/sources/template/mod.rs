@@ -77,10 +77,17 @@ pub enum Kind {
     F64,
 }
 
+/// How the bytes of a number lie in its registers. Sheets write them with A for the highest byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WordOrder {
+    /// ABCD, as the Modbus standard has it.
     HighFirst,
+    /// CDAB.
     LowFirst,
+    /// BADC.
+    HighFirstSwapped,
+    /// DCBA.
+    LowFirstSwapped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +141,29 @@ impl Function {
 }
 
 impl WordOrder {
-    const NAMES: &'static [(&'static str, Self)] = &[("high-first", Self::HighFirst), ("low-first", Self::LowFirst)];
+    pub const ALL: [Self; 4] = [Self::HighFirst, Self::LowFirst, Self::HighFirstSwapped, Self::LowFirstSwapped];
+
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("high-first", Self::HighFirst),
+        ("low-first", Self::LowFirst),
+        ("high-first-swapped", Self::HighFirstSwapped),
+        ("low-first-swapped", Self::LowFirstSwapped),
+    ];
+
+    /// As templates write it.
+    pub fn name(self) -> &'static str {
+        name_of(Self::NAMES, self)
+    }
+
+    /// The low word comes first.
+    pub fn begins_low(self) -> bool {
+        matches!(self, Self::LowFirst | Self::LowFirstSwapped)
+    }
+
+    /// The low byte of each word comes first.
+    pub fn swaps_bytes(self) -> bool {
+        matches!(self, Self::HighFirstSwapped | Self::LowFirstSwapped)
+    }
 }
 
 impl Positive {
