@@ -45,8 +45,11 @@ fn check_tells_all_and_its_exit_code_says_whether_it_is_good() {
     let good = meterseal(&["check", "-c", path]);
     assert_eq!(good.status.code(), Some(0));
     let expected = format!(
-        "template eastron-sdm630 is unverified: no recording from elsewhere backs it\n\
-         the register map of meter n is unverified: no recording from elsewhere backs it\n\
+        "template eastron-sdm630 is unverified: its register map rests on volkszaehler/mbmd, OpenEMS and evcc, after \
+         the vendor's protocol sheet; no recording of a real meter has confirmed it, so compare its values with the \
+         display\n\
+         the register map of meter n is unverified: no recording of a real meter has confirmed it, so compare its \
+         values with the display\n\
          {path}: good, 3 meters and 1 sum on 1 line\n"
     );
     assert_eq!((stdout(&good), stderr(&good)), (expected, String::new()));

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Checked, Fault};
-use crate::model::{Origin, PollReport};
-use crate::sources::template::WordOrder;
+use crate::model::{MeterId, Origin, PollReport};
+use crate::sources::template::{Template, WordOrder};
 
 /// Prints to stdout. A reader that closes its end early, such as `head`, is no failure.
 pub fn out(text: &str) {
@@ -38,16 +38,16 @@ pub fn check(path: &Path, checked: &Checked) {
         text += &format!("warning: {warning}\n");
     }
     let mut told = BTreeSet::new();
-    for (meter, template) in unverified(checked) {
+    for (meter, template) in unverified(checked).filter(|(_, template)| told.insert(&template.name)) {
         // A map that the plant wrote into the config bears its meter's id.
-        let what = if meter == template {
-            format!("the register map of meter {meter}")
+        let what = if meter.as_str() == template.name {
+            format!("the register map of meter {meter} is unverified:")
         } else {
-            format!("template {template}")
+            let Template { name, evidence, .. } = template;
+            format!("template {name} is unverified: its register map rests on {evidence};")
         };
-        if told.insert(template) {
-            text += &format!("{what} is unverified: no recording from elsewhere backs it\n");
-        }
+        text +=
+            &format!("{what} no recording of a real meter has confirmed it, so compare its values with the display\n");
     }
     if let Some(config) = &checked.config {
         let sums = config.meters().iter().filter(|meter| matches!(meter.origin, Origin::Sum { .. })).count();
@@ -64,7 +64,7 @@ pub fn check(path: &Path, checked: &Checked) {
 
 pub fn check_json(checked: &Checked) {
     let unverified: Vec<_> =
-        unverified(checked).map(|(meter, template)| json!({ "meter": meter, "template": template })).collect();
+        unverified(checked).map(|(meter, template)| json!({ "meter": meter, "template": template.name })).collect();
     json(&json!({
         "good": checked.config.is_some(),
         "faults": checked.faults,
@@ -73,11 +73,11 @@ pub fn check_json(checked: &Checked) {
     }));
 }
 
-fn unverified(checked: &Checked) -> impl Iterator<Item = (&str, &str)> {
-    checked.config.iter().flat_map(|config| config.meters()).filter_map(|meter| match &meter.origin {
-        Origin::Modbus { template, verified: false, .. } => Some((meter.id.as_str(), template.as_str())),
-        _ => None,
-    })
+/// The meters whose register map nobody has compared with a real meter, in the config's order.
+fn unverified(checked: &Checked) -> impl Iterator<Item = (&MeterId, &Template)> {
+    let lines = checked.config.iter().flat_map(|config| &config.sources.lines);
+    let meters = lines.flat_map(|line| &line.meters).map(|meter| (&meter.id, &*meter.template));
+    meters.filter(|(_, template)| !template.verified)
 }
 
 pub fn json(value: &impl Serialize) {

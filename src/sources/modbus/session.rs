@@ -78,7 +78,10 @@ pub fn said(register: &IdentityRegister, words: &[u16]) -> Option<String> {
     match register.form {
         Form::Number(_) => Some(decode::joined_in(register.order, words).to_string()),
         Form::Text { .. } => {
-            let bytes = words.iter().flat_map(|word| word.to_be_bytes()).take_while(|byte| *byte != 0);
+            // Some meters keep one character in each register, in its low byte.
+            let skipped = usize::from(words.iter().all(|word| *word <= 0xFF));
+            let bytes = words.iter().flat_map(|word| word.to_be_bytes().into_iter().skip(skipped));
+            let bytes = bytes.take_while(|byte| *byte != 0);
             let shown = |byte: u8| if (0x20..0x7F).contains(&byte) { char::from(byte) } else { '?' };
             let text: String = bytes.map(shown).collect();
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
@@ -108,6 +111,7 @@ mod tests {
         assert_eq!(said(&text, &[0x6945, 0x4D33, 0x3000]).as_deref(), Some("iEM30"));
         assert_eq!(said(&text, &[0x2020, 0, 0]), None);
         assert_eq!(said(&text, &[0x41FF, 0x0A42, 0]).as_deref(), Some("A??B"));
+        assert_eq!(said(&text, &[0x41, 0x42, 0]).as_deref(), Some("AB"), "one character a register");
     }
 
     #[test]
