@@ -7,9 +7,10 @@ use super::report::{Place, Report};
 use super::section::{Field, Section, nearest};
 use super::templates::Templates;
 use super::tree::Value;
+use super::wire;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio};
 use crate::sources::template::Register;
-use crate::sources::{self, Line, MeterConfig};
+use crate::sources::{self, Line, MeterConfig, Wire};
 
 /// All meters of a config, as the sources and as everybody else must know them.
 #[derive(Default)]
@@ -20,14 +21,9 @@ pub struct Meters {
 
 const CATEGORIES: [&str; 4] = ["PROD", "CONS", "STOR", "INJ"];
 
-/// Other ways to reach a meter, which this version does not have.
-const OTHER_WIRES: [&str; 2] = ["serial", "rtu_over_tcp"];
-const OF_SERIAL: &[&str] = &["baud", "parity", "stop_bits"];
-
 pub fn read(root: &mut Section) -> Meters {
     let templates = Templates::of(root.report);
-    let mut known =
-        Known { report: root.report, ids: BTreeMap::new(), lines: BTreeMap::new(), addresses: BTreeMap::new() };
+    let mut known = Known { report: root.report, ids: BTreeMap::new(), lines: BTreeMap::new(), wires: BTreeMap::new() };
     let mut all = Meters::default();
     for line in root.tables("modbus").unwrap_or_default() {
         read_line(line, &templates, &mut known, &mut all);
@@ -47,7 +43,7 @@ struct Known<'t> {
     report: &'t Report<'t>,
     ids: BTreeMap<MeterId, Place>,
     lines: BTreeMap<LineName, Place>,
-    addresses: BTreeMap<String, Place>,
+    wires: wire::Taken,
 }
 
 impl Known<'_> {
@@ -74,7 +70,8 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
         known.lines.insert(name.clone(), place);
         name
     });
-    let tcp = address(&mut part, known);
+    let wire = wire::read(&mut part, &mut known.wires);
+    let is_rtu = wire.as_ref().is_some_and(Wire::is_rtu);
     let secs = Duration::from_secs;
     let timeout = part.duration("timeout", Duration::from_millis(10)..=secs(60)).unwrap_or(secs(1));
     let gap = part.duration("gap", Duration::ZERO..=secs(10)).unwrap_or(Duration::ZERO);
@@ -87,7 +84,7 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
     let mut meters: Vec<MeterConfig> = Vec::new();
     for meter in given.unwrap_or_default() {
         let (place, path) = (meter.place, meter.path_of("unit"));
-        let Some((config, meter)) = read_meter(meter, name.as_ref(), templates, known) else { continue };
+        let Some((config, meter)) = read_meter(meter, name.as_ref(), is_rtu, templates, known) else { continue };
         if let Some(other) = meters.iter().find(|other| reads_the_same(other, &config)) {
             let why = format!("`{}` and `{}` read the same registers of unit {}", other.id, config.id, config.unit);
             report.warn(place, &path, why, "give each meter the unit number that is set on it");
@@ -95,9 +92,9 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
         meters.push(config);
         all.meters.push(Meter { simulated, ..meter });
     }
-    part.done(OF_SERIAL);
-    let (Some(name), Some(tcp)) = (name, tcp) else { return };
-    all.lines.push(Line { name, tcp, timeout, gap, parallel, meters, simulated });
+    part.done(&[]);
+    let (Some(name), Some(wire)) = (name, wire) else { return };
+    all.lines.push(Line { name, wire, timeout, gap, parallel, meters, simulated });
 }
 
 /// Two meters of one line that are one device: most often one was copied from the other. Meters that share a unit and
@@ -111,51 +108,10 @@ fn reads_the_same(one: &MeterConfig, other: &MeterConfig) -> bool {
     one.unit == other.unit && registers.any(|a| other.template.registers.iter().any(|b| overlap(a, b)))
 }
 
-/// `host:port`; resolved when it is connected to, never here.
-fn address(part: &mut Section, known: &mut Known) -> Option<String> {
-    let mut other = false;
-    for wire in OTHER_WIRES {
-        if let Some(field) = part.get(wire) {
-            other = true;
-            field.fault::<()>(
-                "this version of meterseal reads Modbus/TCP only",
-                "reach the meter with tcp = \"host:502\"",
-            );
-        }
-    }
-    if other && part.get("tcp").is_none() {
-        return None;
-    }
-    let field = part.need("tcp", "name the gateway or meter: tcp = \"192.0.2.10:502\"")?;
-    let text = field.text()?;
-    let parts = text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-    let Some((host, Ok(port))) = parts else {
-        return field.fault(format!("{} is no host and port", field.shown()), "write it as \"192.0.2.10:502\"");
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let formed = match bare {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
-    };
-    if !formed || port == 0 {
-        return field.fault(format!("{} is no host and port", field.shown()), "write it as \"192.0.2.10:502\"");
-    }
-    if let Some(first) = known.addresses.get(text) {
-        let why = format!("{text} is the address of another line at {}", known.report.spot(*first));
-        known.report.warn(
-            field.place,
-            &field.path,
-            why,
-            "units behind one address share a line; many gateways take one connection only",
-        );
-    }
-    known.addresses.insert(text.to_owned(), field.place);
-    Some(text.to_owned())
-}
-
 fn read_meter(
     mut part: Section,
     line: Option<&LineName>,
+    is_rtu: bool,
     templates: &Templates,
     known: &mut Known,
 ) -> Option<(MeterConfig, Meter)> {
@@ -164,7 +120,7 @@ fn read_meter(
         .named::<MeterId>("id", "give the meter an id, such as id = \"main-incomer\"")
         .and_then(|(id, place)| known.take_id(id, place, &path));
     let name = part.text("name").map(str::to_owned);
-    let unit = part.integer("unit", 0..=255).and_then(|unit| u8::try_from(unit).ok()).unwrap_or(1);
+    let unit = unit(&mut part, is_rtu).unwrap_or(1);
     let category = category(&mut part);
     let interval = part.duration("interval", INTERVAL).unwrap_or(Duration::from_secs(1));
     let ct_ratio = ratio(&mut part, "ct_ratio").unwrap_or(Ratio::ONE);
@@ -205,6 +161,17 @@ fn read_meter(
         simulated: false,
     };
     Some((config, meter))
+}
+
+/// On a serial line 0 speaks to all units, who do not answer, and those above 247 are reserved (Modbus over serial line
+/// 1.02, 2.2).
+fn unit(part: &mut Section, is_rtu: bool) -> Option<u8> {
+    let field = part.get("unit")?;
+    let unit = part.integer("unit", 0..=255).and_then(|unit| u8::try_from(unit).ok())?;
+    if is_rtu && !(1..=247).contains(&unit) {
+        return field.fault(format!("{unit} is no unit on a serial line"), "units there are 1 to 247");
+    }
+    Some(unit)
 }
 
 const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15 * 60);

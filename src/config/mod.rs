@@ -11,6 +11,7 @@ mod section;
 mod templates;
 mod tree;
 mod units;
+mod wire;
 
 use std::path::Path;
 

@@ -130,6 +130,8 @@ pub struct LineStatus {
     pub requests: u64,
     /// Answers that came after their time-out, thrown away.
     pub late_answers: u64,
+    /// Bytes on a serial line that were no right answer; what follows a first one is asked once more.
+    pub damaged_answers: u64,
 }
 
 /// All that the sources publish of themselves, once a second at most.

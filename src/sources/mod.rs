@@ -1,12 +1,14 @@
-//! Meters to readings. Modbus/TCP lines so far; each family of sources is a folder here.
+//! Meters to readings. Modbus lines so far; each family of sources is a folder here.
 
 mod layout;
 mod modbus;
 pub mod plausible;
 pub mod template;
+mod wire;
 
 pub use layout::{RatioTooFine, layout};
 pub use modbus::number;
+pub use wire::{Parity, Serial, Wire};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,16 +40,15 @@ pub struct BlockGrid {
     pub offset_ms: i64,
 }
 
-/// One `[[modbus]]`: a gateway or a device, whose units share its connections.
+/// One `[[modbus]]`: a gateway, a device or a serial line, whose units share its connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub name: LineName,
-    /// `host:port`.
-    pub tcp: String,
+    pub wire: Wire,
     pub timeout: Duration,
     /// Pause between requests.
     pub gap: Duration,
-    /// Connections opened to it; one request under way on each.
+    /// Connections opened to it; one request under way on each. A serial line has one.
     pub parallel: usize,
     pub meters: Vec<MeterConfig>,
     pub simulated: bool,

@@ -182,10 +182,11 @@ fn lines(page: &mut Exposition, web: &Web) {
         page.sample("meterseal_line_up", "gauge", &format!("line=\"{name}\""), u8::from(line.connected));
     }
     type Counter = (&'static str, &'static str, fn(&crate::model::LineStatus) -> u64);
-    let counters: [Counter; 3] = [
+    let counters: [Counter; 4] = [
         ("meterseal_line_connects", "Connections made.", |line| line.connects),
         ("meterseal_line_requests", "Requests sent.", |line| line.requests),
         ("meterseal_line_late_answers", "Answers that came after their time, thrown away.", |line| line.late_answers),
+        ("meterseal_line_damaged_answers", "Answers on a serial line that came damaged.", |line| line.damaged_answers),
     ];
     for (name, help, value) in counters {
         page.family(name, "counter", help);

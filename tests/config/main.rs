@@ -69,7 +69,10 @@ fn a_good_config_says_what_it_says() {
     let config = checked.config.unwrap();
     assert_eq!((config.site.name.as_str(), config.site.timezone.as_str()), ("plant-7", "Asia/Kuala_Lumpur"));
     let line = &config.sources.lines[0];
-    assert_eq!((line.tcp.as_str(), line.timeout, line.parallel), ("192.0.2.10:502", Duration::from_secs(1), 1));
+    assert_eq!(
+        (line.wire.to_string().as_str(), line.timeout, line.parallel),
+        ("192.0.2.10:502", Duration::from_secs(1), 1)
+    );
     let meter = &line.meters[0];
     assert_eq!((meter.ct_ratio, meter.vt_ratio), (Ratio::new(40, 1).unwrap(), Ratio::ONE));
     assert_eq!((meter.category, meter.interval), (Category::Cons, Duration::from_millis(250)));
@@ -211,13 +214,53 @@ fn each_fault_has_its_line_and_its_words() {
         ),
         (
             "tcp = \"192.0.2.10:502\"",
-            "serial = \"/dev/ttyUSB0\"",
-            "m.toml:12: modbus[0].serial: this version of meterseal reads Modbus/TCP only; reach the meter with tcp = \"host:502\"",
+            "timeout = \"1s\"",
+            "m.toml:10: modbus[0].tcp: is missing; say where the line is: tcp = \"192.0.2.10:502\", serial = \"/dev/serial/by-id/…\" or rtu_over_tcp = \"192.0.2.10:4001\"",
         ),
         (
             "tcp = \"192.0.2.10:502\"",
-            "rtu_over_tcp = \"a:502\"",
-            "m.toml:12: modbus[0].rtu_over_tcp: this version of meterseal reads Modbus/TCP only; reach the meter with tcp = \"host:502\"",
+            "tcp = \"a:502\"\nserial = \"/dev/meters\"",
+            "m.toml:13: modbus[0].serial: the line has `tcp` as well, and one wire only; take one of them out",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "tcp = \"a:502\"\nparity = \"even\"",
+            "m.toml:13: modbus[0].parity: only a line with `serial` has this; take it out; a gateway is set up on its own page",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "rtu_over_tcp = \"a\"",
+            "m.toml:12: modbus[0].rtu_over_tcp: \"a\" is no host and port; write it as \"192.0.2.10:502\"",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "rtu_over_tcp = \"a:502\"\nparallel = 2",
+            "m.toml:13: modbus[0].parallel: a serial line carries one request at a time; take it out; several lines are several [[modbus]]",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "serial = \"/dev/meters\"\nparallel = 2",
+            "m.toml:13: modbus[0].parallel: a serial line carries one request at a time; take it out; several lines are several [[modbus]]",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "serial = \"COM3\"",
+            "m.toml:12: modbus[0].serial: \"COM3\" is no path of a port; write it as \"/dev/ttyUSB0\"",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "serial = \"/dev/meters\"\nbaud = 9700",
+            "m.toml:13: modbus[0].baud: 9700 is no usual rate; one of 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "serial = \"/dev/meters\"\nparity = \"Even\"",
+            "m.toml:13: modbus[0].parity: \"Even\" is none of none, even, odd; did you mean \"even\"?",
+        ),
+        (
+            "tcp = \"192.0.2.10:502\"",
+            "serial = \"/dev/meters\"\nstop_bits = 3",
+            "m.toml:13: modbus[0].stop_bits: 3 is neither 1 nor 2",
         ),
         (
             "tcp = \"192.0.2.10:502\"",
@@ -600,6 +643,42 @@ fn the_shipped_example_shows_defaults_as_they_are() {
         (meters[0].interval, meters[0].vt_ratio, meters[0].invert),
         (meters[1].interval, Ratio::ONE, meters[1].invert)
     );
+}
+
+/// The good config with its line on a serial port.
+fn on_serial(keys: &str) -> String {
+    with("tcp = \"192.0.2.10:502\"", &format!("serial = \"/dev/meters\"\n{keys}"))
+}
+
+#[test]
+fn a_serial_line_says_what_it_says() {
+    let wire = |text: &str| check(text).config.unwrap().sources.lines[0].wire.to_string();
+    assert_eq!(wire(&on_serial("")), "/dev/meters (9600 8N1)");
+    let keys = "baud = 19200\nparity = \"even\"\nstop_bits = 2";
+    assert_eq!(wire(&on_serial(keys)), "/dev/meters (19200 8E2)");
+    let far = with("tcp = \"192.0.2.10:502\"", "rtu_over_tcp = \"gw:4001\"");
+    assert_eq!(wire(&far), "gw:4001 (RTU)");
+    for unit in [0, 248, 255] {
+        let why = format!("modbus[0].meter[0].unit: {unit} is no unit on a serial line; units there are 1 to 247");
+        for wired in [on_serial(""), far.clone()] {
+            let faults = faults(&wired.replacen("unit = 1", &format!("unit = {unit}"), 1));
+            assert!(faults.len() == 1 && faults[0].ends_with(&why), "{faults:?}");
+        }
+    }
+    let twice = format!("{}[[modbus]]\nname = \"again\"\nserial = \"/dev/meters\"\n", on_serial(""));
+    let faults = faults(&twice);
+    let why = "/dev/meters is the port of another line at m.toml:12; units on one port share a line";
+    assert!(faults.len() == 1 && faults[0].ends_with(why), "{faults:?}");
+}
+
+#[test]
+fn a_port_named_by_the_order_of_plugging_in_is_warned_of() {
+    let warned = |text: &str| check(text).warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(warned(&on_serial("")), [""; 0]);
+    let by_order = with("tcp = \"192.0.2.10:502\"", "serial = \"/dev/ttyUSB77\"");
+    let why = "m.toml:12: modbus[0].serial: /dev/ttyUSB77 may be another port when an adapter is plugged in again; \
+               name it by its adapter, as in /dev/serial/by-id";
+    assert_eq!(warned(&by_order), [why]);
 }
 
 #[test]

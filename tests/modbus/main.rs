@@ -7,6 +7,7 @@ mod cases;
 mod device;
 mod peer;
 mod plant;
+mod pty;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

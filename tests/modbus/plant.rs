@@ -1,12 +1,13 @@
 //! The sources running on a store of their own, as the agent runs them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::model::{Category, MeterStatus, PollReport, Ratio, SourcesStatus, StoredReading};
 use meterseal::sources::template::{self, Template};
-use meterseal::sources::{BlockGrid, Config, Line, MeterConfig, PollFailed, PollNow, run};
+use meterseal::sources::{BlockGrid, Config, Line, MeterConfig, Parity, PollFailed, PollNow, Serial, Wire, run};
 use meterseal::store::{self, Store};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -57,13 +58,19 @@ pub fn meter(id: &str, unit: u8, template: &Arc<Template>, interval: Duration) -
 pub fn line(name: &str, address: &str, meters: Vec<MeterConfig>) -> Line {
     Line {
         name: name.parse().unwrap(),
-        tcp: address.to_owned(),
+        wire: Wire::Tcp(address.to_owned()),
         timeout: Duration::from_millis(200),
         gap: Duration::ZERO,
         parallel: 1,
         meters,
         simulated: true,
     }
+}
+
+/// A line on the serial port `port`, as quick as its test may be.
+pub fn on_serial(name: &str, port: &Path, meters: Vec<MeterConfig>) -> Line {
+    let serial = Serial { device: port.to_owned(), baud: 115_200, parity: Parity::None, stop_bits: 1 };
+    Line { wire: Wire::Serial(serial), ..line(name, "", meters) }
 }
 
 impl Plant {

@@ -492,6 +492,7 @@ async fn metrics_are_open_metrics() {
         "meterseal_meter_power_watts{meter=\"main\",category=\"CONS\"} 230100\n",
         "meterseal_meter_polls_total{meter=\"main\"} 10\n",
         "meterseal_line_late_answers_total{line=\"msb\"} 2\n",
+        "meterseal_line_damaged_answers_total{line=\"msb\"} 3\n",
         "meterseal_block_target_kwh{meter=\"main\"} 120\n",
         "meterseal_store_readings_total 1\n",
     ] {

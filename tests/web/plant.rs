@@ -233,8 +233,15 @@ pub fn sources_status() -> SourcesStatus {
         exceptions: 0,
         bad_answers: 0,
     };
-    let line =
-        LineStatus { connected: true, since: at(NOW), problem: None, connects: 1, requests: 20, late_answers: 2 };
+    let line = LineStatus {
+        connected: true,
+        since: at(NOW),
+        problem: None,
+        connects: 1,
+        requests: 20,
+        late_answers: 2,
+        damaged_answers: 3,
+    };
     SourcesStatus {
         meters: [(id("main"), meter)].into(),
         lines: [("msb".parse().unwrap(), line)].into(),

@@ -80,7 +80,15 @@ impl Report {
         };
         Self {
             meters: vec![meter; line.meters.len()],
-            line: LineStatus { connected: false, since: now, problem: None, connects: 0, requests: 0, late_answers: 0 },
+            line: LineStatus {
+                connected: false,
+                since: now,
+                problem: None,
+                connects: 0,
+                requests: 0,
+                late_answers: 0,
+                damaged_answers: 0,
+            },
             attempts: 0,
             waits: 0,
         }
@@ -207,7 +215,7 @@ impl Job {
         match self {
             Self::Connect { lane, line } => {
                 let wait = line.timeout.max(CONNECT_AT_LEAST);
-                let link = Link::open(&line.tcp, wait, line.gap).await;
+                let link = Link::open(&line.wire, wait, line.gap).await;
                 Done::Connected { lane, link: link.map(Box::new).map_err(|error| error.to_string()) }
             }
             Self::Poll(mut job) => {
@@ -392,7 +400,7 @@ impl State {
         match done {
             Done::Connected { lane, link: Ok(link) } => self.connected(lane, link),
             Done::Connected { lane, link: Err(why) } => {
-                let why = format!("no connection to {}: {why}", self.line.tcp);
+                let why = format!("no connection to {}: {why}", self.line.wire);
                 self.report.send_modify(|report| report.attempts += 1);
                 self.close(lane, &why);
                 if self.open_lanes() == 0 {
@@ -468,9 +476,9 @@ impl State {
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
-        let PollJob { lane, meter: at, link, mut session, .. } = job;
+        let PollJob { lane, meter: at, mut link, mut session, .. } = job;
         let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
-        let late = link.late();
+        let (late, damaged) = (link.late(), link.damaged());
         let meter = &mut self.meters[at];
         let unit = &mut self.units[meter.unit];
         unit.busy = false;
@@ -523,6 +531,9 @@ impl State {
                 unit.patience.was_late(now_ms);
                 unit.late = Some(late.after);
             }
+        }
+        if damaged > 0 {
+            self.report.send_modify(|report| report.line.damaged_answers += damaged);
         }
         self.tell(at, &outcome, refused, late.len(), now);
         let limit = (self.line.timeout * SILENT_TIMEOUTS).max(SILENT_AT_LEAST).as_millis();

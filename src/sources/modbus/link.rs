@@ -1,4 +1,4 @@
-//! One connection to a gateway, with one request under way at a time.
+//! One connection to a gateway or a serial line, with one request under way at a time.
 
 use std::fmt::Debug;
 use std::io;
@@ -15,6 +15,9 @@ use tokio_modbus::{Error, ProtocolError};
 
 use super::frames::{Frames, Late, Seen, look};
 use super::plan::Request;
+use super::rtu::{Rtu, Timing};
+use super::serial::Port;
+use crate::sources::Wire;
 use crate::sources::template::Function;
 
 /// Unacknowledged bytes, or a peer that is gone, end a connection after this long (tcp(7), TCP_USER_TIMEOUT).
@@ -23,9 +26,12 @@ const GONE_AFTER: Duration = Duration::from_secs(15);
 /// Why a request gave no words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    /// The connection stays good: an answer that comes late is dropped by its transaction id.
+    /// The connection stays good: an answer that comes late is known for what it is, and dropped.
     #[error("no answer within {0:?}")]
     Silent(Duration),
+    /// Nothing was asked of the unit. The connection stays good.
+    #[error("not asked yet: an older answer could be taken for this one")]
+    Held,
     #[error("{}", exception(*.0))]
     Exception(u8),
     /// A whole answer, but not to what was asked; the connection stays good.
@@ -40,7 +46,66 @@ pub enum Trouble {
 }
 
 /// An open connection. After `Trouble::Nonsense` or `Trouble::Broken` it must be dropped.
-pub struct Link {
+pub enum Link {
+    Tcp(Numbered),
+    RtuOverTcp(Rtu<TcpStream>),
+    Serial(Rtu<Port>),
+}
+
+impl Link {
+    /// Connects; `gap` is the pause kept between requests.
+    pub async fn open(wire: &Wire, wait: Duration, gap: Duration) -> io::Result<Self> {
+        let opening = async {
+            Ok(match wire {
+                Wire::Tcp(address) => Self::Tcp(Numbered::over(connect(address).await?, gap)),
+                Wire::RtuOverTcp(address) => Self::RtuOverTcp(Rtu::new(connect(address).await?, Timing::far(), gap)),
+                Wire::Serial(serial) => Self::Serial(Rtu::new(Port::open(serial).await?, Timing::of(serial), gap)),
+            })
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {wait:?}"));
+        timeout(wait, opening).await.map_err(late)?
+    }
+
+    /// Reads registers of `unit`: exactly as many words as were asked for.
+    pub async fn read(&mut self, unit: u8, request: &Request, wait: Duration) -> Result<Vec<u16>, Trouble> {
+        match self {
+            Self::Tcp(numbered) => numbered.read(unit, request, wait).await,
+            Self::RtuOverTcp(rtu) => rtu.read(unit, request, wait).await,
+            Self::Serial(rtu) => rtu.read(unit, request, wait).await,
+        }
+    }
+
+    /// The late answers that were dropped since the last call.
+    pub fn late(&mut self) -> Vec<Late> {
+        match self {
+            Self::Tcp(numbered) => numbered.late(),
+            Self::RtuOverTcp(rtu) => rtu.late(),
+            Self::Serial(rtu) => rtu.late(),
+        }
+    }
+
+    /// How many answers came damaged since the last call.
+    pub fn damaged(&mut self) -> u64 {
+        match self {
+            Self::Tcp(_) => 0,
+            Self::RtuOverTcp(rtu) => rtu.damaged(),
+            Self::Serial(rtu) => rtu.damaged(),
+        }
+    }
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, GONE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&stream, GONE_AFTER / 3)?;
+    sockopt::set_tcp_user_timeout(&stream, u32::try_from(GONE_AFTER.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(stream)
+}
+
+/// Modbus/TCP, whose requests and answers bear numbers.
+pub struct Numbered {
     context: Context,
     seen: Arc<Mutex<Seen>>,
     calls: u64,
@@ -48,31 +113,13 @@ pub struct Link {
     free_at: Option<Instant>,
 }
 
-impl Link {
-    /// Connects to `address` (`host:port`); `gap` is the pause kept between requests.
-    pub async fn open(address: &str, wait: Duration, gap: Duration) -> io::Result<Self> {
-        let stream = match timeout(wait, TcpStream::connect(address)).await {
-            Ok(stream) => stream?,
-            Err(_) => {
-                let text = format!("no connection within {wait:?}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-        };
-        stream.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, GONE_AFTER)?;
-        sockopt::set_tcp_keepintvl(&stream, GONE_AFTER / 3)?;
-        sockopt::set_tcp_user_timeout(&stream, u32::try_from(GONE_AFTER.as_millis()).unwrap_or(u32::MAX))?;
-        Ok(Self::over(stream, gap))
-    }
-
+impl Numbered {
     fn over<S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static>(stream: S, gap: Duration) -> Self {
         let (frames, seen) = Frames::new(stream);
         Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None }
     }
 
-    /// Reads registers of `unit`: exactly as many words as were asked for.
-    pub async fn read(&mut self, unit: u8, request: &Request, wait: Duration) -> Result<Vec<u16>, Trouble> {
+    async fn read(&mut self, unit: u8, request: &Request, wait: Duration) -> Result<Vec<u16>, Trouble> {
         if let Some(free_at) = self.free_at.take() {
             sleep_until(free_at).await;
         }
@@ -117,8 +164,7 @@ impl Link {
         Ok(words)
     }
 
-    /// The late answers that were dropped since the last call.
-    pub fn late(&self) -> Vec<Late> {
+    fn late(&self) -> Vec<Late> {
         std::mem::take(&mut look(&self.seen).late)
     }
 }
@@ -154,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_with_half_a_request_in_it_is_not_used_again() {
         let (near, _far) = duplex(5);
-        let mut link = Link::over(near, Duration::ZERO);
+        let mut link = Numbered::over(near, Duration::ZERO);
         let trouble = link.read(1, &request(0), WAIT).await.unwrap_err();
         assert_eq!(trouble, Trouble::Broken("the request could not be sent within 200ms".to_owned()));
     }
@@ -162,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_time_out_the_next_request_gets_its_own_answer() {
         let (near, mut far) = duplex(1000);
-        let mut link = Link::over(near, Duration::ZERO);
+        let mut link = Numbered::over(near, Duration::ZERO);
         assert_eq!(link.read(1, &request(0), WAIT).await, Err(Trouble::Silent(WAIT)));
         let device = async {
             let mut asked = [0; 24];
@@ -181,7 +227,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_keep_their_distance() {
         let (near, _far) = duplex(1000);
-        let mut link = Link::over(near, Duration::from_secs(3));
+        let mut link = Numbered::over(near, Duration::from_secs(3));
         let from = Instant::now();
         for _ in 0..2 {
             assert_eq!(link.read(1, &request(0), WAIT).await, Err(Trouble::Silent(WAIT)));

@@ -1,8 +1,9 @@
-//! Modbus/TCP lines: polls the units behind one gateway and turns their answers into readings.
+//! Modbus lines: polls the units behind one gateway or on one serial line and turns their answers into readings.
 //!
 //! `plan`, `decode`, `asking` and `pace` are pure: what to ask, what it means, what a meter refuses, when to ask.
-//! `session` is what is learned of one meter, `frames` the stream below tokio-modbus, `link` one connection, `poll` one
-//! poll over it, and `line` the task that holds one gateway.
+//! `session` is what is learned of one meter, `frames` the stream below tokio-modbus, `rtu` the framing of serial lines
+//! over any stream, `serial` a serial port; `link` is one connection, `poll` one poll over it, and `line` the task that
+//! holds one gateway or serial line.
 
 mod asking;
 mod decode;
@@ -12,6 +13,8 @@ mod link;
 mod pace;
 mod plan;
 mod poll;
+mod rtu;
+mod serial;
 mod session;
 
 pub use decode::{number, number_in};
@@ -28,8 +31,8 @@ use session::Session;
 pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Result<PollReport, PollFailed> {
     let failed = |why: String| PollFailed::NoAnswer { meter: meter.id.clone(), why };
     let mut session = Session::new(meter, line.simulated).map_err(|error| failed(error.to_string()))?;
-    let opened = Link::open(&line.tcp, line.timeout.max(line::CONNECT_AT_LEAST), line.gap).await;
-    let mut link = opened.map_err(|error| failed(format!("no connection to {}: {error}", line.tcp)))?;
+    let opened = Link::open(&line.wire, line.timeout.max(line::CONNECT_AT_LEAST), line.gap).await;
+    let mut link = opened.map_err(|error| failed(format!("no connection to {}: {error}", line.wire)))?;
     let target = Target { unit: meter.unit, wait: line.timeout, clock, ingest: None, is_silent: false, told: true };
     let outcome = poll(&mut link, &mut session, &target).await;
     if !outcome.heard {

@@ -110,7 +110,7 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
                     failure.halved = code != 1 && request.registers.len() > 1;
                 }
             }
-            Err(Trouble::Exception(10 | 11) | Trouble::Broken(_)) => break,
+            Err(Trouble::Exception(10 | 11) | Trouble::Broken(_) | Trouble::Held) => break,
             Err(Trouble::Exception(_) | Trouble::Wrong(_)) => {}
             // The others must not suffer from a request that spoils the connection each time.
             Err(Trouble::Silent(_) | Trouble::Nonsense(_)) => {
@@ -123,6 +123,7 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
     asking.settle();
     let now_ms = target.clock.since_boot_ms();
     if (outcome.heard || outcome.requests == 0)
+        && outcome.timeouts == 0
         && outcome.broken.is_none()
         && !outcome.away
         && let Some(request) = asking.to_try_again(now_ms)
@@ -197,6 +198,7 @@ async fn read(
                 }
                 Trouble::Wrong(_) => outcome.wrong += 1,
                 Trouble::Silent(_) => outcome.timeouts += 1,
+                Trouble::Held => {}
                 Trouble::Nonsense(why) => {
                     outcome.wrong += 1;
                     outcome.broken = Some(why.clone());

@@ -1,0 +1,129 @@
+//! Which request an answer belongs to, on a line whose frames bear no number. Pure: time is an argument.
+//!
+//! A unit that was too slow once may give its answer at any later time, and it looks like that to a request for other
+//! registers as long as both ask for equally many. What holds is that a unit answers in order, and each request once at
+//! most. So an answer that only one request can have called for tells that nothing older will come any more; where
+//! several can have, it is the values of those registers only if all of them asked for the same.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::frame::{Ask, Content, Frame};
+use crate::sources::template::Function;
+
+/// Requests of one unit that are remembered. Between that many lie minutes, as a silent unit is asked rarely.
+const REMEMBERED: usize = 16;
+
+/// What is asked in order to learn that nothing older will come: few registers, then another function, to which a
+/// device that does not have it answers with an exception.
+const CANARIES: [(bool, u16); 3] = [(true, 2), (true, 1), (false, 2)];
+
+/// The requests to one unit whose answers may still come.
+#[derive(Debug, Default)]
+pub struct Unanswered {
+    /// In the order in which they went out.
+    sent: VecDeque<Sent>,
+    /// Canaries to which this unit kept silent.
+    mute: Vec<Shape>,
+    /// The longest that an answer took.
+    slowest: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    ask: Ask,
+    at: Instant,
+}
+
+/// By this alone answers differ.
+type Shape = (Function, u16);
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// What was asked for, where no other request can have called for this answer.
+    pub ask: Option<Ask>,
+    /// When the oldest request went out that can have called for it.
+    pub sent: Instant,
+}
+
+impl Unanswered {
+    pub fn sent(&mut self, ask: Ask, now: Instant) {
+        if self.sent.len() == REMEMBERED {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent { ask, at: now });
+    }
+
+    /// The origin of an answer; `None` if no request can have called for it.
+    pub fn answered(&mut self, answer: &Frame, now: Instant) -> Option<Origin> {
+        let called_for = |ask: &Ask| {
+            ask.function == answer.function
+                && match answer.content {
+                    Content::Values(values) => values.len() == 2 * usize::from(ask.count),
+                    Content::Exception(_) => true,
+                    Content::Request(_) => false,
+                }
+        };
+        let first = self.sent.iter().position(|sent| called_for(&sent.ask))?;
+        let Sent { ask, at } = self.sent[first];
+        self.slowest = self.slowest.max(now - at);
+        let is_certain = self.sent.iter().all(|other| !called_for(&other.ask) || other.ask == ask);
+        // It is the answer to this request or to a later one, so that all before this one are done with.
+        self.sent.drain(..=first);
+        if let Content::Values(_) = answer.content {
+            self.mute.retain(|shape| *shape != shape_of(&ask));
+        }
+        Some(Origin { ask: is_certain.then_some(ask), sent: at })
+    }
+
+    /// An older answer could be taken for the values that are asked for.
+    pub fn mistakable(&self, ask: &Ask) -> bool {
+        self.sent.iter().any(|sent| shape_of(&sent.ask) == shape_of(ask) && sent.ask.address != ask.address)
+    }
+
+    /// A request whose answer cannot be taken for an older one, and which this unit is not known to keep silent about.
+    pub fn canary(&self, ask: &Ask) -> Option<Ask> {
+        let canaries = CANARIES.map(|(same, count)| {
+            let other = if ask.function == Function::Input { Function::Holding } else { Function::Input };
+            Ask { function: if same { ask.function } else { other }, address: ask.address, count }
+        });
+        canaries.into_iter().find(|canary| {
+            let shape = shape_of(canary);
+            !self.mute.contains(&shape) && self.sent.iter().all(|sent| shape_of(&sent.ask) != shape)
+        })
+    }
+
+    /// The unit kept silent about a canary.
+    pub fn is_mute_about(&mut self, canary: &Ask) {
+        self.mute.push(shape_of(canary));
+    }
+
+    pub fn was_asked(&self, ask: &Ask) -> bool {
+        self.sent.iter().any(|sent| sent.ask == *ask)
+    }
+
+    pub fn slowest(&self) -> Duration {
+        self.slowest
+    }
+
+    pub fn last_sent(&self) -> Option<Instant> {
+        self.sent.back().map(|sent| sent.at)
+    }
+
+    /// Nothing of what was asked will come any more.
+    pub fn forget(&mut self) {
+        self.sent.clear();
+    }
+
+    /// The unit keeps silent about everything, and not about canaries alone.
+    pub fn is_away(&mut self) {
+        self.mute.clear();
+    }
+}
+
+fn shape_of(ask: &Ask) -> Shape {
+    (ask.function, ask.count)
+}

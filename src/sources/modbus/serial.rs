@@ -1,0 +1,140 @@
+//! A serial port as a stream of bytes: opened raw, for this program alone, and never as a controlling terminal.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::termios::{ControlModes, InputModes, OptionalActions, QueueSelector, SpecialCodeIndex};
+use rustix::{fs, termios};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::sources::{Parity, Serial};
+
+#[derive(Debug)]
+pub struct Port {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Port {
+    /// Opens the port and sets it up. What an earlier program left in its queues is thrown away.
+    pub async fn open(serial: &Serial) -> io::Result<Self> {
+        let serial = serial.clone();
+        // An adapter that hangs can keep its driver waiting for seconds, and this thread serves all lines.
+        let opened = tokio::task::spawn_blocking(move || opened(&serial)).await.map_err(io::Error::other)?;
+        // SAFETY: an `OwnedFd` is open until it is dropped and always says the same number, and no other takes its place
+        // here: `fd` is never lent out to be changed.
+        #[allow(unsafe_code)]
+        let fd = unsafe { AsyncFd::register(opened?) }?;
+        Ok(Self { fd })
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Closing would wait for bytes that a port which is stuck never sends. One that is gone has no queues.
+        termios::tcflush(self.fd.get_ref(), QueueSelector::IOFlush).ok();
+    }
+}
+
+fn opened(serial: &Serial) -> io::Result<OwnedFd> {
+    // Without O_NONBLOCK, opening waits for a carrier that an RS-485 adapter does not have.
+    let how = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = fs::open(&serial.device, how, Mode::empty()).map_err(|errno| told(errno, &serial.device))?;
+    if !termios::isatty(&fd) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no serial port"));
+    }
+    // Keeps out the programs that ask for such a lock, those of root as well; the mark below keeps out all but root.
+    fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(|errno| told(errno, &serial.device))?;
+    // A pseudo terminal would keep the mark after this program was killed, as its other end stays open.
+    if !PSEUDO_TERMINALS.contains(&fs::major(fs::fstat(&fd)?.st_rdev)) {
+        termios::ioctl_tiocexcl(&fd)?;
+    }
+    set_up(&fd, serial)?;
+    termios::tcflush(&fd, QueueSelector::IOFlush)?;
+    Ok(fd)
+}
+
+/// The numbers of the drivers of pseudo terminals (Linux, Documentation/admin-guide/devices.txt).
+const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+fn set_up(fd: &OwnedFd, serial: &Serial) -> io::Result<()> {
+    let mut settings = termios::tcgetattr(fd)?;
+    settings.make_raw();
+    // A byte with the wrong parity is handed on: the check sum of its frame finds it.
+    settings.input_modes -= InputModes::INPCK | InputModes::IXOFF | InputModes::IXANY;
+    let modes = &mut settings.control_modes;
+    // HUPCL would take the power from adapters that live on the control lines when the port is closed.
+    modes.remove(ControlModes::CRTSCTS | ControlModes::HUPCL | ControlModes::PARODD | ControlModes::CMSPAR);
+    modes.insert(ControlModes::CREAD | ControlModes::CLOCAL);
+    modes.set(ControlModes::PARENB, serial.parity != Parity::None);
+    modes.set(ControlModes::PARODD, serial.parity == Parity::Odd);
+    modes.set(ControlModes::CSTOPB, serial.stop_bits == 2);
+    // A read then says 0 only where the port has hung up.
+    settings.special_codes[SpecialCodeIndex::VMIN] = 1;
+    settings.special_codes[SpecialCodeIndex::VTIME] = 0;
+    settings.set_speed(serial.baud)?;
+    termios::tcsetattr(fd, OptionalActions::Now, &settings)?;
+    // A driver that cannot do what it is told sets what is nearest to it, and says no word.
+    let set = termios::tcgetattr(fd)?.output_speed();
+    if set.abs_diff(serial.baud) > serial.baud / 30 {
+        let text = format!("this port cannot do {} Bd, and took {set} Bd", serial.baud);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
+}
+
+/// What a person can do about a port that does not open.
+fn told(errno: Errno, device: &Path) -> io::Error {
+    let remedy = match errno {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => "there is no such port: is the adapter plugged in?".to_owned(),
+        Errno::ACCESS | Errno::PERM => format!(
+            "no permission: let the user of this program into the group of {} (`dialout` on most systems)",
+            device.display()
+        ),
+        Errno::BUSY | Errno::WOULDBLOCK => "another program has this port open".to_owned(),
+        _ => return errno.into(),
+    };
+    io::Error::new(io::Error::from(errno).kind(), remedy)
+}
+
+impl AsyncRead for Port {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.fd.poll_read_ready(cx))?;
+            let read = ready.try_io(|fd| Ok(rustix::io::read(fd, out.initialize_unfilled())?));
+            match read {
+                Ok(came) => {
+                    out.advance(came?);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Port {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.fd.poll_write_ready(cx))?;
+            match ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
+                Ok(written) => return Poll::Ready(written),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// The driver sends what it has taken without being asked.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,66 @@
+//! How a line is reached.
+
+use std::fmt;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Modbus/TCP at `host:port`.
+    Tcp(String),
+    /// A serial line behind a gateway that hands its frames on as they are, at `host:port`.
+    RtuOverTcp(String),
+    Serial(Serial),
+}
+
+/// A serial port of this machine, with 8 data bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial {
+    pub device: PathBuf,
+    /// One of [`Serial::BAUDS`].
+    pub baud: u32,
+    pub parity: Parity,
+    /// 1 or 2.
+    pub stop_bits: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parity {
+    None,
+    Even,
+    Odd,
+}
+
+impl Wire {
+    /// A serial line, near or far: one request at a time, frames with a check sum and without a number.
+    pub fn is_rtu(&self) -> bool {
+        !matches!(self, Self::Tcp(_))
+    }
+}
+
+impl Serial {
+    /// The rates that every port driver knows by name.
+    pub const BAUDS: [u32; 14] =
+        [300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115_200, 230_400, 460_800, 921_600];
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::RtuOverTcp(address) => write!(f, "{address} (RTU)"),
+            Self::Serial(serial) => write!(f, "{} ({serial})", serial.device.display()),
+        }
+    }
+}
+
+/// As people write it: `9600 8N1`.
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parity = match self.parity {
+            Parity::None => 'N',
+            Parity::Even => 'E',
+            Parity::Odd => 'O',
+        };
+        write!(f, "{} 8{parity}{}", self.baud, self.stop_bits)
+    }
+}
