@@ -37,3 +37,14 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
         "socomec-diris-a14",
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_manual_lists_every_shipped_template() {
+        let manual = include_str!("../../../docs/templates.md");
+        let row = |name: &str| manual.contains(&format!("\n| `{name}` | "));
+        let unlisted: Vec<&str> = super::shipped().iter().map(|(name, _)| *name).filter(|name| !row(name)).collect();
+        assert!(unlisted.is_empty(), "not in docs/templates.md: {unlisted:?}");
+    }
+}
