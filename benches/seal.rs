@@ -39,7 +39,12 @@ fn meter(number: usize, interval_ms: u32) -> Meter {
 }
 
 fn layout(meter: &Meter) -> Arc<Layout> {
-    let slot = |role: Role| Slot { quantity: role.quantity().parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None };
+    let slot = |role: Role| Slot {
+        quantity: role.quantity().parse().unwrap(),
+        scale: Ratio::ONE,
+        rolls_over_at: None,
+        interval: None,
+    };
     Arc::new(Layout {
         meter: meter.id.clone(),
         category: meter.category,

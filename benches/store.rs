@@ -64,7 +64,8 @@ fn made(path: &Path) -> (Store, Clock) {
 
 fn layout(meter: usize) -> Arc<Layout> {
     let names = ["energy_import_kwh", "power_kw", "voltage_v", "current_a", "frequency_hz", "power_factor"];
-    let slot = |name: &&str| Slot { quantity: name.parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None };
+    let slot =
+        |name: &&str| Slot { quantity: name.parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None, interval: None };
     Arc::new(Layout {
         meter: format!("meter-{meter}").parse().unwrap(),
         category: Category::Cons,

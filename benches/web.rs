@@ -148,7 +148,7 @@ fn layout(meter: usize) -> Arc<Layout> {
     // As a meter of the Eastron family has it: floats, power in W.
     let slot = |name: &&str| {
         let scale = if name.ends_with("kw") { Ratio::new(1, 1_000) } else { Some(Ratio::ONE) };
-        Slot { quantity: name.parse().unwrap(), scale: scale.unwrap(), rolls_over_at: None }
+        Slot { quantity: name.parse().unwrap(), scale: scale.unwrap(), rolls_over_at: None, interval: None }
     };
     Arc::new(Layout {
         meter: format!("meter-{meter}").parse().unwrap(),

@@ -75,7 +75,12 @@ fn config(dir: &Path) -> Config {
 }
 
 fn layout(meter: i64) -> Arc<Layout> {
-    let slot = |quantity: &str| Slot { quantity: quantity.parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None };
+    let slot = |quantity: &str| Slot {
+        quantity: quantity.parse().unwrap(),
+        scale: Ratio::ONE,
+        rolls_over_at: None,
+        interval: None,
+    };
     Arc::new(Layout {
         meter: format!("m{meter}").parse().unwrap(),
         category: Category::Cons,

@@ -50,7 +50,8 @@ impl Live {
         if reading.seq <= open.through_seq {
             return;
         }
-        let in_order = open.newest.is_none_or(|newest| reading.time > newest);
+        let reaches_in = reading.time < open.tally.span().start() && reading.layout.has_intervals();
+        let in_order = open.newest.is_none_or(|newest| reading.time > newest) && !reaches_in;
         if open.stale || !in_order || layout.interval_ms.is_some_and(|interval| interval != open.interval_ms) {
             open.stale = true;
             return;
@@ -90,7 +91,7 @@ impl Live {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let running = spans.containing(now).span;
-        let mut carry = last.map(|block| Carry::after(&block.borders)).unwrap_or_default();
+        let mut carry = last.map(|block| Carry::after(&block.borders, block.span.end())).unwrap_or_default();
         let from = last.map_or(running.start(), |block| block.span.end()).min(running.start());
         let mut window = view.from(from);
         let mut open: Option<Open> = None;
@@ -224,7 +225,7 @@ impl Open {
         let net = open.net();
         let start = open.span.start();
         // The energy so far is known up to the last counted reading, or with held power up to now.
-        let counted = self.tally.counted_until().unwrap_or(start).max(start);
+        let counted = self.tally.counted_until(now).unwrap_or(start).max(start);
         let known_until = if open.method == Method::Power { now } else { counted };
         let fresh = self.tally.last_power().filter(|(at, _)| now.millis_since(*at) <= reach_ms(self.interval_ms));
         let mw = match fresh {

@@ -2,11 +2,13 @@
 
 pub mod calendar;
 pub mod clock_rule;
+pub mod interval;
 mod live;
 pub mod register;
 pub mod rule;
 mod seal;
 mod sum;
+pub mod track;
 mod walk;
 mod window;
 

@@ -47,13 +47,13 @@ pub struct Register {
 const BELIEVED: usize = 3;
 
 /// No meter of a plant counts faster: 100 MW, in µWh per ms.
-const FASTEST_UWH_PER_MS: i128 = 100_000_000_000 / 3_600;
+pub const FASTEST_UWH_PER_MS: i128 = 100_000_000_000 / 3_600;
 
 /// Many meters renew their register once a minute only: an increase is judged over at least this time.
 const SLOWEST_RENEWAL_MS: i64 = 60_000;
 
 /// A step back of up to 1 kWh, or one unit of the register if that is more, is rounding and not a reset.
-const JITTER_UWH: i64 = 1_000_000_000;
+pub const JITTER_UWH: i64 = 1_000_000_000;
 
 impl Register {
     /// A register that goes on from what a record tells of it.
@@ -178,7 +178,9 @@ pub fn border_of(reading: &StoredReading, role: Role, place: Option<u8>) -> Opti
     let slot = reading.layout.slots.get(usize::from(place))?;
     let (time, seq, raw) = (reading.time, reading.seq, reading.at(place)?);
     let scale: Ratio = slot.scale;
-    Some(Border { role, time, seq, raw, scale, rolls_over_at: slot.rolls_over_at })
+    // Power is no energy, whatever its layout says.
+    let interval = slot.interval.filter(|_| role != Role::Power);
+    Some(Border { role, time, seq, raw, scale, rolls_over_at: slot.rolls_over_at, interval })
 }
 
 #[cfg(test)]
@@ -195,6 +197,7 @@ mod tests {
             raw: Number::from_f64(kwh).unwrap(),
             scale: Ratio::ONE,
             rolls_over_at,
+            interval: None,
         }
     }
 

@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use super::register::{Register, Step, StepKind, border_of};
+use super::interval::{Stretches, Told};
+use super::register::border_of;
+use super::track::{Stand, Track};
 use crate::model::record::write_reading_line;
 use crate::model::{
     Block, BlockFlag, BlockFlags, Border, Borders, Break, Category, ClockState, Digest, Energy, Layout, MeterId,
-    Method, Power, Role, Span, StoredReading, Timestamp, part_before,
+    Method, Power, Role, Span, StoredReading, Timestamp,
 };
 
 /// Nominally: the least time that a reading speaks for, whatever the interval.
@@ -24,8 +26,8 @@ pub fn reach_ms(interval_ms: u32) -> i64 {
 /// What is known of a meter at an instant from all readings before it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Carry {
-    pub import: Register,
-    pub export: Register,
+    pub import: Stand,
+    pub export: Stand,
     /// The last reading of power.
     pub power: Option<Border>,
 }
@@ -33,19 +35,24 @@ pub struct Carry {
 impl Carry {
     /// When the meter last said something; `None` when it never did.
     pub fn spoke(&self) -> Option<Timestamp> {
-        let registers = [&self.import, &self.export].map(|register| register.last().map(|last| last.at.time));
-        registers.into_iter().chain([self.power.map(|at| at.time)]).flatten().max()
+        let energies = [&self.import, &self.export].map(|stand| stand.last().map(|last| last.time));
+        energies.into_iter().chain([self.power.map(|at| at.time)]).flatten().max()
     }
 
-    /// What the record of the block before tells: enough to go on without any raw reading.
-    pub fn after(borders: &Borders) -> Self {
-        let of = |list: &[Border], role| list.iter().find(|at| at.role == role).copied();
-        let last = |role| of(&borders.last, role).or_else(|| of(&borders.before, role));
-        let register = |role| {
-            let pending: Vec<_> = borders.pending.iter().filter(|at| at.role == role).copied().collect();
-            Register::resume(last(role), &pending)
-        };
-        Self { import: register(Role::Import), export: register(Role::Export), power: last(Role::Power) }
+    /// Until when what the meter has said tells something: to the end of the last interval.
+    pub fn told_until(&self) -> Option<Timestamp> {
+        let intervals = self.import.intervals.iter().chain(&self.export.intervals);
+        intervals.filter_map(Border::told).map(|told| told.end()).chain(self.spoke()).max()
+    }
+
+    /// What the record of the block before, which ends at `end`, tells: enough to go on without any raw reading.
+    pub fn after(borders: &Borders, end: Timestamp) -> Self {
+        let of = |list: &[Border]| list.iter().find(|at| at.role == Role::Power).copied();
+        Self {
+            import: Stand::after(borders, Role::Import, end),
+            export: Stand::after(borders, Role::Export, end),
+            power: of(&borders.last).or_else(|| of(&borders.before)),
+        }
     }
 }
 
@@ -66,21 +73,6 @@ pub struct Terms {
     pub sealed: Timestamp,
 }
 
-/// One direction's register over the span.
-#[derive(Clone, Debug, Default)]
-struct Track {
-    register: Register,
-    /// The reading taken last, counted or not.
-    newest: Option<Border>,
-    before: Option<Border>,
-    first: Option<Border>,
-    last: Option<Border>,
-    after: Option<Border>,
-    breaks: Vec<Break>,
-    /// Energy in the span so far; `None` while no counted reading lies in it and no step across.
-    uwh: Option<i64>,
-}
-
 /// The readings of one span, taken one after the other.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -89,9 +81,7 @@ pub struct Tally {
     import: Track,
     export: Track,
     power: Held,
-    /// The last reading that speaks for the meter, of any role.
-    spoke: Option<Timestamp>,
-    covered_ms: i64,
+    covered: Stretches,
     readings: u64,
     flags: BlockFlags,
     /// The lines of the span's readings that `readings_sha256` commits to: some 100 bytes for each value, and only
@@ -120,18 +110,20 @@ impl Tally {
     /// Begins a span with what is carried into it. `hashed` says whether the readings are to be committed to: an
     /// open block need not.
     pub fn begin(span: Span, carry: Carry, interval_ms: u32, hashed: bool) -> Self {
-        let track =
-            |register: Register| Track { before: register.last().map(|last| last.at), register, ..Track::default() };
+        let mut covered = Stretches::default();
+        for at in carry.import.intervals.iter().chain(&carry.export.intervals) {
+            cover(&mut covered, at.told(), span);
+        }
+        let mut flags = BlockFlags::NONE;
         Self {
             span,
             reach_ms: reach_ms(interval_ms),
-            import: track(carry.import),
-            export: track(carry.export),
+            import: Track::begin(carry.import, span, &mut flags),
+            export: Track::begin(carry.export, span, &mut flags),
             power: Held { before: carry.power, ..Held::default() },
-            spoke: None,
-            covered_ms: 0,
+            covered,
             readings: 0,
-            flags: BlockFlags::NONE,
+            flags,
             lines: hashed.then(Vec::new),
             places: None,
         }
@@ -152,17 +144,18 @@ impl Tally {
         if import.is_none() && export.is_none() && power.is_none() {
             return;
         }
-        self.cover(reading.time);
+        let values = [export, import, power].into_iter().flatten();
+        if values.clone().any(|border| border.interval.is_none()) {
+            // As far back as one reading speaks for. An interval speaks for itself alone.
+            let near = Span::new(reading.time.plus_millis(-self.reach_ms), reading.time);
+            cover(&mut self.covered, near, self.span);
+        }
         if reading.time < self.span.end() {
             self.note(reading);
             // In the order of the quantities' names, as the lines are.
-            for border in [export, import, power].into_iter().flatten() {
-                self.commit(&border);
-            }
+            values.clone().for_each(|border| self.commit(&border));
         }
-        for border in [import, export, power].into_iter().flatten() {
-            self.take(border);
-        }
+        values.for_each(|border| self.take(border));
     }
 
     /// Takes one value from beyond the span, found by looking far ahead for a role's next one.
@@ -175,8 +168,8 @@ impl Tally {
     /// Whether the span's end still waits for a counted value of this role, or one kept aside for its verdict.
     pub fn wants(&self, role: Role) -> bool {
         match role {
-            Role::Import => self.import.wants(),
-            Role::Export => self.export.wants(),
+            Role::Import => self.import.wants(self.span),
+            Role::Export => self.export.wants(self.span),
             // Power tells nothing across a gap: only a reading within reach of the end is looked for.
             Role::Power => false,
         }
@@ -191,41 +184,56 @@ impl Tally {
                 || at >= self.span.end().plus_millis(self.reach_ms))
     }
 
-    /// How a register stands: what is counted and what is kept aside.
-    pub fn register(&self, role: Role) -> Option<&Register> {
+    /// One direction's energy.
+    pub fn track(&self, role: Role) -> Option<&Track> {
         match role {
-            Role::Import => Some(&self.import.register),
-            Role::Export => Some(&self.export.register),
+            Role::Import => Some(&self.import),
+            Role::Export => Some(&self.export),
             Role::Power => None,
         }
     }
 
     /// What the next span begins with.
     pub fn carry(&self) -> Carry {
-        Carry::after(&self.borders())
+        Carry::after(&self.borders(), self.span.end())
     }
 
-    /// Import and export so far or in the end, with power held no further than `until`.
+    /// Import and export so far or in the end, with power held and intervals taken no further than `until`.
     pub fn energy(&self, category: Category, until: Timestamp) -> (Option<Energy>, Option<Energy>, Method) {
-        let (import, export) = (self.import.uwh, self.export.uwh);
-        let register = import.is_some() || export.is_some();
+        let tracks = [&self.import, &self.export];
+        let [import, export] = tracks.map(|track| track.uwh(self.span, until));
+        let known = import.is_some() || export.is_some();
         let held = (self.power.in_span && (import.is_none() || export.is_none()))
             .then(|| self.power.energy(category, self.span, self.reach_ms, until));
         // A meter with one register has no other direction, unless its power says otherwise.
-        let by_power = |uwh: i64| (!register || uwh > 0).then_some(uwh);
+        let by_power = |uwh: i64| (!known || uwh > 0).then_some(uwh);
         let (from_power, to_power) = held.map_or((None, None), |(a, b)| (by_power(a), by_power(b)));
         let used = import.is_none() && from_power.is_some() || export.is_none() && to_power.is_some();
-        let method = match (register, used) {
-            (true, true) => Method::Mixed,
-            (false, true) => Method::Power,
-            (true, false) => Method::Counter,
-            // Nothing is known: by what the meter last had.
-            (false, false) if self.import.before.is_some() || self.export.before.is_some() => Method::Counter,
-            (false, false) if self.power.before.is_some() => Method::Power,
-            (false, false) => Method::Counter,
+        let register = tracks.iter().any(|track| track.by_register().is_some());
+        let intervals = tracks.iter().any(|track| track.by_intervals(self.span).is_some());
+        let method = match (register, intervals, used) {
+            (true, false, false) => Method::Counter,
+            (false, true, false) => Method::Interval,
+            (false, false, true) => Method::Power,
+            (false, false, false) => self.last_method(),
+            _ => Method::Mixed,
         };
         let energy = |uwh: Option<i64>| uwh.map(Energy::from_uwh);
         (energy(import.or(from_power)), energy(export.or(to_power)), method)
+    }
+
+    /// Where nothing is known: by what the meter last had.
+    fn last_method(&self) -> Method {
+        let before: Vec<Border> = self.import.before().chain(self.export.before()).collect();
+        if before.iter().any(|at| at.interval.is_none()) {
+            Method::Counter
+        } else if !before.is_empty() {
+            Method::Interval
+        } else if self.power.before.is_some() {
+            Method::Power
+        } else {
+            Method::Counter
+        }
     }
 
     /// The greatest and the least power read in the span.
@@ -239,14 +247,13 @@ impl Tally {
         Some((last.time, Power::from_mw(milliwatts(&last)?)))
     }
 
-    /// Up to when the registers are known: the last counted reading in the span or carried into it.
-    pub fn counted_until(&self) -> Option<Timestamp> {
-        let last = |track: &Track| track.register.last().map(|last| last.at.time);
-        [last(&self.import), last(&self.export)].into_iter().flatten().max()
+    /// Up to when, `until` at the latest, the energy is known by what is counted in the span or carried into it.
+    pub fn counted_until(&self, until: Timestamp) -> Option<Timestamp> {
+        [self.import.known_until(until), self.export.known_until(until)].into_iter().flatten().max()
     }
 
     pub fn covered_ms(&self) -> i64 {
-        self.covered_ms
+        self.covered.millis()
     }
 
     pub fn flags(&self) -> BlockFlags {
@@ -262,12 +269,10 @@ impl Tally {
     pub fn finish(mut self, terms: Terms) -> Block {
         let (import, export, method) = self.energy(terms.category, self.span.end());
         let silent = import.is_none() && export.is_none();
-        if silent {
-            self.covered_ms = 0;
-        }
+        let covered_ms = if silent { 0 } else { self.covered_ms() };
         let whole = self.span.millis();
         let mut flags = self.flags;
-        if self.covered_ms < whole {
+        if covered_ms < whole {
             flags.add(BlockFlag::Gap);
         }
         if terms.cut {
@@ -289,8 +294,8 @@ impl Tally {
             export,
             max_power,
             min_power,
-            covered_ms: self.covered_ms,
-            coverage: share(self.covered_ms, whole),
+            covered_ms,
+            coverage: share(covered_ms, whole),
             method,
             is_peak_hour: terms.is_peak_hour,
             flags,
@@ -310,31 +315,35 @@ impl Tally {
     pub fn extend(self, record: &Block, now: Timestamp) -> Block {
         let mut block = record.clone();
         let of = |list: &[Border], role: Role| list.iter().find(|border| border.role == role).copied();
-        let mut by_register = false;
+        let (mut by_register, mut by_intervals) = (false, false);
         for role in [Role::Import, Role::Export] {
             let track = if role == Role::Import { &self.import } else { &self.export };
             let energy = if role == Role::Import { &mut block.import } else { &mut block.export };
+            if Stand::after(&record.borders, role, record.span.end()).last().is_some_and(|at| at.interval.is_some()) {
+                by_intervals = true;
+                continue; // Intervals are booked from raw readings only.
+            }
             let had = of(&record.borders.last, role).is_some();
             by_register |= had;
             if of(&record.borders.after, role).is_some() {
                 by_register = true;
                 continue; // What follows it was known.
             }
-            if let Some(uwh) = track.uwh {
+            if let Some(uwh) = track.by_register() {
                 by_register = true;
                 // What was by power until now is by register now.
                 let known = energy.filter(|_| had).map_or(0, Energy::as_uwh);
                 *energy = Some(Energy::from_uwh(known.saturating_add(uwh)));
             }
             let borders = &mut block.borders;
-            borders.first.extend(track.first.filter(|_| !had));
-            if let Some(last) = track.last {
+            borders.first.extend(track.first().filter(|at| !had && at.interval.is_none()));
+            if let Some(last) = track.last().find(|at| at.interval.is_none()) {
                 borders.last.retain(|border| border.role != role);
                 borders.last.push(last);
             }
-            borders.after.extend(track.after);
-            borders.breaks.extend(&track.breaks);
-            borders.pending.retain(|border| border.role != role || track.register.pending().any(|at| at == border));
+            borders.after.extend(track.after());
+            borders.breaks.extend(track.breaks());
+            borders.pending.retain(|border| border.role != role || track.register().pending().any(|at| at == border));
         }
         let borders = &mut block.borders;
         for list in [&mut borders.first, &mut borders.last, &mut borders.after] {
@@ -352,6 +361,7 @@ impl Tally {
             block.export = block.export.filter(|_| !(export && nothing(block.export)));
             let held = import && block.import.is_some() || export && block.export.is_some();
             block.method = match (by_register, held) {
+                (true, _) if by_intervals => Method::Mixed,
                 (true, true) => Method::Mixed,
                 (true, false) => Method::Counter,
                 (false, _) => record.method,
@@ -377,13 +387,6 @@ impl Tally {
         }
     }
 
-    /// Time up to `at` lies near a reading, as far back as one speaks for.
-    fn cover(&mut self, at: Timestamp) {
-        let from = at.plus_millis(-self.reach_ms).max(self.span.start()).max(self.spoke.unwrap_or(Timestamp::MIN));
-        self.covered_ms += at.min(self.span.end()).millis_since(from).max(0);
-        self.spoke = Some(at);
-    }
-
     fn note(&mut self, reading: &StoredReading) {
         self.readings += 1;
         if reading.conflict {
@@ -399,6 +402,9 @@ impl Tally {
 
     fn take(&mut self, border: Border) {
         let (span, reach_ms, flags) = (self.span, self.reach_ms, &mut self.flags);
+        if let Some(told) = Told::of(&border) {
+            cover(&mut self.covered, Some(told.span), span);
+        }
         match border.role {
             Role::Import => self.import.push(border, span, reach_ms, flags),
             Role::Export => self.export.push(border, span, reach_ms, flags),
@@ -413,20 +419,17 @@ impl Tally {
     }
 
     fn borders(&self) -> Borders {
-        let power = &self.power;
-        let list = |of: fn(&Track) -> Option<Border>, power: Option<Border>| -> Vec<Border> {
-            [of(&self.import), of(&self.export), power].into_iter().flatten().collect()
-        };
-        let mut breaks: Vec<Break> = self.import.breaks.iter().chain(&self.export.breaks).copied().collect();
+        let (import, export, power) = (&self.import, &self.export, &self.power);
+        let mut breaks: Vec<Break> = import.breaks().iter().chain(export.breaks()).copied().collect();
         breaks.sort_by_key(|at| (at.to.time, at.to.seq, at.to.role));
         let waiting = |track: &Track| -> Vec<Border> {
-            track.register.pending().filter(|at| at.time < self.span.end()).copied().collect()
+            track.register().pending().filter(|at| at.time < self.span.end()).copied().collect()
         };
         Borders {
-            before: list(|track| track.before, power.before),
-            first: list(|track| track.first, None),
-            last: list(|track| track.last, power.last),
-            after: list(|track| track.after, power.after),
+            before: import.before().chain(export.before()).chain(power.before).collect(),
+            first: import.first().into_iter().chain(export.first()).collect(),
+            last: import.last().chain(export.last()).chain(power.last).collect(),
+            after: import.after().chain(export.after()).chain(power.after).collect(),
             breaks,
             pending: [waiting(&self.import), waiting(&self.export)].concat(),
         }
@@ -463,58 +466,6 @@ fn digest_of(borders: &Borders, within: &[u8]) -> Digest {
         lines
     };
     Digest::of_parts(&[&beside(&borders.before), within, &beside(&borders.after)])
-}
-
-impl Track {
-    fn push(&mut self, border: Border, span: Span, reach_ms: i64, flags: &mut BlockFlags) {
-        if self.newest.is_some_and(|newest| newest.time == border.time && newest.raw != border.raw) {
-            flags.add(BlockFlag::Conflict);
-        }
-        self.newest = Some(border);
-        let mut register = std::mem::take(&mut self.register);
-        register.push(border, |step| self.step(&step, span, reach_ms, flags));
-        self.register = register;
-    }
-
-    fn step(&mut self, step: &Step, span: Span, reach_ms: i64, flags: &mut BlockFlags) {
-        let (to, start, end) = (step.to.at, span.start(), span.end());
-        if to.time < start {
-            // Kept aside in an earlier block and believed only now.
-            self.before = Some(to);
-        } else if to.time < end {
-            self.first.get_or_insert(to);
-            self.last = Some(to);
-            self.uwh.get_or_insert(0);
-        } else if step.from.is_some() {
-            self.after.get_or_insert(to);
-        }
-        let Some(from) = step.from.map(|from| from.at) else { return };
-        if from.time >= end || to.time <= start {
-            return;
-        }
-        match step.kind {
-            StepKind::First | StepKind::Count => {}
-            StepKind::Rollover => flags.add(BlockFlag::Rollover),
-            StepKind::Reset => flags.add(BlockFlag::Reset),
-        }
-        if matches!(step.kind, StepKind::Rollover | StepKind::Reset) {
-            self.breaks.push(Break { from, to, rollover: step.kind == StepKind::Rollover });
-        }
-        if step.kind == StepKind::Reset {
-            return;
-        }
-        let crosses = |border: Timestamp| from.time < border && border < to.time;
-        if to.time.millis_since(from.time) > reach_ms && (crosses(start) || crosses(end)) {
-            flags.add(BlockFlag::Estimated);
-        }
-        let before = |border| part_before(step.uwh, from.time, to.time, border);
-        let part = before(end) - before(start);
-        self.uwh = Some(self.uwh.unwrap_or(0).saturating_add(part));
-    }
-
-    fn wants(&self) -> bool {
-        self.after.is_none() && (self.before.is_some() || self.last.is_some())
-    }
 }
 
 impl Held {
@@ -576,6 +527,13 @@ fn milliwatts(at: &Border) -> Option<i64> {
     at.raw.scaled(at.scale, Power::KW_DECIMALS)
 }
 
+/// Adds what of a stretch lies in `span`.
+fn cover(covered: &mut Stretches, stretch: Option<Span>, span: Span) {
+    if let Some(stretch) = stretch.and_then(|stretch| stretch.shared(&span)) {
+        covered.add(stretch, |_| ());
+    }
+}
+
 /// `part` of `whole` in 1/10 000, rounded down.
 pub fn share(part: i64, whole: i64) -> u16 {
     let share = i128::from(part.max(0)) * 10_000 / i128::from(whole.max(1));
@@ -601,6 +559,7 @@ pub(super) mod tests {
             quantity: role.quantity().parse::<Quantity>().unwrap(),
             scale: Ratio::ONE,
             rolls_over_at: (role != Role::Power).then_some(100_000_000),
+            interval: None,
         };
         Arc::new(Layout {
             meter: meter.parse().unwrap(),
@@ -653,7 +612,7 @@ pub(super) mod tests {
             let mut tally = Tally::begin(span, carry, terms.interval_ms, true);
             readings.iter().for_each(|reading| tally.push(reading));
             let block = tally.finish(terms.clone());
-            carry = Carry::after(&block.borders);
+            carry = Carry::after(&block.borders, block.span.end());
             blocks.push(block);
         }
         blocks

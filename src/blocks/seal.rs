@@ -13,13 +13,15 @@ use tracing::{info, warn};
 use super::Config;
 use super::calendar::Spans;
 use super::clock_rule::{ClockRule, Verdict};
+use super::interval::reach_of;
+use super::register::border_of;
 use super::rule::{Carry, reach_ms};
 use super::sum;
 use super::walk::{Nature, Walk, withdrawn};
 use super::window::View;
 use crate::clock::Clock;
 use crate::model::{
-    Block, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading, Timestamp,
+    Block, Border, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading, Timestamp,
 };
 use crate::store::{Ledger, Reader, Sealing, StoreError};
 
@@ -197,31 +199,33 @@ impl Sealer {
                 Some(state) => state,
                 None => self.meters.entry(meter.clone()).or_default(),
             };
+            let (told_from, told_to) = reach_of(reading);
             match state.sealed_through {
                 None => {
-                    if state.first.is_none_or(|first| reading.time < first) {
-                        state.first = Some(reading.time);
+                    if state.first.is_none_or(|first| told_from < first) {
+                        state.first = Some(told_from);
                         state.next_due = Timestamp::MIN;
                     }
                 }
-                Some(sealed) if reading.time < sealed => {
-                    let oldest = *oldest.get_or_insert_with(|| self.reader.health().oldest_raw);
+                Some(sealed) => {
+                    let mut oldest = || *oldest.get_or_insert_with(|| self.reader.health().oldest_raw);
+                    let old = reading.time < sealed && oldest().is_some_and(|oldest| reading.time < oldest);
                     // An unsynchronised clock's word is no reason to turn a reading away: it may yet be moved.
-                    let old = oldest.is_some_and(|oldest| reading.time < oldest);
                     if old && reading.clock == ClockState::Synchronised {
                         let rejected = self.rejected.entry(meter.clone()).or_default();
                         let follows = state.newest == Some(rejected.last_seq);
                         rejected.take(meter, reading.seq, follows);
                     } else {
                         // The period's ends stand for all readings in it, so that a flood of them stays small.
-                        let span = self.spans.containing(reading.time).span;
-                        state.touched.insert(span.start());
-                        state.touched.insert(span.end().min(sealed).plus_millis(-1));
+                        for period in self.spans.between(told_from, told_to.min(sealed)) {
+                            state.touched.insert(period.span.start());
+                            state.touched.insert(period.span.end().min(sealed).plus_millis(-1));
+                        }
                     }
-                }
-                Some(sealed) => {
-                    let of_tail = state.tail.as_mut().is_some_and(|tail| tail.ends_with(reading, sealed));
-                    if of_tail && let Some(tail) = state.tail.take() {
+                    let ends = |tail: &mut Tail| reading.time >= sealed && tail.ends_with(reading, sealed);
+                    if state.tail.as_mut().is_some_and(ends)
+                        && let Some(tail) = state.tail.take()
+                    {
                         state.touched.insert(tail.from);
                         state.touched.insert(sealed.plus_millis(-1));
                     }
@@ -416,7 +420,11 @@ impl Sealer {
         let from = match state.sealed_through {
             Some(sealed) => sealed,
             None => match view.from(Timestamp::MIN).peek(0).await? {
-                Some(first) => self.spans.containing(first.time).span.start(),
+                // An interval that comes after the first reading may reach back behind it.
+                Some(first) => {
+                    let told = reach_of(first).0;
+                    self.spans.containing(state.first.map_or(told, |first| first.min(told))).span.start()
+                }
                 None => return Ok((false, false)),
             },
         };
@@ -494,9 +502,11 @@ impl Sealer {
                 after = last.seq;
                 for reading in batch.iter().filter(|at| (redate.first_seq..=redate.last_seq).contains(&at.seq)) {
                     let places = places.entry(reading.layout.meter.clone()).or_default();
-                    for time in [reading.time, reading.time.plus_millis(redate.offset_ms)] {
+                    let (from, to) = reach_of(reading);
+                    for moved in [0, redate.offset_ms] {
                         // One instant for each block is enough, and the first of all.
-                        places.insert(self.spans.containing(time).span.start());
+                        let periods = self.spans.between(from.plus_millis(moved), to.plus_millis(moved));
+                        places.extend(periods.map(|period| period.span.start()));
                     }
                 }
             }
@@ -611,7 +621,8 @@ impl Sealer {
             let blocks = self.reader.blocks(meter, span).await?;
             let Some(block) = blocks.first() else { break };
             let start = block.span.start().min(from);
-            let registers = block.borders.before.iter().filter(|border| border.role != Role::Power);
+            let judged = |border: &&Border| border.role != Role::Power && border.interval.is_none();
+            let registers = block.borders.before.iter().filter(judged);
             let before = registers.map(|border| border.time).min().unwrap_or(start).min(start.plus_millis(-1));
             let Some(earlier) = self.block_before(meter, before.plus_millis(1)).await? else {
                 from = start;
@@ -711,19 +722,25 @@ impl Rejected {
 impl Tail {
     fn of(last: &Block, now: Timestamp) -> Option<Self> {
         let borders = &last.borders;
-        let has = |list: &[crate::model::Border], role| list.iter().find(|border| border.role == role).copied();
-        let stands_on = |role| has(&borders.last, role).or_else(|| has(&borders.before, role));
+        let carry = Carry::after(borders, last.span.end());
+        let has = |list: &[Border], role| list.iter().find(|border| border.role == role).copied();
+        let stands_on = |role| if role == Role::Import { carry.import.last() } else { carry.export.last() };
+        let is_told = |border: &Border| border.told().is_some_and(|told| told.end() >= last.span.end());
         let waiting: Vec<_> = [Role::Import, Role::Export]
             .into_iter()
-            .filter(|role| stands_on(*role).is_some())
+            .filter(|role| stands_on(*role).is_some_and(|border| !is_told(border)))
             // What a clock that was ahead has read is not to be believed before its time.
             .filter(|role| has(&borders.after, *role).is_none_or(|after| after.time > now))
             .collect();
-        let open = borders.after.is_empty() && !(borders.last.is_empty() && borders.before.is_empty());
-        let from = waiting.iter().filter_map(|role| stands_on(*role)).map(|border| border.time).min();
+        // Coverage and power: an interval speaks for itself alone.
+        let mut speak = borders.last.iter().chain(&borders.before);
+        let open = borders.after.is_empty() && speak.any(|border| border.interval.is_none());
+        // Over what no interval tells nothing is bridged.
+        let registers = waiting.iter().filter_map(|role| stands_on(*role)).filter(|border| border.interval.is_none());
+        let from = registers.map(|border| border.time).min();
         let from = from.unwrap_or(last.span.start()).min(last.span.end().plus_millis(-1));
         (open || !waiting.is_empty()).then(|| Self {
-            carry: Carry::after(borders),
+            carry: carry.clone(),
             reach_ms: reach_ms(last.interval_ms),
             open,
             waiting,
@@ -739,11 +756,14 @@ impl Tail {
         let mut told = false;
         for role in &self.waiting {
             let register = match role {
-                Role::Import => &mut self.carry.import,
-                _ => &mut self.carry.export,
+                Role::Import => &mut self.carry.import.register,
+                _ => &mut self.carry.export.register,
             };
-            if let Some(border) = super::register::border_of(reading, *role, reading.layout.slot_of(*role)) {
-                register.push(border, |_| told = true);
+            match border_of(reading, *role, reading.layout.slot_of(*role)) {
+                // It ends the register. One that reaches back is known by its reach.
+                Some(border) if border.interval.is_some() => told |= register.last().is_some(),
+                Some(border) => register.push(border, |_| told = true),
+                None => {}
             }
         }
         told

@@ -1,5 +1,7 @@
 //! The block task over the real store, with the clock set by hand.
 
+mod interval;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

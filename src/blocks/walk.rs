@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 
 use super::calendar::Spans;
+use super::interval::reach_of;
 use super::register::border_of;
 use super::rule::{Carry, Tally, Terms, committed};
 use super::window::{View, Window};
 use crate::model::{
-    Block, BlockFlag, BlockFlags, Border, Borders, Category, Digest, Role, Span, StoredReading, Timestamp,
+    Block, BlockFlag, BlockFlags, Border, Borders, Category, Digest, Interval, Role, Span, StoredReading, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -87,7 +88,7 @@ impl<'a> Walk<'a> {
             made: Vec::new(),
         };
         if let Some(last) = walk.record_before(pos).cloned() {
-            walk.carry = Carry::after(&last.borders);
+            walk.carry = Carry::after(&last.borders, last.span.end());
             walk.nature.interval_ms = last.interval_ms;
             walk.nature.template = last.template;
             walk.nature.category = last.category;
@@ -105,7 +106,10 @@ impl<'a> Walk<'a> {
     pub async fn revise(&mut self, touched: &BTreeSet<Timestamp>, sealed: Timestamp) -> Result<(), StoreError> {
         while self.pos < sealed {
             let more = touched.range(self.pos..).next().is_some_and(|at| *at < sealed);
-            let known = self.record_before(self.pos).map(|record| Carry::after(&record.borders)).unwrap_or_default();
+            let known = self
+                .record_before(self.pos)
+                .map(|record| Carry::after(&record.borders, record.span.end()))
+                .unwrap_or_default();
             let passed = touched.range(..self.pos).next_back().is_some();
             if passed && !more && known == self.carry {
                 break;
@@ -121,7 +125,7 @@ impl<'a> Walk<'a> {
             if self.made.len() >= limit {
                 return Ok(true);
             }
-            let next = self.window.peek(0).await?.map(|reading| reading.time);
+            let next = self.next_told().await?;
             match next {
                 // Before the first reading there is nothing to tell.
                 Some(at) if self.carry.spoke().is_none() && at >= self.end_of_next(due) => {
@@ -143,7 +147,7 @@ impl<'a> Walk<'a> {
     /// Closes the block at the present place, or several as one record. False when it must wait.
     async fn one_more(&mut self, until: Timestamp, revising: bool) -> Result<bool, StoreError> {
         let recorded = self.record_at(self.pos).cloned();
-        let next = self.window.peek(0).await?.map(|reading| reading.time);
+        let next = self.next_told().await?;
         let period = self.period(recorded.as_ref(), until);
         if next.is_some_and(|at| at < period.end()) {
             self.close(period, recorded.as_ref()).await?;
@@ -156,7 +160,7 @@ impl<'a> Walk<'a> {
         };
         let run = Span::new(self.pos, run_end.max(period.end())).unwrap_or(period);
         let (before, rejected) = (self.carry.clone(), self.rejected);
-        let (made, known) = (self.made.len(), self.carry.spoke());
+        let (made, known) = (self.made.len(), self.carry.told_until());
         self.close(period, recorded.as_ref()).await?;
         let null = self.made.last().filter(|_| self.made.len() > made).map_or_else(
             || recorded.as_ref().is_none_or(|record| record.net().is_none()),
@@ -186,6 +190,22 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
+    /// From when on the readings that come next tell something: intervals reach back behind their labels.
+    async fn next_told(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(first) = self.window.peek(0).await? else { return Ok(None) };
+        let (first, mut from) = (first.time, reach_of(first).0);
+        let longest = i64::from(Interval::LONGEST_MS);
+        for place in 0..LOOK_AHEAD {
+            match self.window.peek(place).await? {
+                Some(next) if next.layout.has_intervals() && next.time.millis_since(first) <= longest => {
+                    from = from.min(reach_of(next).0);
+                }
+                _ => break,
+            }
+        }
+        Ok(Some(from))
+    }
+
     /// Closes `span` and goes on behind it. Makes nothing where what is in effect says the same.
     async fn close(&mut self, span: Span, recorded: Option<&Block>) -> Result<(), StoreError> {
         let readings = self.window.take_before(span.end()).await?;
@@ -195,7 +215,7 @@ impl<'a> Walk<'a> {
                 let late = readings.iter().filter(|reading| reading.seq > record.through_seq);
                 self.unbooked.extend(late.map(|reading| reading.seq));
                 // From where the record ends, with what has come after it.
-                let carry = Carry::after(&record.borders);
+                let carry = Carry::after(&record.borders, record.span.end());
                 let mut tally = Tally::begin(span, carry, record.interval_ms, false);
                 self.look_ahead(&mut tally).await?;
                 tally.extend(record, self.now)
@@ -209,14 +229,18 @@ impl<'a> Walk<'a> {
             }
         };
         let unheard = self.carry.spoke().is_none() && block.import.is_none() && block.export.is_none();
-        self.carry = Carry::after(&block.borders);
+        self.carry = Carry::after(&block.borders, block.span.end());
         self.pos = span.end();
         if recorded.is_none() && unheard {
             return Ok(()); // Before the first reading there is nothing to tell.
         }
         if let Some(record) = recorded {
-            let booked = |reading: &StoredReading| (record.through_seq + 1..=block.through_seq).contains(&reading.seq);
-            if readings.iter().any(booked) || record.flags.has(BlockFlag::Late) {
+            // Intervals reach into the block from outside.
+            let beside = block.borders.before.iter().chain(&block.borders.after);
+            let mut told = beside.filter(|at| at.told().is_some_and(|told| told.overlaps(&span))).map(|at| at.seq);
+            let new = record.through_seq + 1..=block.through_seq;
+            let is_late = readings.iter().any(|at| new.contains(&at.seq)) || told.any(|seq| new.contains(&seq));
+            if is_late || record.flags.has(BlockFlag::Late) {
                 block.flags.add(BlockFlag::Late);
             }
             if record.flags.has(BlockFlag::LateRejected) {
@@ -275,12 +299,18 @@ impl<'a> Walk<'a> {
         role: Role,
         last: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(stood) = tally.register(role).cloned() else { return Ok(()) };
-        if let Some(far) = &self.far[slot]
+        let registers = |tally: &Tally| tally.track(role).map(|track| track.register().clone()).unwrap_or_default();
+        let stood = registers(tally);
+        let by_register = stood.last().is_some();
+        if by_register
+            && let Some(far) = &self.far[slot]
             && far.stood.stands_as(&stood)
         {
             far.found.iter().for_each(|border| tally.take_ahead(*border));
-            return Ok(());
+            if !tally.wants(role) {
+                return Ok(());
+            }
+            // The register ended, and of the intervals after it this block wants more than the one before did.
         }
         let mut found = Vec::new();
         let mut window = self.view.from(last.plus_millis(1));
@@ -288,15 +318,16 @@ impl<'a> Walk<'a> {
             && let Some(reading) = window.pop().await?
         {
             if let Some(border) = border_of(&reading, role, reading.layout.slot_of(role)) {
-                let before = tally.register(role).cloned();
+                let before = registers(tally);
                 tally.take_ahead(border);
                 // Values that change nothing, such as a night of zeros, need not be kept.
-                if before.as_ref().zip(tally.register(role)).is_some_and(|(before, now)| !before.stands_as(now)) {
+                if border.interval.is_some() || !before.stands_as(&registers(tally)) {
                     found.push(border);
                 }
             }
         }
-        self.far[slot] = Some(Far { stood, found });
+        // How far intervals are looked for goes by the gaps of each block, not by where they stood.
+        self.far[slot] = by_register.then_some(Far { stood, found });
         Ok(())
     }
 
@@ -378,7 +409,7 @@ impl<'a> Walk<'a> {
             match self.record_at(at) {
                 Some(record)
                     if record.net().is_none()
-                        && Carry::after(&record.borders) == self.carry
+                        && Carry::after(&record.borders, record.span.end()) == self.carry
                         && record.borders.after.is_empty() =>
                 {
                     at = record.span.end();

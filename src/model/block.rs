@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Category, Digest, Energy, MeterId, Number, Power, Ratio, Role, Span, Timestamp};
+use super::{Category, Digest, Energy, Interval, MeterId, Number, Power, Ratio, Role, Span, Timestamp};
 
 /// How a block's energy was found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -14,7 +14,9 @@ pub enum Method {
     Counter,
     /// From power held between readings.
     Power,
-    /// One direction or part by register, another by power.
+    /// From the energy of intervals, as the source states it.
+    Interval,
+    /// One direction or part in one of these ways, another in another.
     Mixed,
     /// From the blocks of other meters.
     Sum,
@@ -146,26 +148,37 @@ pub struct Border {
     pub scale: Ratio,
     /// As [`Slot::rolls_over_at`](super::Slot::rolls_over_at).
     pub rolls_over_at: Option<u64>,
+    /// As [`Slot::interval`](super::Slot::interval).
+    pub interval: Option<Interval>,
 }
 
-/// Two readings of a register that follow one another, between which it did not simply count on.
+impl Border {
+    /// What it tells of, where it is the energy of an interval.
+    pub fn told(&self) -> Option<Span> {
+        self.interval?.labelled(self.time)
+    }
+}
+
+/// Two readings that follow one another, between which a register did not simply count on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Break {
     pub from: Border,
     pub to: Border,
-    /// True: it passed its end, and the difference is energy. False: it began anew, and nothing is booked.
+    /// True: it passed its end, and the difference is energy. False: it began anew, or the source went over from a
+    /// register to intervals, and nothing is booked between the two.
     pub rollover: bool,
 }
 
 /// The readings that a block's energy stands on. Each list is by role, in the order import, export, power.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Borders {
-    /// The last counted reading before the start.
+    /// The last counted reading before the start, and each interval labelled before it that reaches into the block.
     pub before: Vec<Border>,
-    /// The first and the last counted reading in the block: registers only.
+    /// The first counted reading in the block: registers and intervals only.
     pub first: Vec<Border>,
+    /// The last counted reading in the block, and each interval labelled in it that reaches past the end.
     pub last: Vec<Border>,
-    /// The first counted reading at or after the end.
+    /// The first counted reading at or after the end; of intervals, those that reach back into the block.
     pub after: Vec<Border>,
     /// Roll-overs and resets that the block has a part in, by time.
     pub breaks: Vec<Break>,

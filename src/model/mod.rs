@@ -22,6 +22,6 @@ pub use identity::Identity;
 pub use meter::{Category, Condition, LineStatus, Meter, MeterStatus, Origin, PollReport, PolledValue, SourcesStatus};
 pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
-pub use reading::{ClockState, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
-pub use recompute::{Recomputed, part_before};
+pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
+pub use recompute::{Recomputed, part_before, part_within};
 pub use time::{Span, Timestamp};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Category, Digest, MeterId, Number, Quantity, Ratio, Role, Timestamp};
+use super::{Category, Digest, MeterId, Number, Quantity, Ratio, Role, Span, Timestamp};
 
 /// What a meter's values mean, fixed for as long as its config and template stay the same. Stored once and named by
 /// each reading, so that a reading keeps the ratios under which it was taken.
@@ -31,6 +31,43 @@ pub struct Slot {
     /// The raw number after which a cumulative register begins again at 0 (2^16, 2^24, 2^32, 100 000 000 …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolls_over_at: Option<u64>,
+    /// The raw number is the energy of one interval; absent for a register, and for all that is no energy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+}
+
+/// Energy that a source states interval by interval ("so many Wh in these 15 minutes"), and no register. The reading's
+/// time is the label that the source gave it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Interval {
+    /// At most [`Interval::LONGEST_MS`].
+    pub ms: u32,
+    pub label: Label,
+}
+
+/// Which end of its interval a reading's time is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    Start,
+    End,
+}
+
+impl Interval {
+    /// A day. Energy of a longer stretch tells nothing of a block.
+    pub const LONGEST_MS: u32 = 86_400_000;
+
+    /// The interval of a reading labelled `time`; `None` for a length that is no interval's.
+    pub fn labelled(self, time: Timestamp) -> Option<Span> {
+        if self.ms > Self::LONGEST_MS {
+            return None;
+        }
+        let ms = i64::from(self.ms);
+        match self.label {
+            Label::Start => Span::new(time, time.plus_millis(ms)),
+            Label::End => Span::new(time.plus_millis(-ms), time),
+        }
+    }
 }
 
 impl Layout {
@@ -42,6 +79,11 @@ impl Layout {
     /// The place of `quantity`.
     pub fn slot_named(&self, quantity: &str) -> Option<u8> {
         self.place(|slot| slot.quantity.as_str() == quantity)
+    }
+
+    /// Whether any of its values is the energy of an interval.
+    pub fn has_intervals(&self) -> bool {
+        self.slots.iter().any(|slot| slot.interval.is_some())
     }
 
     fn place(&self, wanted: impl Fn(&Slot) -> bool) -> Option<u8> {

@@ -7,8 +7,8 @@ use super::{Block, Border, Energy, Method, Number, Role, Span, Timestamp};
 pub enum Recomputed {
     /// By the register: what the record must say.
     Register(Energy),
-    /// No register counted in the block. Energy that the record has in this direction is by power, or by the blocks
-    /// of other meters, and cannot be found from its borders.
+    /// Not by a register alone. Energy that the record has in this direction is by intervals or by power, of which the
+    /// record does not carry those inside, or by the blocks of other meters: it cannot be found from the borders.
     NotByRegister,
 }
 
@@ -18,8 +18,8 @@ impl Block {
         (self.by_borders(Role::Import), self.by_borders(Role::Export))
     }
 
-    /// Whether the record's energy is what its borders give. A direction by power is not judged, except that a block
-    /// by register alone may have none.
+    /// Whether the record's energy is what its borders give. A direction by intervals or power is not judged, except
+    /// that a block by register alone may have none.
     pub fn agrees_with_borders(&self) -> bool {
         let (import, export) = self.recompute();
         let agrees = |energy: Option<Energy>, borders| match borders {
@@ -33,6 +33,9 @@ impl Block {
     /// last reading in the block the register only counted on, but for the breaks.
     fn by_borders(&self, role: Role) -> Recomputed {
         let borders = &self.borders;
+        if self.method != Method::Counter && self.has_intervals(role) {
+            return Recomputed::NotByRegister;
+        }
         let breaks: Vec<_> = borders.breaks.iter().filter(|at| at.to.role == role).collect();
         let lists = [&borders.before, &borders.first, &borders.last, &borders.after];
         let mut known: Vec<Border> = lists.into_iter().flatten().copied().collect();
@@ -41,11 +44,15 @@ impl Block {
         known.sort_by_key(|border| (border.time, border.seq));
         known.dedup_by_key(|border| (border.time, border.seq));
 
-        let mut total = known.iter().any(|border| self.span.contains(border.time)).then_some(0_i64);
+        let counted = |border: &Border| border.interval.is_none() && self.span.contains(border.time);
+        let mut total = known.iter().any(counted).then_some(0_i64);
         for pair in known.windows(2) {
             let (from, to) = (pair[0], pair[1]);
             if from.time >= self.span.end() || to.time <= self.span.start() {
                 continue;
+            }
+            if from.interval.is_some() || to.interval.is_some() {
+                continue; // A register ends where intervals begin, and begins anew after them.
             }
             let at_break = breaks.iter().find(|at| at.to.seq == to.seq && at.to.time == to.time);
             let step = match at_break.map(|at| at.rollover) {
@@ -63,6 +70,20 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Whether intervals may have a part in this direction: one is labelled in the block, or reaches into it.
+    fn has_intervals(&self, role: Role) -> bool {
+        let borders = &self.borders;
+        let breaks = borders.breaks.iter().flat_map(|at| [&at.from, &at.to]);
+        let lists = [&borders.before, &borders.first, &borders.last, &borders.after];
+        let mut all = lists.into_iter().flatten().chain(breaks).filter(|border| border.role == role);
+        all.any(|border| {
+            let told = border.told();
+            told.is_some_and(|told| self.span.contains(border.time) || told.overlaps(&self.span))
+        })
+    }
+}
+
 fn uwh(border: &Border) -> Option<i64> {
     border.raw.scaled(border.scale, Energy::KWH_DECIMALS)
 }
@@ -72,7 +93,8 @@ fn over_its_end(from: &Border, to: &Border) -> Option<i64> {
     uwh(to)?.checked_add(range)?.checked_sub(uwh(from)?)
 }
 
-fn part_within(uwh: i64, from: Timestamp, to: Timestamp, span: Span) -> i64 {
+/// The part of `uwh`, counted between two instants, that lies in `span`.
+pub fn part_within(uwh: i64, from: Timestamp, to: Timestamp, span: Span) -> i64 {
     part_before(uwh, from, to, span.end()) - part_before(uwh, from, to, span.start())
 }
 

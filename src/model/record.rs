@@ -1,11 +1,12 @@
 //! The sealed record of a block: canonical JSON (JCS) and back.
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::jcs::{self, NotCanonical};
 use super::{
-    Block, BlockFlag, BlockFlags, Border, Borders, Break, Digest, Energy, Method, Number, Power, Ratio, Role, Span,
-    Timestamp,
+    Block, BlockFlag, BlockFlags, Border, Borders, Break, Digest, Energy, Interval, Method, Number, Power, Ratio, Role,
+    Span, Timestamp,
 };
 
 /// The version of the block rule, in every record.
@@ -86,7 +87,7 @@ impl Block {
             min_power: record.decimal("min_mw")?.map(Power::from_mw),
             covered_ms: record.get("covered_ms", Value::as_i64)?,
             coverage: record.fit("coverage")?,
-            method: Method::deserialize_from(record.text("method")?).ok_or(BadRecord::Member("method"))?,
+            method: Method::named(record.text("method")?).ok_or(BadRecord::Member("method"))?,
             is_peak_hour: record.get("is_peak_hour", Value::as_bool)?,
             flags: record.flags()?,
             readings_sha256: record
@@ -111,18 +112,22 @@ impl Block {
 }
 
 impl Method {
+    pub const ALL: [Self; 5] = [Self::Counter, Self::Power, Self::Interval, Self::Mixed, Self::Sum];
+
     /// The word of the record and of the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Power => "power",
+            Self::Interval => "interval",
             Self::Mixed => "mixed",
             Self::Sum => "sum",
         }
     }
 
-    fn deserialize_from(text: &str) -> Option<Self> {
-        [Self::Counter, Self::Power, Self::Mixed, Self::Sum].into_iter().find(|method| method.as_str() == text)
+    /// The method of this name.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == text)
     }
 }
 
@@ -163,6 +168,9 @@ fn border(at: &Border) -> Value {
     if let Some(end) = at.rolls_over_at {
         // Beyond 2^53 as a decimal string, like every whole number that a double may not hold.
         value["rolls_over_at"] = end.to_string().into();
+    }
+    if let Some(interval) = at.interval {
+        value["interval"] = json!(interval);
     }
     value
 }
@@ -251,6 +259,10 @@ fn read_border(value: &Value) -> Option<Border> {
             None => None,
             Some(end) => Some(end.as_str()?.parse().ok()?),
         },
+        interval: match value.get("interval") {
+            None => None,
+            Some(interval) => Some(Interval::deserialize(interval).ok()?),
+        },
     })
 }
 
@@ -267,6 +279,7 @@ mod tests {
             raw,
             scale: Ratio::new(1, 1000).unwrap(),
             rolls_over_at: Some(1 << 32),
+            interval: None,
         }
     }
 
@@ -313,6 +326,22 @@ mod tests {
         );
         assert!(text.contains(r#""flags":["gap","late"],"import_uwh":"9223372036854775807""#), "{text}");
         assert!(text.contains(r#""type":"f64","value":0.10000000149011612"#), "{text}");
+    }
+
+    #[test]
+    fn an_interval_stands_in_the_record_only_where_there_is_one() {
+        use crate::model::Label;
+        let mut block = block();
+        assert!(!String::from_utf8(block.to_record().unwrap()).unwrap().contains(r#""interval":"#));
+        let interval = Some(Interval { ms: 900_000, label: Label::End });
+        block.borders.after = vec![Border { interval, rolls_over_at: None, ..at(Role::Export, Number::U64(3)) }];
+        block.method = Method::Interval;
+        let record = block.to_record().unwrap();
+        assert_eq!(Block::from_record(&record).unwrap(), block);
+        let text = String::from_utf8(record).unwrap();
+        assert!(text.starts_with(r#"{"after":[{"interval":{"label":"end","ms":900000},"quantity":"#), "{text}");
+        let bad = text.replace(r#""label":"end""#, r#""label":"middle""#);
+        assert_eq!(Block::from_record(bad.as_bytes()), Err(BadRecord::Member("after")));
     }
 
     #[test]

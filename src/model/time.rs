@@ -95,6 +95,11 @@ impl Span {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start < other.end && other.start < self.end
     }
+
+    /// What lies in both.
+    pub fn shared(&self, other: &Self) -> Option<Self> {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
 }
 
 impl fmt::Display for Span {
@@ -120,6 +125,8 @@ mod tests {
         let span = Span::new(at(0), at(10)).unwrap();
         assert!(span.contains(at(0)) && !span.contains(at(10)));
         assert!(!span.overlaps(&Span::new(at(10), at(20)).unwrap()));
+        assert_eq!(span.shared(&Span::new(at(10), at(20)).unwrap()), None);
+        assert_eq!(span.shared(&Span::new(at(4), at(20)).unwrap()), Span::new(at(4), at(10)));
         assert_eq!(Span::new(at(1), at(1)), None);
     }
 }

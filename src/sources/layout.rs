@@ -40,7 +40,7 @@ fn slot(meter: &MeterConfig, template: &Template, register: &Register) -> Result
     let scale = factors.into_iter().try_fold(register.scale, Ratio::times);
     let quantity = if meter.invert { register.quantity.swapped() } else { register.quantity.clone() };
     match scale {
-        Some(scale) => Ok(Slot { quantity, scale, rolls_over_at: register.rolls_over_at }),
+        Some(scale) => Ok(Slot { quantity, scale, rolls_over_at: register.rolls_over_at, interval: None }),
         None => Err(RatioTooFine { quantity: register.quantity.clone(), scale: register.scale }),
     }
 }

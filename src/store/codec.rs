@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::StoreError;
-use crate::model::{Border, Borders, Break, Digest, Number, Ratio, Role, Timestamp, Values};
+use crate::model::{Border, Borders, Break, Digest, Interval, Label, Number, Ratio, Role, Timestamp, Values};
 
 /// A reading as a raw file keeps it.
 #[derive(Clone, Debug)]
@@ -483,23 +483,29 @@ fn decode_column(bytes: &mut In<'_>, place: u8, values: &mut [Vec<(u8, Number)>]
     Ok(())
 }
 
-/// The readings that a block's energy stands on.
+/// Borders of which each bears an interval, or says that it has none.
+const WITH_INTERVALS: u8 = 2;
+
+/// The readings that a block's energy stands on. Those of registers and power alone are written as they always were.
 pub fn encode_borders(borders: &Borders) -> Vec<u8> {
-    let mut out = Out(vec![VERSION]);
-    for list in [&borders.before, &borders.first, &borders.last, &borders.after, &borders.pending] {
+    let lists = [&borders.before, &borders.first, &borders.last, &borders.after, &borders.pending];
+    let mut all = lists.into_iter().flatten().chain(borders.breaks.iter().flat_map(|step| [&step.from, &step.to]));
+    let intervals = all.any(|border| border.interval.is_some());
+    let mut out = Out(vec![if intervals { WITH_INTERVALS } else { VERSION }]);
+    for list in lists {
         out.len(list.len());
-        list.iter().for_each(|border| encode_border(border, &mut out));
+        list.iter().for_each(|border| encode_border(border, intervals, &mut out));
     }
     out.len(borders.breaks.len());
     for step in &borders.breaks {
-        encode_border(&step.from, &mut out);
-        encode_border(&step.to, &mut out);
+        encode_border(&step.from, intervals, &mut out);
+        encode_border(&step.to, intervals, &mut out);
         out.0.push(step.rollover.into());
     }
     out.0
 }
 
-fn encode_border(border: &Border, out: &mut Out) {
+fn encode_border(border: &Border, intervals: bool, out: &mut Out) {
     out.0.push(match border.role {
         Role::Import => 0,
         Role::Export => 1,
@@ -514,27 +520,34 @@ fn encode_border(border: &Border, out: &mut Out) {
     out.signed(under);
     // A register does not roll over at 0.
     out.unsigned(border.rolls_over_at.unwrap_or(0));
+    if intervals {
+        // No interval lasts 0 ms; its label is the lowest bit.
+        let of = |interval: Interval| u64::from(interval.ms) << 1 | u64::from(interval.label == Label::End);
+        out.unsigned(border.interval.map_or(0, of));
+    }
 }
 
 pub fn decode_borders(bytes: &[u8]) -> Result<Borders, Torn> {
     let mut rest = In(bytes);
-    if rest.byte()? != VERSION {
-        return Err(Torn);
-    }
+    let intervals = match rest.byte()? {
+        VERSION => false,
+        WITH_INTERVALS => true,
+        _ => return Err(Torn),
+    };
     let mut borders = Borders::default();
     for list in [&mut borders.before, &mut borders.first, &mut borders.last, &mut borders.after, &mut borders.pending] {
         for _ in 0..rest.len(rest.0.len())? {
-            list.push(decode_border(&mut rest)?);
+            list.push(decode_border(&mut rest, intervals)?);
         }
     }
     for _ in 0..rest.len(rest.0.len())? {
-        let (from, to) = (decode_border(&mut rest)?, decode_border(&mut rest)?);
+        let (from, to) = (decode_border(&mut rest, intervals)?, decode_border(&mut rest, intervals)?);
         borders.breaks.push(Break { from, to, rollover: rest.byte()? != 0 });
     }
     if rest.0.is_empty() { Ok(borders) } else { Err(Torn) }
 }
 
-fn decode_border(rest: &mut In<'_>) -> Result<Border, Torn> {
+fn decode_border(rest: &mut In<'_>, intervals: bool) -> Result<Border, Torn> {
     let role = match rest.byte()? {
         0 => Role::Import,
         1 => Role::Export,
@@ -547,7 +560,14 @@ fn decode_border(rest: &mut In<'_>) -> Result<Border, Torn> {
     let raw = rest.number(kind)?;
     let scale = Ratio::new(rest.signed()?, rest.signed()?).ok_or(Torn)?;
     let rolls_over_at = Some(rest.unsigned()?).filter(|at| *at != 0);
-    Ok(Border { role, time, seq, raw, scale, rolls_over_at })
+    let interval = match if intervals { rest.unsigned()? } else { 0 } {
+        0 => None,
+        bits => {
+            let label = if bits & 1 == 1 { Label::End } else { Label::Start };
+            Some(Interval { ms: u32::try_from(bits >> 1).map_err(|_| Torn)?, label })
+        }
+    };
+    Ok(Border { role, time, seq, raw, scale, rolls_over_at, interval })
 }
 
 #[cfg(test)]
@@ -620,6 +640,7 @@ mod tests {
             raw,
             scale: Ratio::new(-40, 3).unwrap(),
             rolls_over_at,
+            interval: None,
         };
         let a = border(Role::Import, Number::from_f32(12.5).unwrap(), None);
         let b = border(Role::Export, Number::I64(-3), Some(1 << 32));
@@ -635,5 +656,11 @@ mod tests {
         let bytes = encode_borders(&borders);
         assert_eq!(decode_borders(&bytes), Ok(borders));
         assert_eq!(decode_borders(&bytes[..bytes.len() - 1]), Err(Torn));
+        assert_eq!(bytes[0], VERSION, "what older programs wrote and read");
+        for label in [Label::Start, Label::End] {
+            let interval = Some(Interval { ms: 900_000, label });
+            let borders = Borders { after: vec![Border { interval, ..a }, b], ..decode_borders(&bytes).unwrap() };
+            assert_eq!(decode_borders(&encode_borders(&borders)), Ok(borders));
+        }
     }
 }

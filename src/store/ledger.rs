@@ -208,7 +208,7 @@ fn read_block(row: &Row<'_>, meter: &MeterId) -> rusqlite::Result<Block> {
         min_power: row.get::<_, Option<i64>>(10)?.map(Power::from_mw),
         covered_ms: row.get(11)?,
         coverage: row.get(12)?,
-        method: method_named(text(13)?).ok_or_else(|| torn(13))?,
+        method: Method::named(text(13)?).ok_or_else(|| torn(13))?,
         is_peak_hour: row.get(14)?,
         flags: BlockFlags::from_bits(row.get(15)?),
         readings_sha256: Digest::from_bytes(row.get(16)?),
@@ -219,10 +219,6 @@ fn read_block(row: &Row<'_>, meter: &MeterId) -> rusqlite::Result<Block> {
         template: row.get::<_, Option<[u8; 32]>>(21)?.map(Digest::from_bytes),
         sealed: time(22)?,
     })
-}
-
-fn method_named(name: &str) -> Option<Method> {
-    [Method::Counter, Method::Power, Method::Mixed, Method::Sum].into_iter().find(|method| method.as_str() == name)
 }
 
 pub fn sealed_through(connection: &Connection) -> rusqlite::Result<BTreeMap<MeterId, Timestamp>> {

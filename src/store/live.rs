@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::codec::Entry;
 use super::raw::{RawFile, recall_last, recall_tail};
 use super::{Live, LiveValues};
-use crate::model::{Layout, MeterId, Number, Ratio, StoredReading, Timestamp};
+use crate::model::{Interval, Layout, MeterId, Number, Ratio, StoredReading, Timestamp};
 
 #[derive(Default)]
 pub struct LiveMeters {
@@ -17,8 +17,17 @@ pub struct LiveMeters {
 
 struct LiveMeter {
     layout: Arc<Layout>,
-    /// By place in the layout. The ratio is kept, since an older value may come from an older layout.
-    values: Vec<Option<(Ratio, Number, Timestamp)>>,
+    /// By place in the layout.
+    values: Vec<Option<Newest>>,
+}
+
+/// A value with what it meant when it was read: an older one may come from an older layout.
+#[derive(Clone, Copy)]
+struct Newest {
+    raw: Number,
+    time: Timestamp,
+    scale: Ratio,
+    interval: Option<Interval>,
 }
 
 /// A time so far ahead of the clock is wrong: what comes after it replaces it.
@@ -44,8 +53,8 @@ impl LiveMeters {
             else {
                 continue;
             };
-            if value.is_none_or(|(.., at)| time >= at || at.millis_since(now) > AHEAD_MS) {
-                *value = Some((slot.scale, *number, time));
+            if value.is_none_or(|known| time >= known.time || known.time.millis_since(now) > AHEAD_MS) {
+                *value = Some(Newest { raw: *number, time, scale: slot.scale, interval: slot.interval });
             }
         }
     }
@@ -68,8 +77,8 @@ impl LiveMeters {
         let show = |meter: &LiveMeter| {
             let values = meter.layout.slots.iter().zip(&meter.values);
             let shown = values.filter_map(|(slot, value)| {
-                let (ratio, number, time) = (*value)?;
-                Some((slot.quantity.clone(), Live { value: ratio.display(number), time }))
+                let Newest { raw, time, scale, interval } = (*value)?;
+                Some((slot.quantity.clone(), Live { value: scale.display(raw), time, interval }))
             });
             shown.collect::<BTreeMap<_, _>>()
         };

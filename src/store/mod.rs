@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::model::{Alert, Block, Digest, MeterId, Quantity, Reading, Redate, SiteId, Timestamp};
+use crate::model::{Alert, Block, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp};
 use evidence::Evidence;
 use lock::Lock;
 pub use reader::{Reader, ReadingStream};
@@ -419,6 +419,8 @@ pub struct Live {
     /// In the quantity's unit.
     pub value: f64,
     pub time: Timestamp,
+    /// The value is the energy of an interval, and no register's.
+    pub interval: Option<Interval>,
 }
 
 /// The newest committed values by meter and quantity.

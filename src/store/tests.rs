@@ -65,7 +65,12 @@ fn meter(name: &str) -> MeterId {
 }
 
 fn layout(name: &str) -> Arc<Layout> {
-    let slot = |quantity: &str| Slot { quantity: quantity.parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None };
+    let slot = |quantity: &str| Slot {
+        quantity: quantity.parse().unwrap(),
+        scale: Ratio::ONE,
+        rolls_over_at: None,
+        interval: None,
+    };
     Arc::new(Layout {
         meter: meter(name),
         category: Category::Cons,
@@ -196,6 +201,7 @@ async fn one_store_lets_only_later_revisions_hide_a_silence() {
                 raw: Number::U64(3),
                 scale: Ratio::ONE,
                 rolls_over_at: None,
+                interval: None,
             }],
             ..Borders::default()
         },
@@ -557,6 +563,7 @@ fn wide_layout() -> Arc<Layout> {
         quantity: format!("voltage_{number}_v").parse().unwrap(),
         scale: Ratio::ONE,
         rolls_over_at: None,
+        interval: None,
     };
     Arc::new(Layout { slots: (0..100).map(slot).collect(), ..(*layout("m1")).clone() })
 }

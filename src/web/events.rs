@@ -21,7 +21,7 @@ use tracing::warn;
 use super::dashboard::AlertView;
 use super::problem::Problem;
 use super::query::{Asked, Nothing};
-use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_json, push_text, push_value};
+use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_intervals, push_json, push_text, push_value};
 use super::{Web, guard};
 use crate::model::{Alert, StoredReading, Timestamp};
 use crate::store::StoreError;
@@ -147,6 +147,7 @@ fn push_readings(out: &mut Vec<u8>, readings: &[StoredReading]) {
                 push_value(out, *raw, slot.scale);
             }
         }
+        push_intervals(out, reading);
         out.push(b'}');
     }
     out.push(b']');

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, day_start};
 use super::wire::{At, Decimal, Json, OpenBlockView};
 use crate::model::{
-    Block, Category, Condition, Energy, Meter, MeterId, MeterStatus, Origin, Quantity, Span, Timestamp,
+    Block, Category, Condition, Energy, Interval, Meter, MeterId, MeterStatus, Origin, Quantity, Span, Timestamp,
 };
 use crate::store::{Live, LiveValues};
 
@@ -62,6 +62,9 @@ struct ValueView {
     time: At,
     age_ms: i64,
     stale: bool,
+    /// The value is the energy of an interval, and no register's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<Interval>,
 }
 
 /// What is known of all meters at one moment.
@@ -122,7 +125,7 @@ impl Moment {
                 .find(|(quantity, _)| quantity.as_str() == Quantity::POWER)
                 .map(|(_, live)| *live);
         };
-        let mut sum = Live { value: 0.0, time: Timestamp::MAX };
+        let mut sum = Live { value: 0.0, time: Timestamp::MAX, interval: None };
         for (sign, id) in add.iter().map(|id| (1.0, id)).chain(subtract.iter().map(|id| (-1.0, id))) {
             let part = self.meters.iter().find(|part| part.id == *id)?;
             let power = self.power(part)?;
@@ -166,7 +169,7 @@ fn status_view(status: &MeterStatus) -> StatusView<'_> {
 }
 
 fn value_view(live: &Live, age_ms: i64, limit: i64) -> ValueView {
-    ValueView { value: live.value, time: At(live.time), age_ms, stale: age_ms > limit }
+    ValueView { value: live.value, time: At(live.time), age_ms, stale: age_ms > limit, interval: live.interval }
 }
 
 pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
@@ -294,7 +297,7 @@ mod tests {
             meter("all", Category::Prod, &["net"], &[]),
         ];
         let power = |kw: f64, second: i64| {
-            let live = Live { value: kw, time: Timestamp::from_millis(second * 1_000) };
+            let live = Live { value: kw, time: Timestamp::from_millis(second * 1_000), interval: None };
             BTreeMap::from([(Quantity::POWER.parse().unwrap(), live)])
         };
         let live = [("grid", power(100.0, 3)), ("sun", power(30.0, 2)), ("tenant", power(8.0, 4))];

@@ -307,7 +307,9 @@ impl Minute {
         self.readings += 1;
         let value = |role| {
             let place = reading.layout.slot_of(role)?;
-            Some((reading.at(place)?, reading.layout.slots[usize::from(place)].scale))
+            let slot = &reading.layout.slots[usize::from(place)];
+            // The last value of an interval says nothing of a minute, as a register's does.
+            slot.interval.is_none().then_some((reading.at(place)?, slot.scale))
         };
         if let Some(power) = value(Role::Power).and_then(|(raw, scale)| raw.scaled(scale, Power::KW_DECIMALS)) {
             self.power_sum += i128::from(power);
@@ -495,6 +497,7 @@ mod tests {
             quantity: name.parse().unwrap(),
             scale: Ratio::parse(scale).unwrap(),
             rolls_over_at: None,
+            interval: None,
         };
         let layout = Arc::new(Layout {
             meter: "m".parse().unwrap(),
@@ -523,6 +526,26 @@ mod tests {
             r#"{"start":"2026-11-21T00:01:00.000Z","power_mean_kw":2.333333,"power_min_kw":1,"power_max_kw":4,"energy_import_kwh":7.2,"readings":3}"#
         );
         assert!(minute.holds(start) && !minute.holds(start.plus_millis(60_000)));
+
+        // The energy of an interval is not the minute's last register value, and a reading says which it is.
+        let interval = Some(crate::model::Interval { ms: 900_000, label: crate::model::Label::End });
+        let slots = layout.slots.iter().cloned().map(|slot| Slot { interval, ..slot }).skip(1).collect();
+        let reading = StoredReading {
+            seq: 4,
+            time: start,
+            layout: Arc::new(Layout { slots, ..Layout::clone(&layout) }),
+            values: vec![(0, Number::U64(3))].into(),
+            clock: ClockState::Synchronised,
+            conflict: false,
+        };
+        let (mut minute, mut out) = (Minute::of(start), Vec::new());
+        minute.add(&reading);
+        minute.push_json(&mut out);
+        crate::web::wire::push_intervals(&mut out, &reading);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"start":"2026-11-21T00:01:00.000Z","readings":1},"intervals":{"energy_import_kwh":{"ms":900000,"label":"end"}}"#
+        );
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use super::Web;
 use super::periods::{MINUTE_CSV, Minute, PERIOD_CSV, Summing, period_of};
 use super::problem::Problem;
 use super::query::{Asked, Format, Named, Nothing, RangeAsked, Resolution};
-use super::wire::{BLOCK_CSV, BlockView, TimeWriter, push_block_csv, push_json, push_text, push_value};
+use super::wire::{BLOCK_CSV, BlockView, TimeWriter, push_block_csv, push_intervals, push_json, push_text, push_value};
 use crate::model::{Block, ClockState, Layout, MeterId, Origin, Quantity, Ratio, Span, StoredReading, Timestamp};
 use crate::store::{Reader, ReadingStream, StoreError};
 
@@ -285,6 +285,7 @@ impl KnownLayout {
                 push_value(out, *raw, *scale);
             }
         }
+        push_intervals(out, reading);
         if reading.clock == ClockState::Unsynchronised {
             out.extend_from_slice(b",\"clock\":\"unsynchronised\"");
         }

@@ -1,5 +1,6 @@
 //! How values look on the wire: exact decimals and times, and the one shape of a block that all routes share.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use axum::http::header;
@@ -7,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::model::{Block, BlockFlags, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, Timestamp};
+use crate::model::{
+    Block, BlockFlags, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, StoredReading, Timestamp,
+};
 
 /// An answer in JSON that ends its last line, so that a shell's next prompt stands on its own.
 pub struct Json<T>(pub T);
@@ -149,18 +152,9 @@ pub fn push_block_csv(out: &mut Vec<u8>, block: &Block) {
             figure.push(out);
         }
     }
-    let (method, flags) = (method_name(view.method), view.flags.join(" "));
+    let (method, flags) = (view.method.as_str(), view.flags.join(" "));
     let (peak, revision, digest, seq) = (view.is_peak_hour, view.revision, view.readings_sha256, view.through_seq);
     push_text(out, format_args!(",{method},{peak},{flags},{revision},{digest},{seq}\r\n"));
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Counter => "counter",
-        Method::Power => "power",
-        Method::Mixed => "mixed",
-        Method::Sum => "sum",
-    }
 }
 
 /// The running block as the API shows it.
@@ -259,6 +253,19 @@ fn push_two(out: &mut Vec<u8>, value: i64) {
 /// The last decimal digit of a number that is not negative.
 fn digit(value: i64) -> u8 {
     b'0' + u8::try_from(value % 10).unwrap_or(0)
+}
+
+/// A member that tells which of a reading's values are the energy of an interval, where any is.
+pub fn push_intervals(out: &mut Vec<u8>, reading: &StoredReading) {
+    if !reading.layout.has_intervals() {
+        return;
+    }
+    let slots = reading.values.iter().filter_map(|(place, _)| reading.layout.slots.get(usize::from(*place)));
+    let intervals: BTreeMap<_, _> = slots.filter_map(|slot| Some((&slot.quantity, slot.interval?))).collect();
+    if !intervals.is_empty() {
+        out.extend_from_slice(b",\"intervals\":");
+        push_json(out, &intervals);
+    }
 }
 
 /// `raw × scale` in decimal: the number's shortest form with its point moved, when the scale is a power of ten, as

@@ -181,6 +181,7 @@ pub fn layout() -> Arc<Layout> {
         quantity: name.parse().unwrap(),
         scale: Ratio::parse(scale).unwrap(),
         rolls_over_at: None,
+        interval: None,
     };
     Arc::new(Layout {
         meter: id("main"),
