@@ -102,7 +102,9 @@ pub fn poll(report: &PollReport, orders: bool) {
         };
         let words: Vec<_> = value.words.iter().map(|word| format!("{word:04x}")).collect();
         let unit = value.quantity.unit().symbol().to_owned();
-        rows.push([value.quantity.to_string(), shown, unit, value.register.to_string(), words.join(" ")]);
+        // Sheets print either.
+        let register = format!("{} 0x{0:x}", value.register);
+        rows.push([value.quantity.to_string(), shown, unit, register, words.join(" ")]);
     }
     let [a, b, c, d, _] = widths(&rows);
     for [quantity, value, unit, register, words] in &rows {

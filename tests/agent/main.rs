@@ -179,7 +179,7 @@ async fn the_socket_reads_reloads_checks_and_bears_nonsense() {
     let table = String::from_utf8(read.stdout).unwrap();
     let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["quantity", "value", "unit", "register", "raw", "words"]);
-    assert!(rows.contains(&vec!["power_kw", "1.052", "kW", "52", "4483", "8000"]), "{table}");
+    assert!(rows.contains(&vec!["power_kw", "1.052", "kW", "52", "0x34", "4483", "8000"]), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

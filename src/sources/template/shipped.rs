@@ -22,6 +22,7 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
         "eastron-sdm54",
         "eastron-sdm630",
         "eastron-sdm72v2",
+        "inepro-pro380",
         "janitza-b-series",
         "janitza-umg604",
         "janitza-umg96rme",
