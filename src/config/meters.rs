@@ -104,6 +104,9 @@ fn reads_the_same(one: &MeterConfig, other: &MeterConfig) -> bool {
         let end = |register: &Register| u32::from(register.address) + u32::from(register.kind.width());
         a.function == b.function && u32::from(a.address) < end(b) && u32::from(b.address) < end(a)
     };
+    if one.template.sunspec && other.template.sunspec {
+        return (one.unit, one.device) == (other.unit, other.device);
+    }
     let mut registers = one.template.registers.iter();
     one.unit == other.unit && registers.any(|a| other.template.registers.iter().any(|b| overlap(a, b)))
 }
@@ -121,6 +124,7 @@ fn read_meter(
         .and_then(|(id, place)| known.take_id(id, place, &path));
     let name = part.text("name").map(str::to_owned);
     let unit = unit(&mut part, is_rtu).unwrap_or(1);
+    let device = part.integer("device", 1..=64).and_then(|device| u8::try_from(device).ok());
     let category = category(&mut part);
     let interval = part.duration("interval", INTERVAL).unwrap_or(Duration::from_secs(1));
     let ct_ratio = ratio(&mut part, "ct_ratio").unwrap_or(Ratio::ONE);
@@ -139,10 +143,14 @@ fn read_meter(
             None
         }
     };
+    if let (Some(field), Some(false)) = (part.get("device"), template.as_ref().map(|template| template.sunspec)) {
+        field.fault::<()>("only a SunSpec unit has several devices", "take it out, or name a SunSpec template");
+    }
     let (report, place, path) = (part.report, part.place, part.path_of("ct_ratio"));
     part.done(&[]);
     let (id, category, template) = (id?, category?, template?);
-    let config = MeterConfig { id: id.clone(), unit, template, category, interval, ct_ratio, vt_ratio, invert };
+    let device = device.unwrap_or(1);
+    let config = MeterConfig { id: id.clone(), unit, device, template, category, interval, ct_ratio, vt_ratio, invert };
     if let Err(error) = sources::layout(&config, false) {
         report.fault(place, &path, error.to_string(), "write the ratios of the name plates, such as \"200/5\"");
     }

@@ -215,6 +215,7 @@ pub(super) mod tests {
             ct: false,
             vt: false,
             positive: Positive::Import,
+            in_model: None,
         };
         use crate::sources::template::WordOrder::{HighFirst, LowFirst};
         use Function::{Holding, Input};
@@ -228,6 +229,7 @@ pub(super) mod tests {
             max_hole: 2,
             applies_ratios: false,
             quirks: BTreeMap::new(),
+            sunspec: false,
             identity: Vec::new(),
             registers: vec![
                 register("voltage_l1_v", Input, 0, Kind::F32, HighFirst, "1"),

@@ -40,8 +40,16 @@ fn slot(meter: &MeterConfig, template: &Template, register: &Register) -> Result
     let scale = factors.into_iter().try_fold(register.scale, Ratio::times);
     let quantity = if meter.invert { register.quantity.swapped() } else { register.quantity.clone() };
     match scale {
-        Some(scale) => Ok(Slot { quantity, scale, rolls_over_at: register.rolls_over_at, interval: None }),
+        Some(scale) => Ok(Slot { quantity, scale, rolls_over_at: end(register), interval: None }),
         None => Err(RatioTooFine { quantity: register.quantity.clone(), scale: register.scale }),
+    }
+}
+
+/// The number after which the register begins again, as its numbers are kept.
+fn end(register: &Register) -> Option<u64> {
+    match register.in_model.and_then(|model| model.scale_factor) {
+        None => register.rolls_over_at,
+        Some(factor) => factor.end(register.rolls_over_at?),
     }
 }
 
@@ -72,6 +80,7 @@ mod tests {
         MeterConfig {
             id: "m".parse().unwrap(),
             unit: 1,
+            device: 1,
             template: Arc::new(template::from_value("own", &table).unwrap()),
             category,
             interval: Duration::from_secs(1),

@@ -3,6 +3,7 @@
 mod layout;
 mod modbus;
 pub mod plausible;
+mod sunspec;
 pub mod template;
 mod wire;
 
@@ -59,6 +60,8 @@ pub struct Line {
 pub struct MeterConfig {
     pub id: MeterId,
     pub unit: u8,
+    /// Which of the devices behind one unit, from 1 on: of SunSpec devices, where an inverter may carry its meters.
+    pub device: u8,
     pub template: Arc<Template>,
     pub category: Category,
     pub interval: Duration,
@@ -80,6 +83,8 @@ pub enum PollFailed {
     Unknown(MeterId),
     #[error("meter {meter} did not answer: {why}")]
     NoAnswer { meter: MeterId, why: String },
+    #[error("meter {meter} cannot be read: {why}")]
+    Unreadable { meter: MeterId, why: String },
 }
 
 /// Polls all lines until stopped, and follows changes of the config: a line that stays the same goes on undisturbed.

@@ -99,11 +99,16 @@ fn each_fault_has_its_line_and_its_words() {
             "ID = \"plant-7\"\nid = \"plant-7\"",
             "m.toml:2: site.ID: no such key; did you mean `id`?",
         ),
+        (
+            "unit = 1",
+            "device = 2",
+            "m.toml:15: modbus[0].meter[0].device: only a SunSpec unit has several devices; take it out, or name a SunSpec template",
+        ),
         ("unit = 1", "untt = 1", "m.toml:15: modbus[0].meter[0].untt: no such key; did you mean `unit`?"),
         (
             "unit = 1",
             "x = 1",
-            "m.toml:15: modbus[0].meter[0].x: no such key; known here: category, ct_ratio, id, interval, invert, name, \
+            "m.toml:15: modbus[0].meter[0].x: no such key; known here: category, ct_ratio, device, id, interval, invert, name, \
              peak_target_kwh, registers, template, unit, vt_ratio",
         ),
         (
@@ -713,6 +718,22 @@ fn two_meters_that_read_the_same_registers_are_warned_of() {
     };
     assert_eq!(warned(&own(0x35)), expected, "half of a register is another's");
     assert_eq!(warned(&own(50_000)), [""; 0], "another channel of the same device");
+}
+
+#[test]
+fn devices_behind_one_unit_are_meters_of_their_own() {
+    let both = with("unit = 2", "unit = 1").replace("eastron-sdm630", "sunspec");
+    let why = "`main-incomer` and `tenant-1` read the same registers of unit 1";
+    let warned: Vec<_> = check(&both).warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warned,
+        [format!("m.toml:18: modbus[0].meter[1].unit: {why}; give each meter the unit number that is set on it")]
+    );
+    let checked = check(&both.replacen("unit = 1", "unit = 1\ndevice = 2", 1));
+    assert_eq!(checked.warnings, []);
+    let meters = &checked.config.unwrap().sources.lines[0].meters;
+    assert_eq!([meters[0].device, meters[1].device], [2, 1]);
+    assert!(meters[0].template.sunspec && meters[0].template.registers.is_empty());
 }
 
 #[test]

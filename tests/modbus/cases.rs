@@ -2,8 +2,8 @@
 //!
 //! `template.toml` is the template; without one the folder's name begins with that of a shipped one. `registers.txt`
 //! has the words from an address on, such as `input 0x34: 44FA 0000`; all others are refused with exception 2.
-//! `meter.toml` may set `category`, `invert`, `ct_ratio` and `vt_ratio`. `expected.txt` is what a poll gives, with its
-//! advice if it has any, or `fault.txt` what is wrong with the template.
+//! `meter.toml` may set `device`, `category`, `invert`, `ct_ratio` and `vt_ratio`. `expected.txt` is what a poll gives,
+//! with its advice if it has any, or `fault.txt` what is wrong with the template.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,6 +72,7 @@ async fn polled(case: &Path, template: Template) -> String {
     for (key, value) in &settings {
         let ratio = || Ratio::parse(value.as_str().unwrap()).unwrap();
         match key.as_str() {
+            "device" => meter.device = u8::try_from(value.as_integer().unwrap()).unwrap(),
             "category" => meter.category = value.as_str().unwrap().parse().unwrap(),
             "invert" => meter.invert = value.as_bool().unwrap(),
             "ct_ratio" => meter.ct_ratio = ratio(),

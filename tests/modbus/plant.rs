@@ -45,6 +45,7 @@ pub fn meter(id: &str, unit: u8, template: &Arc<Template>, interval: Duration) -
     MeterConfig {
         id: id.parse().unwrap(),
         unit,
+        device: 1,
         template: template.clone(),
         category: Category::Cons,
         interval,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{Limits, Request, halves, plan};
+use super::plan::{Limits, Request, covering, halves, plan};
 use crate::sources::template::Template;
 
 /// When a refused register is tried again: soon at first, as a meter that boots may refuse what it has.
@@ -88,13 +88,7 @@ impl Asking {
     /// One refused register to try again now, if there is one; told by `tried_again` what came of it.
     pub fn to_try_again(&self, now_ms: u64) -> Option<Request> {
         let (place, _) = self.refused.iter().find(|(_, refused)| refused.again_ms <= now_ms)?;
-        let register = &self.template.registers[*place];
-        Some(Request {
-            function: register.function,
-            address: register.address,
-            count: register.kind.width(),
-            registers: *place..*place + 1,
-        })
+        Some(covering(*place..*place + 1, &self.template.registers))
     }
 
     /// The request at this place was answered with values.

@@ -1,7 +1,8 @@
 //! From register words to numbers. Absent is not zero: NaN, infinities and sentinels give a reason, never a number.
 
 use crate::model::Number;
-use crate::sources::template::{Kind, Register, WordOrder};
+use crate::sources::sunspec::Unusable;
+use crate::sources::template::{InModel, Kind, Register, WordOrder};
 
 /// Why a register that answered has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +15,26 @@ pub enum Absent {
     Sentinel(u64),
     #[error("the answer is too short for it")]
     TooShort,
+    #[error(transparent)]
+    Scale(#[from] Unusable),
+}
+
+/// The value of `register`, as it is kept, in an answer of which `words` begin at `address`.
+pub fn value(register: &Register, address: u16, words: &[u16]) -> Result<Number, Absent> {
+    let from = |at: u16| words.get(usize::from(at.checked_sub(address)?)..);
+    let number = number(register, from(register.address).ok_or(Absent::TooShort)?)?;
+    let Some(InModel { scale_factor: Some(factor), .. }) = register.in_model else { return Ok(number) };
+    let word = from(factor.address).and_then(<[u16]>::first).ok_or(Absent::TooShort)?;
+    Ok(factor.keep(number, *word)?)
+}
+
+/// Whether the header in the answer is that of the model in which the register was found. Where it is not, the device
+/// has moved its models, and no word is where it was.
+pub fn is_in_place(register: &Register, address: u16, words: &[u16]) -> bool {
+    register.in_model.is_none_or(|model| {
+        let from = model.header.checked_sub(address).map(usize::from);
+        from.and_then(|from| words.get(from..from + 2)).is_some_and(|header| header == [model.id, model.length])
+    })
 }
 
 /// The number in `words`, which begin at the register's address.
@@ -71,6 +92,7 @@ mod tests {
             ct: false,
             vt: false,
             positive: Positive::Import,
+            in_model: None,
         }
     }
 

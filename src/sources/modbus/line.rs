@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::link::Link;
 use super::pace::{Connecting, Grid, Patience, Share, border_after};
-use super::poll::{Outcome, Target, poll};
+use super::poll::{Outcome, Target, Unknown, poll};
 use super::session::Session;
 use crate::clock::Clock;
 use crate::model::{Condition, LineStatus, MeterStatus, PollReport, Timestamp};
@@ -476,7 +476,7 @@ impl State {
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
-        let PollJob { lane, meter: at, mut link, mut session, .. } = job;
+        let PollJob { lane, meter: at, mut link, mut session, told, .. } = job;
         let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
         let (late, damaged) = (link.late(), link.damaged());
         let meter = &mut self.meters[at];
@@ -485,7 +485,8 @@ impl State {
         let was_away = unit.patience.misses() > 1;
         // A second connection that a gateway takes and never serves says nothing of the unit.
         let others_heard = self.lanes.iter().enumerate().any(|(other, lane_at)| other != lane && lane_at.heard);
-        let dead_lane = !outcome.heard && !outcome.away && !self.lanes[lane].heard && others_heard;
+        let unheard = outcome.requests > 0 && !outcome.heard && !outcome.away;
+        let dead_lane = unheard && !self.lanes[lane].heard && others_heard;
         let is_broken = outcome.broken.is_some();
         let lost = is_broken && outcome.wrong == 0 && self.lanes[lane].heard;
         let wrong_only = outcome.wrong > 0 && !is_broken;
@@ -519,8 +520,12 @@ impl State {
         } else if !cut_short {
             meter.second_tries = 0;
         }
+        let finds_out = outcome.unknown == Some(Unknown::Walking) && outcome.heard;
+        if finds_out {
+            meter.due_ms = now_ms;
+        }
         // Who asked while a poll was under way that tells no values waits for the next one, which is due at once.
-        let orders = if outcome.told.is_empty() { Vec::new() } else { std::mem::take(&mut meter.orders) };
+        let orders = if !told || finds_out { Vec::new() } else { std::mem::take(&mut meter.orders) };
         if !orders.is_empty() {
             answer(orders, &outcome, now);
         }
@@ -576,6 +581,8 @@ impl State {
             let condition = if outcome.answers > 0 {
                 meter.last_answer = Some(now);
                 Condition::Answering
+            } else if outcome.heard && outcome.unknown == Some(Unknown::Walking) {
+                meter.condition
             } else if outcome.heard || outcome.wrong > 0 || outcome.requests == 0 {
                 Condition::Refusing
             } else {
@@ -606,7 +613,10 @@ fn change(meter: &mut MeterStatus, condition: Condition, now: Timestamp) {
 fn answer(orders: Vec<PollNow>, outcome: &Outcome, time: Timestamp) {
     for order in orders {
         let meter = order.meter;
-        let report = if outcome.heard || outcome.requests == 0 {
+        let report = if outcome.unknown == Some(Unknown::NothingFound) {
+            let why = outcome.problem.clone().unwrap_or_default();
+            Err(PollFailed::Unreadable { meter, why })
+        } else if outcome.heard || outcome.requests == 0 {
             Ok(PollReport { meter, time, values: outcome.told.clone(), advice: outcome.advice.clone() })
         } else {
             let why = outcome.problem.clone().unwrap_or_else(|| "no request was due".to_owned());

@@ -24,8 +24,11 @@ use super::{Line, MeterConfig, PollFailed};
 use crate::clock::Clock;
 use crate::model::PollReport;
 use link::Link;
-use poll::{Target, poll};
+use poll::{Target, Unknown, poll};
 use session::Session;
+
+/// In so many places a unit may keep silent before `poll_once` gives it up.
+const SILENT_PLACES: usize = 2;
 
 /// One poll over a connection of its own; nothing is stored.
 pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Result<PollReport, PollFailed> {
@@ -34,7 +37,17 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     let opened = Link::open(&line.wire, line.timeout.max(line::CONNECT_AT_LEAST), line.gap).await;
     let mut link = opened.map_err(|error| failed(format!("no connection to {}: {error}", line.wire)))?;
     let target = Target { unit: meter.unit, wait: line.timeout, clock, ingest: None, is_silent: false, told: true };
-    let outcome = poll(&mut link, &mut session, &target).await;
+    let mut outcome = poll(&mut link, &mut session, &target).await;
+    // A walk along the models of a SunSpec unit ends, whatever the unit answers; where it looks for `SunS`, some units
+    // keep silent.
+    let mut silences = 0;
+    while outcome.unknown == Some(Unknown::Walking) && outcome.broken.is_none() && silences < SILENT_PLACES {
+        silences += usize::from(!outcome.heard);
+        outcome = poll(&mut link, &mut session, &target).await;
+    }
+    if let (Some(Unknown::NothingFound), Some(why)) = (outcome.unknown, &outcome.problem) {
+        return Err(PollFailed::Unreadable { meter: meter.id.clone(), why: why.clone() });
+    }
     if !outcome.heard {
         return Err(failed(outcome.problem.unwrap_or_else(|| "it was asked nothing".to_owned())));
     }

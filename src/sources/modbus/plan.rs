@@ -39,26 +39,30 @@ pub fn plan(
         if left_out.contains(&place) {
             continue;
         }
-        let width = register.kind.width();
         if let Some(open) = requests.last_mut()
             && open.function == register.function
-            && register.end() - u32::from(open.address) <= u32::from(limits.max_registers)
-            && u32::from(register.address) - end(open) <= u32::from(limits.max_hole)
+            && is_near(&registers[place - 1], register, limits.max_hole)
             && cuts.range(open.registers.end..=place).next().is_none()
             && left_out.range(open.registers.end..place).next().is_none()
         {
-            open.count = register.address - open.address + width;
-            open.registers.end = place + 1;
-            continue;
+            let joined = covering(open.registers.start..place + 1, registers);
+            if joined.count <= limits.max_registers {
+                *open = joined;
+                continue;
+            }
         }
-        requests.push(Request {
-            function: register.function,
-            address: register.address,
-            count: width,
-            registers: place..place + 1,
-        });
+        requests.push(covering(place..place + 1, registers));
     }
     requests
+}
+
+/// Whether one request may hold both: what lies between two registers of a map may be refused, while a SunSpec model
+/// is one piece, and is read without its neighbours.
+fn is_near(before: &Register, register: &Register, max_hole: u16) -> bool {
+    match (before.in_model, register.in_model) {
+        (None, None) => u32::from(register.address) - before.end() <= u32::from(max_hole),
+        (one, other) => one.map(|model| model.header) == other.map(|model| model.header),
+    }
 }
 
 /// The request in two halves; `None` when it reads one register only.
@@ -68,23 +72,21 @@ pub fn halves(request: &Request, registers: &[Register]) -> Option<[Request; 2]>
     (middle > start).then(|| [covering(start..middle, registers), covering(middle..end, registers)])
 }
 
-/// One request for a run of registers, whatever lies between them.
-fn covering(places: Range<usize>, registers: &[Register]) -> Request {
-    let (first, last) = (&registers[places.start], &registers[places.end - 1]);
-    Request {
-        function: first.function,
-        address: first.address,
-        count: last.address - first.address + last.kind.width(),
-        registers: places,
-    }
-}
-
-fn end(request: &Request) -> u32 {
-    u32::from(request.address) + u32::from(request.count)
+/// One request for a run of registers with all that must be read with them, whatever lies between.
+pub fn covering(places: Range<usize>, registers: &[Register]) -> Request {
+    let reaches = registers[places.clone()].iter().map(Register::reach);
+    let (address, end) = reaches.fold((u16::MAX, 0), |(start, end), (from, to)| (start.min(from), end.max(to)));
+    // A run over all 65 536 registers has no count, and no limit allows it.
+    let count = u16::try_from(end - u32::from(address)).unwrap_or(u16::MAX);
+    Request { function: registers[places.start].function, address, count, registers: places }
 }
 
 #[cfg(test)]
 mod tests {
+    fn end(request: &Request) -> u32 {
+        u32::from(request.address) + u32::from(request.count)
+    }
+
     use super::*;
     use crate::model::Ratio;
     use crate::sources::template::{Kind, Positive, WordOrder};
@@ -103,6 +105,7 @@ mod tests {
             ct: false,
             vt: false,
             positive: Positive::Import,
+            in_model: None,
         }
     }
 

@@ -17,7 +17,8 @@ use super::session::{self, Session};
 use crate::clock::Clock;
 use crate::model::{Identity, Layout, PolledValue, Ratio, Reading, Values};
 use crate::sources::plausible::{self, Better};
-use crate::sources::template::{Register, Template, WordOrder};
+use crate::sources::sunspec::Read;
+use crate::sources::template::{Function, Register, Template, WordOrder};
 use crate::store::Ingest;
 
 /// At most this many halvings in one poll, so that a meter that refuses everything does not hold up its line.
@@ -56,6 +57,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What went wrong, for a person: the first request that gave no values, or that none did.
     pub problem: Option<String>,
+    /// It is not known yet which registers the meter has; whether that is being found out, in more polls than this.
+    pub unknown: Option<Unknown>,
     /// What the meter said of itself, when it was asked now.
     pub identity: Option<Box<Identity>>,
     failed: Vec<Failure>,
@@ -78,9 +81,21 @@ struct Failure {
     halved: bool,
 }
 
+/// A SunSpec device of which no registers are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// The walk along its models goes on in the next poll, which is due at once.
+    Walking,
+    /// It found nothing to read, and is made again later.
+    NothingFound,
+}
+
 /// Asks all that is to be asked of a meter now.
 pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -> Outcome {
-    let Session { asking, layout, .. } = session;
+    if !session.is_known() {
+        return find(link, session, target).await;
+    }
+    let Session { asking, layout, .. } = &mut *session;
     let told = if target.told { untold(asking, layout) } else { Vec::new() };
     let mut outcome = Outcome { told, ..Outcome::default() };
     let mut halvings = 0;
@@ -94,6 +109,12 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
         let now_ms = target.clock.since_boot_ms();
         let mut from = at + 1;
         match read {
+            Ok(words) if has_moved(&request, &words, asking) => {
+                outcome.problem = Some(format!("{MOVED} at register {}", request.address));
+                outcome.unknown = Some(Unknown::Walking);
+                session.has_moved();
+                break;
+            }
             Ok(words) => {
                 outcome.answers += 1;
                 asking.answered(at);
@@ -120,12 +141,14 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
         }
         next = asking.next(from, now_ms);
     }
+    let asking = &mut session.asking;
     asking.settle();
     let now_ms = target.clock.since_boot_ms();
     if (outcome.heard || outcome.requests == 0)
         && outcome.timeouts == 0
         && outcome.broken.is_none()
         && !outcome.away
+        && outcome.unknown.is_none()
         && let Some(request) = asking.to_try_again(now_ms)
     {
         let refused = match read(link, &request, target, &mut outcome).await {
@@ -135,13 +158,64 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
         };
         asking.tried_again(&request, refused, now_ms);
     }
-    outcome.problem = problem(&outcome);
+    outcome.problem = outcome.problem.take().or_else(|| problem(&outcome));
     tell_absences(asking, &mut outcome);
     outcome.advice = advice(asking.template(), &outcome.told);
     if outcome.answers > 0 && outcome.timeouts == 0 && outcome.broken.is_none() {
         identify(link, session, target, &mut outcome).await;
+        if session.is_known() {
+            walk(link, session, target, &mut outcome).await;
+        }
     }
     outcome
+}
+
+const MOVED: &str = "the SunSpec models are no longer where they were found,";
+
+/// Whether a model of a SunSpec device is not where it was found: then no word of the answer is what it was.
+fn has_moved(request: &Request, words: &[u16], asking: &Asking) -> bool {
+    let registers = request.registers.clone().filter_map(|place| asking.template().registers.get(place));
+    !registers.into_iter().all(|register| decode::is_in_place(register, request.address, words))
+}
+
+/// A poll of a SunSpec device of which nothing is known yet.
+async fn find(link: &mut Link, session: &mut Session, target: &Target<'_>) -> Outcome {
+    let mut outcome = Outcome { unknown: Some(Unknown::Walking), ..Outcome::default() };
+    walk(link, session, target, &mut outcome).await;
+    match session.problem() {
+        Some(why) => (outcome.unknown, outcome.problem) = (Some(Unknown::NothingFound), Some(why.to_owned())),
+        None => outcome.problem = problem(&outcome),
+    }
+    outcome
+}
+
+/// So many reads of a walk are made in one poll, so that the other units of the line get their turn.
+const WALK_READS: usize = 8;
+
+/// Goes on along the models of a SunSpec unit, when a walk is under way or due.
+async fn walk(link: &mut Link, session: &mut Session, target: &Target<'_>, outcome: &mut Outcome) {
+    let now_ms = target.clock.since_boot_ms();
+    let Some(walk) = session.walk(now_ms) else { return };
+    for _ in 0..WALK_READS {
+        let Some(Read { address, count }) = walk.next() else { break };
+        let request = Request { function: Function::Holding, address, count, registers: 0..0 };
+        match read(link, &request, target, outcome).await {
+            Ok(words) => walk.answered(&words),
+            Err(Trouble::Exception(code)) => {
+                // No failure: `SunS` stands in one of three places, and the unit refuses the others.
+                outcome.failed.pop();
+                walk.refused(code);
+            }
+            Err(_) => walk.failed(),
+        }
+        if outcome.timeouts > 0 || outcome.broken.is_some() || outcome.away || outcome.busy {
+            break;
+        }
+    }
+    if walk.next().is_none() {
+        let identity = session.walked(outcome.heard, target.clock.since_boot_ms());
+        outcome.identity = identity.map(Box::new);
+    }
 }
 
 /// Asks the meter what it is, when that is due. Whatever comes of it, the values are taken already.
@@ -226,7 +300,7 @@ async fn take(
     for place in request.registers.clone() {
         let Some(register) = asking.template().registers.get(place) else { continue };
         let from = usize::from(register.address - request.address);
-        let number = decode::number(register, words.get(from..).unwrap_or(&[]));
+        let number = decode::value(register, request.address, words);
         if let Some(told) = outcome.told.get_mut(place) {
             told.words = words.iter().skip(from).take(usize::from(register.kind.width())).copied().collect();
             told.value = number.as_ref().ok().map(|number| layout.slots[place].scale.display(*number));
@@ -257,9 +331,10 @@ async fn take(
 
 const NOT_ASKED: &str = "not asked";
 
-/// What words say in each order, for a person who looks for the right one; one word has no order.
+/// What words say in each order, for a person who looks for the right one; one word has no order, and those of SunSpec
+/// have only one.
 fn by_order(register: &Register, words: &[u16], scale: Ratio) -> BTreeMap<String, Option<f64>> {
-    if words.len() < 2 {
+    if words.len() < 2 || register.in_model.is_some() {
         return BTreeMap::new();
     }
     let value = |order| decode::number_in(order, register, words).ok().map(|number| scale.display(number));
@@ -282,6 +357,9 @@ fn untold(asking: &Asking, layout: &Layout) -> Vec<PolledValue> {
 
 /// Names the order of words in which the values would make sense, and one of them.
 fn advice(template: &Template, told: &[PolledValue]) -> Option<String> {
+    if template.sunspec {
+        return None;
+    }
     let words: Vec<&[u16]> = told.iter().map(|told| told.words.as_slice()).collect();
     let Better { order, place } = plausible::better_order(template, &words)?;
     let told = &told[place];

@@ -7,7 +7,8 @@ use super::asking::Asking;
 use super::decode;
 use super::plan::Request;
 use crate::model::{Identity, Layout};
-use crate::sources::template::{Form, IdentityRegister, Item};
+use crate::sources::sunspec::{self, Device, Walk};
+use crate::sources::template::{Form, IdentityRegister, Item, Template, text};
 use crate::sources::{MeterConfig, RatioTooFine, layout};
 
 /// How often a meter is asked what it is: one that is exchanged is mostly away for a while, and then it is asked at
@@ -17,6 +18,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(3600);
 /// The pause after a question that was not answered, so that a meter that keeps silent about itself costs little.
 const AFTER_SILENCE: Duration = Duration::from_secs(60);
 
+/// The pause after a walk along the models of a SunSpec unit that found nothing to read.
+const WALK_AGAIN: Duration = Duration::from_secs(60);
+
 /// One meter, as far as it is known.
 #[derive(Debug)]
 pub struct Session {
@@ -24,14 +28,34 @@ pub struct Session {
     pub layout: Arc<Layout>,
     /// When the meter is asked what it is.
     identity_due_ms: u64,
+    /// Of a SunSpec device.
+    chain: Option<Box<Chain>>,
+}
+
+/// What is known of the models of a SunSpec unit. While nothing is, its meter has no registers.
+#[derive(Debug)]
+struct Chain {
+    meter: MeterConfig,
+    simulated: bool,
+    walk: Option<Walk>,
+    /// The next walk begins then.
+    due_ms: u64,
+    is_known: bool,
+    /// Why nothing is known, for a person.
+    problem: Option<String>,
 }
 
 impl Session {
     pub fn new(meter: &MeterConfig, simulated: bool) -> Result<Self, RatioTooFine> {
+        let chain = || {
+            let meter = meter.clone();
+            Box::new(Chain { meter, simulated, walk: None, due_ms: 0, is_known: false, problem: None })
+        };
         Ok(Self {
             asking: Asking::new(meter.template.clone()),
             layout: Arc::new(layout(meter, simulated)?),
             identity_due_ms: 0,
+            chain: meter.template.sunspec.then(chain),
         })
     }
 
@@ -39,6 +63,62 @@ impl Session {
     pub fn was_away(&mut self) {
         self.asking.forget_silences();
         self.identity_due_ms = 0;
+        if let Some(chain) = &mut self.chain {
+            chain.due_ms = 0;
+        }
+    }
+
+    /// Whether it is known which registers the meter has.
+    pub fn is_known(&self) -> bool {
+        self.chain.as_ref().is_none_or(|chain| chain.is_known)
+    }
+
+    /// Why it is not known which registers the meter has, when no walk is under way to find out.
+    pub fn problem(&self) -> Option<&str> {
+        self.chain.as_ref()?.problem.as_deref()
+    }
+
+    /// The walk along the unit's models, when one is under way or due.
+    pub fn walk(&mut self, now_ms: u64) -> Option<&mut Walk> {
+        let chain = self.chain.as_mut()?;
+        if chain.walk.is_none() && chain.due_ms > now_ms {
+            return None;
+        }
+        chain.problem = None;
+        Some(chain.walk.get_or_insert_with(Walk::new))
+    }
+
+    /// The unit's models are not where they were found: nothing is believed until they are found again.
+    pub fn has_moved(&mut self) {
+        if let Some(chain) = &mut self.chain {
+            (chain.is_known, chain.walk, chain.due_ms) = (false, None, 0);
+        }
+    }
+
+    /// Ends a walk that has nothing more to read, and gives what the device says it is. A walk that found nothing
+    /// changes nothing that is known already: each answer shows that the models are still there. `heard` is whether the
+    /// unit said anything; one that is silent is asked again when its turn comes, anyway.
+    pub fn walked(&mut self, heard: bool, now_ms: u64) -> Option<Identity> {
+        let chain = self.chain.as_mut()?;
+        let devices = chain.walk.take()?.devices();
+        chain.due_ms = if heard { later(now_ms, WALK_AGAIN) } else { 0 };
+        let found = devices.map_err(|why| why.to_string()).and_then(|devices| chain.found(&devices));
+        match found {
+            Ok((template, layout, identity)) => {
+                let is_the_same = *self.layout == layout && self.asking.template() == &template;
+                if !is_the_same {
+                    self.asking = Asking::new(Arc::new(template));
+                    self.layout = Arc::new(layout);
+                }
+                (chain.is_known, chain.problem) = (true, None);
+                chain.due_ms = later(now_ms, ASK_AGAIN);
+                Some(identity)
+            }
+            Err(why) => {
+                chain.problem = Some(why).filter(|_| heard && !chain.is_known);
+                None
+            }
+        }
     }
 
     /// The registers to ask now for the meter's identity; none while it is known, or was asked for in vain of late.
@@ -54,6 +134,28 @@ impl Session {
     /// It kept silent about a part of it.
     pub fn was_not_identified(&mut self, now_ms: u64) {
         self.identity_due_ms = later(now_ms, AFTER_SILENCE);
+    }
+}
+
+impl Chain {
+    /// The map of the meter's device among those of its unit.
+    fn found(&self, devices: &[Device]) -> Result<(Template, Layout, Identity), String> {
+        let (wanted, count) = (self.meter.device, devices.len());
+        let at = usize::from(wanted).saturating_sub(1);
+        let device = devices.get(at).ok_or_else(|| match count {
+            1 => format!("the unit is one SunSpec device, and `device = {wanted}` is asked for"),
+            _ => format!("the unit is {count} SunSpec devices, and `device = {wanted}` is asked for"),
+        })?;
+        let registers = sunspec::registers(device, &self.meter.template);
+        if registers.is_empty() {
+            let models: Vec<_> = device.models.iter().map(|model| model.id.to_string()).collect();
+            return Err(format!("none of the SunSpec models of the device is known: {}", models.join(", ")));
+        }
+        let template = Arc::new(self.meter.template.found(registers));
+        let meter = MeterConfig { template, ..self.meter.clone() };
+        let layout = layout(&meter, self.simulated).map_err(|error| error.to_string())?;
+        let template = Arc::unwrap_or_clone(meter.template);
+        Ok((template, layout, device.identity.clone()))
     }
 }
 
@@ -77,15 +179,7 @@ pub fn tell(identity: &mut Identity, register: &IdentityRegister, words: &[u16])
 pub fn said(register: &IdentityRegister, words: &[u16]) -> Option<String> {
     match register.form {
         Form::Number(_) => Some(decode::joined_in(register.order, words).to_string()),
-        Form::Text { .. } => {
-            // Some meters keep one character in each register, in its low byte.
-            let skipped = usize::from(words.iter().all(|word| *word <= 0xFF));
-            let bytes = words.iter().flat_map(|word| word.to_be_bytes().into_iter().skip(skipped));
-            let bytes = bytes.take_while(|byte| *byte != 0);
-            let shown = |byte: u8| if (0x20..0x7F).contains(&byte) { char::from(byte) } else { '?' };
-            let text: String = bytes.map(shown).collect();
-            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-        }
+        Form::Text { .. } => text(words),
     }
 }
 
@@ -121,6 +215,7 @@ mod tests {
         let meter = crate::sources::MeterConfig {
             id: "m".parse().unwrap(),
             unit: 1,
+            device: 1,
             template: Arc::new(template::parse("t", text).unwrap()),
             category: crate::model::Category::Cons,
             interval: Duration::from_secs(1),

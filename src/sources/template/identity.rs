@@ -50,6 +50,18 @@ impl Item {
     ];
 }
 
+/// The text in these words, two characters each, without its padding; `None` for an empty one. What is no printable
+/// ASCII is shown as `?`.
+pub fn text(words: &[u16]) -> Option<String> {
+    // Some meters keep one character in each register, in its low byte.
+    let skipped = usize::from(words.iter().all(|word| *word <= 0xFF));
+    let bytes = words.iter().flat_map(|word| word.to_be_bytes().into_iter().skip(skipped));
+    let bytes = bytes.take_while(|byte| *byte != 0);
+    let shown = |byte: u8| if (0x20..0x7F).contains(&byte) { char::from(byte) } else { '?' };
+    let text: String = bytes.map(shown).collect();
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 impl IdentityRegister {
     /// How many registers it takes.
     pub fn width(&self) -> u16 {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::model::jcs;
 use crate::model::{Digest, Quantity, Ratio};
-pub use identity::{Expected, Form, IdentityRegister, Item};
+pub use identity::{Expected, Form, IdentityRegister, Item, text};
 pub use parse::{from_value, parse};
 pub use shipped::shipped;
 
@@ -32,6 +32,8 @@ pub struct Template {
     /// The device applies CT and VT ratios itself; then those of the config are not applied.
     pub applies_ratios: bool,
     pub quirks: BTreeMap<String, bool>,
+    /// A SunSpec device says itself which registers it has: `registers` is empty until `sources::sunspec` found them.
+    pub sunspec: bool,
     /// What the meter says of itself, by item; each item once.
     pub identity: Vec<IdentityRegister>,
     /// By function, then address; none overlaps another.
@@ -57,6 +59,29 @@ pub struct Register {
     pub vt: bool,
     /// What a positive raw power means.
     pub positive: Positive,
+    /// Of a point of a SunSpec device: what must be read in one request with it.
+    pub in_model: Option<InModel>,
+}
+
+/// The SunSpec model that a point belongs to, as it was found on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InModel {
+    /// Address of its header: the model's number, then how many registers follow.
+    pub header: u16,
+    pub id: u16,
+    pub length: u16,
+    /// `None` for a point that is in its unit as it stands, such as a float.
+    pub scale_factor: Option<ScaleFactor>,
+}
+
+/// A power of ten beside the value, which the device may change from one answer to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleFactor {
+    pub address: u16,
+    /// The device means 0 when it says that it has no scale factor.
+    pub missing_is_zero: bool,
+    /// What it was when the models were found: where the register rolls over depends on it.
+    pub found: Option<i16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,6 +200,31 @@ impl Register {
     pub fn end(&self) -> u32 {
         u32::from(self.address) + u32::from(self.kind.width())
     }
+
+    /// What a request must cover to read it: the first address, and the one after the last.
+    pub fn reach(&self) -> (u16, u32) {
+        match self.in_model {
+            None => (self.address, self.end()),
+            Some(InModel { header, scale_factor, .. }) => {
+                let after = scale_factor.map_or(0, |factor| u32::from(factor.address) + 1);
+                (header.min(self.address), self.end().max(after))
+            }
+        }
+    }
+}
+
+impl Template {
+    /// The quirk of this name, if the template says anything of it.
+    pub fn quirk(&self, name: &str) -> Option<bool> {
+        self.quirks.get(name).copied()
+    }
+
+    /// The map of a SunSpec device as it was found, under the name and the quirks of its template.
+    pub fn found(&self, registers: Vec<Register>) -> Self {
+        let mut found = Self { registers, ..self.clone() };
+        found.digest = Digest::of(&canonical(&found));
+        found
+    }
 }
 
 /// What the hash of a template commits to: all that decides how an answer becomes values. Its wording may be mended
@@ -184,7 +234,7 @@ fn canonical(template: &Template) -> Vec<u8> {
         .registers
         .iter()
         .map(|register| {
-            json!({
+            let mut value = json!({
                 "quantity": register.quantity,
                 "function": name_of(Function::NAMES, register.function),
                 "address": register.address,
@@ -196,10 +246,15 @@ fn canonical(template: &Template) -> Vec<u8> {
                 "ct": register.ct,
                 "vt": register.vt,
                 "positive": name_of(Positive::NAMES, register.positive),
-            })
+            });
+            if let Some(model) = &register.in_model {
+                value["model"] = json!([model.id, model.length, model.header]);
+                value["scale_factor"] = json!(model.scale_factor.map(|factor| factor.address));
+            }
+            value
         })
         .collect();
-    let value = json!({
+    let mut value = json!({
         "name": template.name,
         "max_registers": template.max_registers,
         "max_hole": template.max_hole,
@@ -207,6 +262,9 @@ fn canonical(template: &Template) -> Vec<u8> {
         "quirks": template.quirks,
         "registers": registers,
     });
+    if template.sunspec {
+        value["sunspec"] = json!(true);
+    }
     // Every number in it fits 16 bits, so it has a canonical form.
     jcs::to_vec(&value).unwrap_or_default()
 }

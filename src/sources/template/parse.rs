@@ -21,18 +21,19 @@ pub fn parse(name: &str, text: &str) -> Result<Template, Vec<Fault>> {
     let title = faults.text(&table, "", "title");
     let evidence = faults.text(&table, "", "evidence");
     let verified = faults.flag(&table, "", "verified").unwrap_or(false);
-    faults.unknown(&table, "", &["title", "evidence", "verified", "quirks", "identity", "registers"]);
-    let mut quirks = BTreeMap::new();
-    if let Some(named) = faults.table(&table, "quirks", false) {
-        for key in named.keys() {
-            if let Some(on) = faults.flag(named, "quirks", key) {
-                quirks.insert(key.clone(), on);
-            }
-        }
-        faults.unknown(named, "quirks", QUIRKS);
-    }
+    faults.unknown(&table, "", &["title", "evidence", "verified", "quirks", "identity", "registers", "sunspec"]);
+    let sunspec = faults.table(&table, "sunspec", false).map(|section| faults.sunspec(section));
+    let quirks = faults.quirks(&table, sunspec.is_some());
     let identity = faults.table(&table, "identity", false).map(|table| identity::read(&mut faults, table));
-    let map = faults.table(&table, "registers", true).map(|map| faults.map(map, "registers"));
+    let map = match sunspec {
+        None => faults.table(&table, "registers", true).map(|map| faults.map(map, "registers")),
+        Some(map) => {
+            for key in ["registers", "identity"].into_iter().filter(|key| table.contains_key(*key)) {
+                faults.add(key, "a SunSpec device says this itself", format!("take [{key}] or [sunspec] out"));
+            }
+            Some(map)
+        }
+    };
     let Some(map) = map.filter(|_| faults.list.is_empty()) else {
         return Err(faults.list);
     };
@@ -51,8 +52,9 @@ pub fn from_value(name: &str, table: &toml::Table) -> Result<Template, Vec<Fault
     Ok(template(name, wording, BTreeMap::new(), Vec::new(), map))
 }
 
-/// Oddities of devices that the program knows of; none yet.
-const QUIRKS: &[&str] = &[];
+/// Oddities of SunSpec devices that the program knows of; `docs/templates.md` says what they are.
+const SUNSPEC_QUIRKS: &[&str] =
+    &["battery_power_reversed", "meter_power_reversed", "missing_scale_factor_is_zero", "power_factor_in_percent"];
 
 /// Keys of a register map beside its quantities. None of them ends in a unit, so none can be taken for a quantity.
 const SETTINGS: &[&str] = &["function", "type", "order", "max_registers", "max_hole", "applies_ratios"];
@@ -64,6 +66,7 @@ struct Map {
     max_registers: u16,
     max_hole: u16,
     applies_ratios: bool,
+    sunspec: bool,
     registers: Vec<Register>,
 }
 /// What a template says of itself, for people.
@@ -81,7 +84,7 @@ fn template(
     map: Map,
 ) -> Template {
     let Wording { title, evidence, verified } = wording;
-    let Map { max_registers, max_hole, applies_ratios, registers } = map;
+    let Map { max_registers, max_hole, applies_ratios, sunspec, registers } = map;
     let mut template = Template {
         name: name.to_owned(),
         title,
@@ -92,6 +95,7 @@ fn template(
         max_hole,
         applies_ratios,
         quirks,
+        sunspec,
         identity,
         registers,
     };
@@ -240,7 +244,34 @@ impl Faults {
         }
         registers.sort_by_key(|register| (register.function, register.address));
         self.overlaps(&registers, below);
-        Map { max_registers, max_hole, applies_ratios, registers }
+        Map { max_registers, max_hole, applies_ratios, sunspec: false, registers }
+    }
+
+    /// `[sunspec]`: a device that says itself what its registers hold, in primary values.
+    fn sunspec(&mut self, section: &toml::Table) -> Map {
+        self.unknown(section, "sunspec", &["max_registers"]);
+        let max_registers = self.whole(section, "sunspec", "max_registers", 1, MOST_REGISTERS);
+        let max_registers = max_registers.unwrap_or(MOST_REGISTERS);
+        Map { max_registers, max_hole: 0, applies_ratios: true, sunspec: true, registers: Vec::new() }
+    }
+
+    fn quirks(&mut self, table: &toml::Table, sunspec: bool) -> BTreeMap<String, bool> {
+        let mut quirks = BTreeMap::new();
+        let Some(named) = self.table(table, "quirks", false) else { return quirks };
+        for key in named.keys() {
+            if let Some(on) = self.flag(named, "quirks", key) {
+                quirks.insert(key.clone(), on);
+            }
+            if !sunspec {
+                let is_known = SUNSPEC_QUIRKS.contains(&key.as_str());
+                let why = if is_known { "is a quirk of SunSpec devices" } else { "unknown key" };
+                self.add(path("quirks", key), why, "take it out");
+            }
+        }
+        if sunspec {
+            self.unknown(named, "quirks", SUNSPEC_QUIRKS);
+        }
+        quirks
     }
 
     fn register(&mut self, name: &str, entry: &toml::Table, at: &str, defaults: &Defaults) -> Option<Register> {
@@ -299,6 +330,7 @@ impl Faults {
             ct,
             vt,
             positive,
+            in_model: None,
         })
     }
 
@@ -436,7 +468,8 @@ mod tests {
     fn every_shipped_template_is_read() {
         for (name, text) in shipped() {
             let template = parse(name, text).unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
-            assert!(template.registers.iter().any(|register| register.quantity.role().is_some()), "{name}");
+            let counts = template.registers.iter().any(|register| register.quantity.role().is_some());
+            assert!(counts || template.sunspec, "{name}");
             assert!(template.registers.is_sorted_by_key(|register| (register.function, register.address)), "{name}");
         }
     }

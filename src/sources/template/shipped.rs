@@ -36,6 +36,8 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
         "socomec-countis-e34",
         "socomec-diris-a10",
         "socomec-diris-a14",
+        "solaredge",
+        "sunspec",
     ]
 }
 
