@@ -8,7 +8,7 @@ use super::section::{Field, Section, nearest};
 use super::templates::Templates;
 use super::tree::Value;
 use super::wire;
-use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio};
+use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role};
 use crate::sources::template::Register;
 use crate::sources::{self, Line, MeterConfig, Wire};
 
@@ -84,10 +84,18 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
     let mut meters: Vec<MeterConfig> = Vec::new();
     for meter in given.unwrap_or_default() {
         let (place, path) = (meter.place, meter.path_of("unit"));
+        let [own_map, template] = ["registers", "template"].map(|key| meter.path_of(key));
         let Some((config, meter)) = read_meter(meter, name.as_ref(), is_rtu, templates, known) else { continue };
         if let Some(other) = meters.iter().find(|other| reads_the_same(other, &config)) {
             let why = format!("`{}` and `{}` read the same registers of unit {}", other.id, config.id, config.unit);
             report.warn(place, &path, why, "give each meter the unit number that is set on it");
+        }
+        let registers = &config.template.registers;
+        if !registers.is_empty() && registers.iter().all(|register| register.quantity.role().is_none()) {
+            let quantities = Role::ALL.map(Role::quantity).join(", ");
+            let why = format!("`{}` gives no energy blocks: its map has none of {quantities}", config.id);
+            let path = if config.template.name == config.id.as_str() { own_map } else { template };
+            report.warn(place, &path, why, "name the meter's totals so");
         }
         meters.push(config);
         all.meters.push(Meter { simulated, ..meter });

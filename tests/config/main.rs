@@ -737,6 +737,21 @@ fn devices_behind_one_unit_are_meters_of_their_own() {
 }
 
 #[test]
+fn a_meter_of_which_no_energy_can_come_is_warned_of() {
+    let warned = |registers: &str| -> Vec<_> {
+        let (before, after) = GOOD.rsplit_once("template = \"eastron-sdm630\"").unwrap();
+        let text = format!(
+            "{before}registers = {{ {registers} = {{ address = 1, type = \"f32\", function = \"input\" }} }}{after}"
+        );
+        check(&text).warnings.iter().map(ToString::to_string).collect()
+    };
+    let why = "m.toml:18: modbus[0].meter[1].registers: `tenant-1` gives no energy blocks: its map has none of \
+               energy_import_kwh, energy_export_kwh, power_kw; name the meter's totals so";
+    assert_eq!(warned("active_energy_kwh"), [why]);
+    assert_eq!(warned("power_kw"), [""; 0]);
+}
+
+#[test]
 fn the_good_config_is_good() {
     assert_eq!(faults(GOOD), [""; 0]);
     let missing: Vec<_> = check("").faults.into_iter().map(|fault| (fault.line, fault.key)).collect();

@@ -158,7 +158,7 @@ fn expected(faults: &mut Faults, entry: &toml::Table, at: &str, form: Form) -> V
     let mut expected = Vec::new();
     for value in values {
         match (form, value) {
-            (Form::Number(_), value) => expected.extend(faults.wide(value, &at).map(Expected::Number)),
+            (Form::Number(_), value) => expected.extend(faults.wide(value, &at, None).map(Expected::Number)),
             (Form::Text { .. }, toml::Value::String(text)) if !text.trim().is_empty() => {
                 expected.push(Expected::Text(text.trim().to_owned()));
             }

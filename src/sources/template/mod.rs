@@ -1,6 +1,7 @@
 //! Register maps as data: what a meter's registers hold. `docs/templates.md` is the manual of the format.
 
 mod identity;
+mod meant;
 mod parse;
 mod shipped;
 

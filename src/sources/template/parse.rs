@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::identity::{self, IdentityRegister};
+use super::meant;
 use super::{
     ADDRESSES, Fault, Function, Kind, MOST_REGISTERS, MOST_VALUES, Positive, Register, Template, WordOrder, canonical,
 };
@@ -14,7 +15,11 @@ pub fn parse(name: &str, text: &str) -> Result<Template, Vec<Fault>> {
         Ok(table) => table,
         Err(error) => {
             let why = error.message().to_owned();
-            return Err(vec![Fault { key: String::new(), why, mend: "write it as TOML".to_owned() }]);
+            return Err(vec![Fault {
+                key: String::new(),
+                why,
+                mend: "write it as TOML: texts in quotes, decimals with a point, each name once".to_owned(),
+            }]);
         }
     };
     let mut faults = Faults::default();
@@ -114,9 +119,10 @@ impl Faults {
     }
 
     pub fn unknown(&mut self, table: &toml::Table, below: &str, known: &[&str]) {
-        for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
+        for (key, value) in table.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
             let mend = match nearest(key, known) {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if below.is_empty() && belongs_below(key, value) => "put it below [registers]".to_owned(),
                 None if known.is_empty() => "take it out".to_owned(),
                 None => format!("known are {}", known.join(", ")),
             };
@@ -174,7 +180,8 @@ impl Faults {
         let found = value.as_str().and_then(|text| names.iter().find(|(name, _)| *name == text));
         if found.is_none() {
             let known: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-            let mend = match value.as_str().and_then(|text| nearest(text, &known)) {
+            let near = || value.as_str().and_then(|text| nearest(text, &known));
+            let mend = match meant::name(key, value, &known).or_else(near) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("one of \"{}\"", known.join("\", \"")),
             };
@@ -189,13 +196,13 @@ impl Faults {
         let number = number.filter(|number| (least..=most).contains(number));
         if number.is_none() {
             let why = format!("{value} is not a whole number from {least} to {most}");
-            self.add(path(below, key), why, "correct the number");
+            self.add(path(below, key), why, meant::number(key, value));
         }
         number
     }
 
     /// A whole number of up to 64 bits: an integer, or a text such as "0xFFFFFFFFFFFFFFFF", as TOML has 63 bits only.
-    pub fn wide(&mut self, value: &toml::Value, at: &str) -> Option<u64> {
+    pub fn wide(&mut self, value: &toml::Value, at: &str, kind: Option<Kind>) -> Option<u64> {
         let number = match value {
             toml::Value::Integer(number) => u64::try_from(*number).ok(),
             toml::Value::String(text) => match text.strip_prefix("0x") {
@@ -205,8 +212,7 @@ impl Faults {
             _ => None,
         };
         if number.is_none() {
-            let mend = "write 65535, 0xFFFF or, beyond 63 bits, \"0xFFFFFFFFFFFFFFFF\"";
-            self.add(at, format!("{value} is not a whole number of up to 64 bits"), mend);
+            self.add(at, format!("{value} is not a whole number of up to 64 bits"), meant::raw(value, kind));
         }
         number
     }
@@ -279,7 +285,7 @@ impl Faults {
         let quantity: Option<Quantity> = match name.parse() {
             Ok(quantity) => Some(quantity),
             Err(error) => {
-                self.add(at, error.to_string(), "name it like power_kw, voltage_l1_v, energy_import_kwh");
+                self.add(at, error.to_string(), meant::quantity(name));
                 None
             }
         };
@@ -361,10 +367,10 @@ impl Faults {
         };
         let mut absent = Vec::new();
         for value in values {
-            let Some(number) = self.wide(value, &at) else { continue };
+            let Some(number) = self.wide(value, &at, kind) else { continue };
             let bits = kind.map_or(64, |kind| u32::from(kind.width()) * 16);
             if bits < 64 && number >> bits != 0 {
-                self.add(&at, format!("{value} is wider than {bits} bits"), "write the raw words as one number");
+                self.add(&at, format!("{value} is wider than {bits} bits"), "correct it, or the type");
             }
             absent.push(number);
         }
@@ -381,7 +387,7 @@ impl Faults {
         kind: Option<Kind>,
     ) -> Option<u64> {
         let at = path(at, "rolls_over_at");
-        let number = self.wide(entry.get("rolls_over_at")?, &at)?;
+        let number = self.wide(entry.get("rolls_over_at")?, &at, kind)?;
         if !quantity.is_none_or(|quantity| is_energy(quantity.unit())) {
             self.add(&at, "only an energy counts up and begins again", "take it out");
         }
@@ -429,6 +435,11 @@ struct Defaults {
 
 pub(super) fn path(below: &str, key: &str) -> String {
     if below.is_empty() { key.to_owned() } else { format!("{below}.{key}") }
+}
+
+/// A register, or what all of them have alike, that stands above its table.
+fn belongs_below(key: &str, value: &toml::Value) -> bool {
+    SETTINGS.contains(&key) || value.as_table().is_some_and(|entry| entry.contains_key("address"))
 }
 
 fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
