@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
-use std::io::{Read as _, Write as _};
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Output, Stdio};
 
 fn meterseal(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_meterseal")).args(arguments).output().unwrap()
@@ -19,12 +19,76 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn every_command_shows_an_example() {
-    for command in ["init", "run", "demo", "check", "read", "simulate", "completions", "man"] {
+    for command in ["init", "run", "demo", "check", "read", "scan", "simulate", "completions", "man"] {
         let help = stdout(&meterseal(&[command, "--help"]));
         assert!(help.contains("Example:\n  ") && help.contains(&format!("meterseal {command}")), "{command}: {help}");
     }
     let help = stdout(&meterseal(&["--help"]));
     assert!(help.contains("Example:\n  meterseal demo"), "{help}");
+}
+
+/// Runs until it is dropped.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn scan_finds_what_simulate_serves_and_prints_config_alone() {
+    let templates = ["simulate", "--listen", "127.0.0.1:0", "--meters", "3", "--template", "abb-b23,eastron-sdm630"];
+    let mut simulate = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let simulate = simulate.args(templates).args(["--template", "schneider-iem3000"]);
+    let mut simulate = Running(simulate.stdout(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(simulate.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address =
+        lines.into_iter().find_map(|line| Some(line.strip_prefix("tcp = \"")?.trim_end_matches('"').to_owned()));
+    let address = address.unwrap();
+
+    let no_config = ["--config", "/no/such/config"];
+    let found = meterseal(&[&["scan", &address, "--units", "1-5"][..], &no_config].concat());
+    let (config, said) = (stdout(&found), stderr(&found));
+    assert_eq!(found.status.code(), Some(0), "{said}");
+    let table: toml::Table = config.parse().unwrap();
+    let meters = table["modbus"][0]["meter"].as_array().unwrap();
+    let templates: Vec<_> = meters.iter().map(|meter| meter["template"].as_str().unwrap()).collect();
+    assert_eq!(templates, ["abb-b23", "eastron-sdm630", "schneider-iem3000"], "{config}");
+    assert!(said.contains("unit 1: abb-b23 (it says so itself: model B23"), "{said}");
+    assert!(said.contains("3 units found, "), "{said}");
+
+    let events = stdout(&meterseal(&[&["scan", &address, "--units", "1-5", "--json"][..], &no_config].concat()));
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events[0]["event"], &events[0]["units"]), (&"begun".into(), &"1-5".into()));
+    assert_eq!((&events.last().unwrap()["event"], &events.last().unwrap()["found"]), (&"end".into(), &3.into()));
+
+    let nobody = meterseal(&[&["scan", &address, "--units", "9-12"][..], &no_config].concat());
+    assert_eq!((nobody.status.code(), stdout(&nobody)), (Some(1), String::new()));
+    assert!(stderr(&nobody).contains(&format!("meterseal: no unit of 9-12 answers on {address}\n")));
+    drop(simulate);
+    let gone = meterseal(&[&["scan", &address][..], &no_config].concat());
+    assert_eq!(gone.status.code(), Some(1));
+    let said = stderr(&gone);
+    assert!(said.contains(&format!("meterseal: cannot connect to {address}: ")) && said.lines().count() == 3, "{said}");
+}
+
+#[test]
+fn scan_refuses_what_it_cannot_do() {
+    for (arguments, why) in [
+        (&["scan"][..], "HOST[:PORT]"),
+        (&["scan", "a b"], "no HOST or HOST:PORT"),
+        (&["scan", "h", "--units", "0"], "units: "),
+        (&["scan", "h", "--serial", "/dev/x"], "cannot be used with"),
+        (&["scan", "--serial", "/dev/x", "--parity", "even"], "--baud"),
+        (&["scan", "--serial", "/dev/x", "--baud", "9601"], "baud: "),
+        (&["scan", "--serial", "/dev/x", "--rtu"], "cannot be used with"),
+    ] {
+        let output = meterseal(arguments);
+        assert_ne!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(stderr(&output).contains(why), "{arguments:?}: {}", stderr(&output));
+    }
 }
 
 #[test]

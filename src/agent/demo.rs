@@ -53,9 +53,13 @@ pub async fn run(listen: SocketAddr, data: Option<PathBuf>, meters: usize) -> an
 }
 
 /// The simulated meters alone, until Ctrl-C or SIGTERM. Prints a config ready to paste.
-pub async fn simulate(listen: SocketAddr, meters: usize, template: &str) -> anyhow::Result<()> {
+pub async fn simulate(listen: SocketAddr, meters: usize, templates: &[String]) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let simulation = simulation(listen, meters, shipped(template)?).await?;
+    let templates = templates.iter().map(|name| shipped(name)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(template) = templates.iter().find(|template| template.sunspec) {
+        bail!("{} devices cannot be simulated: they have no register map of their own", template.name);
+    }
+    let simulation = simulation(listen, meters, templates).await?;
     say(&simulation.config_text()?)?;
     let stop = CancellationToken::new();
     let asked = async {
@@ -89,8 +93,8 @@ fn parsed(name: &str, text: &str) -> anyhow::Result<Arc<Template>> {
     parsed.map(Arc::new).map_err(|faults| anyhow::anyhow!("template {name} is faulty: {faults:?}"))
 }
 
-async fn simulation(listen: SocketAddr, meters: usize, template: Arc<Template>) -> anyhow::Result<Simulation> {
-    let config = simulate::Config { listen, meters, template, timezone: TimeZone::system() };
+async fn simulation(listen: SocketAddr, meters: usize, templates: Vec<Arc<Template>>) -> anyhow::Result<Simulation> {
+    let config = simulate::Config { listen, meters, templates, timezone: TimeZone::system() };
     let opened = Simulation::bind(&config).await;
     opened.with_context(|| format!("cannot listen on {listen} for the simulated meters"))
 }
@@ -110,7 +114,7 @@ struct Demo {
 impl Demo {
     async fn start(listen: SocketAddr, folder: Folder, meters: usize) -> anyhow::Result<Self> {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let simulation = simulation(loopback, meters, parsed("simulated", REGISTERS)?).await?;
+        let simulation = simulation(loopback, meters, vec![parsed("simulated", REGISTERS)?]).await?;
         let meters = simulation.meters();
         let first_meter = simulation.simulated()?.swap_remove(0).id;
         let (config, kept) = folder.config(listen, &simulation)?;

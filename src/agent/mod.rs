@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod demo;
+pub mod search;
 mod stages;
 mod systemd;
 

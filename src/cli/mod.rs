@@ -2,6 +2,7 @@
 
 mod packaging;
 mod print;
+mod scan;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find meters on a bus and print config ready to paste
+    #[command(
+        after_help = "Example:\n  meterseal scan 192.0.2.10\n  meterseal scan 192.0.2.10:4001 --rtu --units 1-32\n  \
+        meterseal scan --serial /dev/ttyUSB0 >> /etc/meterseal/meterseal.toml\n\n\
+        It only reads, one request at a time. What it finds is told on stderr, the config goes to stdout."
+    )]
+    Scan(scan::ScanArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -90,9 +98,9 @@ enum Command {
         /// How many meters to simulate
         #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
         meters: u16,
-        /// Whose registers they have
-        #[arg(long, value_name = "T", default_value = "eastron-sdm630")]
-        template: String,
+        /// Whose registers they have; given several times, or with commas between, the units have them in turn
+        #[arg(long, value_name = "T", default_value = "eastron-sdm630", value_delimiter = ',')]
+        template: Vec<String>,
     },
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  meterseal completions bash > /usr/share/bash-completion/completions/meterseal")]
@@ -164,7 +172,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo { listen, data, meters } => demo(listen, data, meters),
         Command::Check { config, json } => check(&config.path, json),
         Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
-        Command::Simulate { listen, meters, template } => simulate(listen, meters, template),
+        Command::Scan(arguments) => scan::scan(arguments),
+        Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
     };
@@ -231,8 +240,8 @@ fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn simulate(listen: SocketAddr, meters: u16, template: String) -> Done {
-    complete(agent::demo::simulate(listen, usize::from(meters), &template))??;
+fn simulate(listen: SocketAddr, meters: u16, templates: &[String]) -> Done {
+    complete(agent::demo::simulate(listen, usize::from(meters), templates))??;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,6 +87,14 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
+/// One value in one line, for a script that reads them as they come.
+pub fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => out(&(text + "\n")),
+        Err(error) => eprintln!("meterseal: cannot print: {error}"),
+    }
+}
+
 /// One poll as a table; below it, where the values make no sense or somebody wants it, the readings in all four orders
 /// of words.
 pub fn poll(report: &PollReport, orders: bool) {

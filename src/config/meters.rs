@@ -1,6 +1,7 @@
 //! Lines, meters and sums, and what must hold among them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{Place, Report};
@@ -9,7 +10,7 @@ use super::templates::Templates;
 use super::tree::Value;
 use super::wire;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role};
-use crate::sources::template::Register;
+use crate::sources::template::{Register, Template};
 use crate::sources::{self, Line, MeterConfig, Wire};
 
 /// All meters of a config, as the sources and as everybody else must know them.
@@ -17,6 +18,8 @@ use crate::sources::{self, Line, MeterConfig, Wire};
 pub struct Meters {
     pub lines: Vec<Line>,
     pub meters: Vec<Meter>,
+    /// Register maps beside the config.
+    pub templates: Vec<Arc<Template>>,
 }
 
 const CATEGORIES: [&str; 4] = ["PROD", "CONS", "STOR", "INJ"];
@@ -24,7 +27,7 @@ const CATEGORIES: [&str; 4] = ["PROD", "CONS", "STOR", "INJ"];
 pub fn read(root: &mut Section) -> Meters {
     let templates = Templates::of(root.report);
     let mut known = Known { report: root.report, ids: BTreeMap::new(), lines: BTreeMap::new(), wires: BTreeMap::new() };
-    let mut all = Meters::default();
+    let mut all = Meters { templates: templates.own(), ..Meters::default() };
     for line in root.tables("modbus").unwrap_or_default() {
         read_line(line, &templates, &mut known, &mut all);
     }

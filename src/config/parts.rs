@@ -58,7 +58,7 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
         site_id: site.id,
         store: store.clone(),
         web,
-        sources: sources::Config { lines: meters.lines, block },
+        sources: sources::Config { lines: meters.lines, block, templates: meters.templates },
         blocks: blocks::Config {
             timezone: site.timezone,
             block_minutes: tariff.block_minutes,

@@ -39,6 +39,11 @@ impl Templates {
         Self { own, shipped: RefCell::default() }
     }
 
+    /// Those beside the config.
+    pub fn own(&self) -> Vec<Arc<Template>> {
+        self.own.values().flatten().cloned().collect()
+    }
+
     pub fn named(&self, name: &str, field: &Field) -> Option<Arc<Template>> {
         if let Some(template) = self.own.get(name) {
             return template.clone();

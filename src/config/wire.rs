@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::report::{MISSING, Place};
 use super::section::{Field, Section};
 use super::tree::Value;
-use crate::sources::{Parity, Serial, Wire};
+use crate::model::Parity;
+use crate::sources::{Serial, Wire};
 
 const WIRES: [&str; 3] = ["tcp", "serial", "rtu_over_tcp"];
 const PARITIES: [&str; 3] = ["none", "even", "odd"];

@@ -12,6 +12,7 @@ mod quantity;
 mod reading;
 mod recompute;
 pub mod record;
+mod scan;
 mod time;
 
 pub use alert::{Alert, AlertKind};
@@ -24,4 +25,7 @@ pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
 pub use recompute::{Recomputed, part_before, part_within};
+pub use scan::{
+    BadOrder, Bus, Candidate, FoundUnit, Parity, RecognisedBy, ScanEvent, ScanOrder, ScanRequest, SerialSettings, Units,
+};
 pub use time::{Span, Timestamp};

@@ -2,6 +2,7 @@
 //!
 //! It gives the same values for the same instant, however often it is started, and it never touches the store.
 
+mod identity;
 mod mood;
 pub mod plant;
 mod registers;
@@ -34,7 +35,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// 1 to `MOST_METERS`.
     pub meters: usize,
-    pub template: Arc<Template>,
+    /// The meters have these in turn; at least one.
+    pub templates: Vec<Arc<Template>>,
     /// Gives the plant its local time of day.
     pub timezone: TimeZone,
 }
@@ -69,7 +71,7 @@ impl Simulation {
             }
             ports.push(TcpListener::bind(address).await?);
         }
-        Ok(Self { meters: Arc::new(Meters::new(plant, count, config.template.clone())), ports })
+        Ok(Self { meters: Arc::new(Meters::new(plant, count, &config.templates)), ports })
     }
 
     /// The meters, for reading them without a socket.
@@ -98,14 +100,14 @@ impl Simulation {
     pub fn config_text(&self) -> io::Result<String> {
         let mut text = String::new();
         let mut line = None;
-        for meter in self.simulated()? {
+        for (index, meter) in self.simulated()?.into_iter().enumerate() {
             if line != Some(meter.address) {
                 line = Some(meter.address);
                 let name = format!("simulated-{}", meter.address.port());
                 text += &format!("[[modbus]]\nname = \"{name}\"\ntcp = \"{}\"\nsimulated = true\n", meter.address);
             }
             let Simulated { id, name, unit, place, .. } = meter;
-            let (template, category) = (&self.meters.template().name, place.category);
+            let (template, category) = (&self.meters.template(index).name, place.category);
             text += &format!("[[modbus.meter]]\nid = \"{id}\"\nname = \"{name}\"\nunit = {unit}\n");
             text += &format!("template = \"{template}\"\ncategory = \"{category}\"\ninterval = \"1s\"\n");
             if let Some(target) = place.peak_target_kwh {
@@ -146,7 +148,7 @@ mod tests {
 
     fn config(meters: usize) -> Config {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Config { listen, meters, template: registers::tests::template(), timezone: TimeZone::UTC }
+        Config { listen, meters, templates: vec![registers::tests::template()], timezone: TimeZone::UTC }
     }
 
     #[tokio::test]

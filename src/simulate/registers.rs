@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::identity;
 use super::mood::{self, Mood};
 use super::plant::{Plant, Sample};
 use crate::model::{Quantity, Timestamp};
@@ -19,10 +20,16 @@ pub enum Exception {
     NoSuchUnit = 11,
 }
 
-/// Meters of a plant behind one register map.
+/// Meters of a plant, each behind a register map.
 pub struct Meters {
     plant: Plant,
     count: usize,
+    /// In turn; never empty.
+    maps: Vec<Map>,
+}
+
+/// One register map, and where its words are found.
+struct Map {
     template: Arc<Template>,
     words: BTreeMap<(Function, u16), Word>,
 }
@@ -32,32 +39,39 @@ pub struct Meters {
 enum Word {
     /// Word `at` of the value of this register of the template.
     Of { register: usize, at: usize },
+    /// Word `at` of this identity register of the template.
+    OfIdentity { register: usize, at: usize },
     /// A hole that the device answers with 0.
     Hole,
 }
 
 impl Meters {
-    pub fn new(plant: Plant, count: usize, template: Arc<Template>) -> Self {
-        let words = words(&template);
-        Self { plant, count, template, words }
+    /// `count` meters, with these templates in turn.
+    pub fn new(plant: Plant, count: usize, templates: &[Arc<Template>]) -> Self {
+        let maps = templates.iter().map(|template| Map { template: template.clone(), words: words(template) });
+        Self { plant, count, maps: maps.collect() }
     }
 
     pub fn count(&self) -> usize {
         self.count
     }
 
-    pub fn template(&self) -> &Arc<Template> {
-        &self.template
+    pub fn template(&self, index: usize) -> &Arc<Template> {
+        &self.map(index).template
     }
 
-    /// The words of every register of the template, in its order, as meter `index` has them at `now`; nothing while it
+    fn map(&self, index: usize) -> &Map {
+        &self.maps[index % self.maps.len()]
+    }
+
+    /// The words of every register of its template, in its order, as meter `index` has them at `now`; nothing while it
     /// does not answer.
     pub fn image(&self, index: usize, now: Timestamp) -> Option<Vec<Vec<u16>>> {
         if index >= self.count || mood::of(index, now) != Mood::Well {
             return None;
         }
         let sample = self.plant.sample(index, now);
-        Some(self.template.registers.iter().map(|register| encode(register, &sample)).collect())
+        Some(self.template(index).registers.iter().map(|register| encode(register, &sample)).collect())
     }
 
     /// What meter `index` answers at `now` when asked for `count` registers from `address`. All of one answer belongs
@@ -73,12 +87,21 @@ impl Meters {
         if index >= self.count {
             return Err(Exception::NoSuchUnit);
         }
-        if count == 0 || count > self.template.max_registers {
+        let Map { template, words } = self.map(index);
+        // Some meters give their code at an address that is half of a value when it is read along with its neighbours.
+        let alone = template
+            .identity
+            .iter()
+            .find(|register| register.function == function && register.address == address && register.width() == count);
+        if let Some(register) = alone {
+            return Ok(identity::words(register, template, index));
+        }
+        if count == 0 || count > template.max_registers {
             return Err(Exception::IllegalValue);
         }
         let end = u32::from(address) + u32::from(count);
         let wanted: Vec<Word> = (u32::from(address)..end)
-            .map_while(|address| self.words.get(&(function, u16::try_from(address).ok()?)).copied())
+            .map_while(|address| words.get(&(function, u16::try_from(address).ok()?)).copied())
             .collect();
         if wanted.len() < usize::from(count) {
             return Err(Exception::IllegalAddress);
@@ -89,10 +112,11 @@ impl Meters {
             Word::Hole => 0,
             Word::Of { register, at } => {
                 if value.0 != register {
-                    value = (register, encode(&self.template.registers[register], &sample));
+                    value = (register, encode(&template.registers[register], &sample));
                 }
                 value.1[at]
             }
+            Word::OfIdentity { register, at } => identity::words(&template.identity[register], template, index)[at],
         };
         Ok(wanted.into_iter().map(word).collect())
     }
@@ -101,8 +125,13 @@ impl Meters {
 /// Every address that answers. Holes up to the width that may be read along are there too.
 fn words(template: &Template) -> BTreeMap<(Function, u16), Word> {
     let mut words = BTreeMap::new();
+    for (register, what) in template.identity.iter().enumerate() {
+        for (at, address) in (what.address..=u16::MAX).take(usize::from(what.width())).enumerate() {
+            words.insert((what.function, address), Word::OfIdentity { register, at });
+        }
+    }
     for (register, what) in template.registers.iter().enumerate() {
-        for (at, address) in (what.address..=u16::MAX).take(width(what.kind)).enumerate() {
+        for (at, address) in (what.address..=u16::MAX).take(usize::from(what.kind.width())).enumerate() {
             words.insert((what.function, address), Word::Of { register, at });
         }
     }
@@ -114,14 +143,6 @@ fn words(template: &Template) -> BTreeMap<(Function, u16), Word> {
         }
     }
     words
-}
-
-fn width(kind: Kind) -> usize {
-    match kind {
-        Kind::U16 | Kind::I16 => 1,
-        Kind::U32 | Kind::I32 | Kind::F32 => 2,
-        Kind::U64 | Kind::I64 | Kind::F64 => 4,
-    }
 }
 
 /// The words of one register, the inverse of decoding.
@@ -242,7 +263,7 @@ pub(super) mod tests {
     }
 
     fn meters() -> Meters {
-        Meters::new(Plant::new(1, 0), 9, template())
+        Meters::new(Plant::new(1, 0), 9, &[template()])
     }
 
     const NOON: Timestamp = Timestamp::from_millis(1_795_003_200_000);

@@ -178,7 +178,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (clock, stop) = (Clock::manual(NOON), CancellationToken::new());
-        let meters = Arc::new(Meters::new(Plant::new(1, 0), meters, template()));
+        let meters = Arc::new(Meters::new(Plant::new(1, 0), meters, &[template()]));
         let port = Arc::new(Port { meters, first: 0, clock: clock.clone() });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, port, stop.clone()));

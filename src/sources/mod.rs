@@ -3,13 +3,14 @@
 mod layout;
 mod modbus;
 pub mod plausible;
+pub mod scan;
 mod sunspec;
 pub mod template;
 mod wire;
 
 pub use layout::{RatioTooFine, layout};
 pub use modbus::number;
-pub use wire::{Parity, Serial, Wire};
+pub use wire::{Serial, Wire};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Config {
     pub lines: Vec<Line>,
     /// Block borders lie at local times of day that are multiples of this: a reading is taken beside each.
     pub block: BlockGrid,
+    /// Register maps beside the config; one of them may have the name of a shipped one, and stands for it.
+    pub templates: Vec<Arc<Template>>,
 }
 
 /// Where block borders lie, as far as polling must know: UTC instants `offset + n × every` (zone offsets are whole

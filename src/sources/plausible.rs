@@ -70,7 +70,7 @@ pub fn better_order(template: &Template, words: &[&[u16]]) -> Option<Better> {
 
 /// Whether a value speaks for its map or against it; `None` for one that may as well be either. A value of 0 is such a
 /// one: a phase that is off reads 0 in any order.
-fn judge(register: &Register, value: f64) -> Option<bool> {
+pub fn judge(register: &Register, value: f64) -> Option<bool> {
     if value == 0.0 {
         return None;
     }

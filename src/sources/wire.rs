@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::model::{Parity, SerialSettings};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
     /// Modbus/TCP at `host:port`.
@@ -23,13 +25,6 @@ pub struct Serial {
     pub stop_bits: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parity {
-    None,
-    Even,
-    Odd,
-}
-
 impl Wire {
     /// A serial line, near or far: one request at a time, frames with a check sum and without a number.
     pub fn is_rtu(&self) -> bool {
@@ -38,9 +33,11 @@ impl Wire {
 }
 
 impl Serial {
-    /// The rates that every port driver knows by name.
-    pub const BAUDS: [u32; 14] =
-        [300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115_200, 230_400, 460_800, 921_600];
+    pub const BAUDS: [u32; 14] = SerialSettings::BAUDS;
+
+    pub fn settings(&self) -> SerialSettings {
+        SerialSettings { baud: self.baud, parity: self.parity, stop_bits: self.stop_bits }
+    }
 }
 
 impl fmt::Display for Wire {
@@ -56,11 +53,6 @@ impl fmt::Display for Wire {
 /// As people write it: `9600 8N1`.
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parity = match self.parity {
-            Parity::None => 'N',
-            Parity::Even => 'E',
-            Parity::Odd => 'O',
-        };
-        write!(f, "{} 8{parity}{}", self.baud, self.stop_bits)
+        self.settings().fmt(f)
     }
 }

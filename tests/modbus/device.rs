@@ -217,8 +217,8 @@ async fn write(to: &tokio::sync::Mutex<OwnedWriteHalf>, bytes: &[u8]) -> std::io
 }
 
 fn right_words(asked: &Asked) -> Vec<u16> {
-    let start = u16::from(asked.unit) * 1000;
-    (asked.address..asked.address + asked.count).map(|address| start + address).collect()
+    let start = u16::from(asked.unit).wrapping_mul(1000).wrapping_add(asked.address);
+    (0..asked.count).map(|at| start.wrapping_add(at)).collect()
 }
 
 fn words(asked: &Asked, values: &[u16]) -> Vec<u8> {

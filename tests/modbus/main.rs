@@ -504,7 +504,7 @@ async fn a_long_interval_has_a_poll_beside_each_block_border() {
     let device = Device::start(|_: &Asked| Act::Answer).await;
     let lines = vec![line("msb", &device.address, vec![meter("m", 1, &ten(), RARELY)])];
     let block = BlockGrid { every_ms: 2_000, offset_ms: 700 };
-    let mut plant = Plant::start_with(Config { lines, block }).await;
+    let mut plant = Plant::start_with(Config { lines, block, ..Config::default() }).await;
     let mut ready = Vec::new();
     plant.reading(&mut ready).await; // the first one comes when the line begins
     for _ in 0..3 {
@@ -527,7 +527,7 @@ async fn a_changed_line_begins_anew_and_the_others_go_on() {
     let mut again = changed;
     again.meters.push(meter("d", 2, &ten(), OFTEN));
     let lines = vec![kept.clone(), again];
-    plant.config.send_replace(Arc::new(Config { lines, block: BlockGrid::default() }));
+    plant.config.send_replace(Arc::new(Config { lines, ..Config::default() }));
     let status = plant
         .until("three meters answer", |status| {
             status.meters.len() == 3 && status.meters.values().all(|meter| meter.answers > 3)
@@ -535,7 +535,7 @@ async fn a_changed_line_begins_anew_and_the_others_go_on() {
         .await;
     let connects = |name: &str| status.lines[&name.parse().unwrap()].connects;
     assert_eq!((connects("kept"), device.connections(), other.connections()), (1, 1, 2));
-    plant.config.send_replace(Arc::new(Config { lines: vec![kept], block: BlockGrid::default() }));
+    plant.config.send_replace(Arc::new(Config { lines: vec![kept], ..Config::default() }));
     let before = status.attempts;
     let status = plant.until("one meter is left", |status| status.meters.len() == 1).await;
     assert!(status.attempts >= before, "the count never goes back");

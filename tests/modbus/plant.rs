@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
-use meterseal::model::{Category, MeterStatus, PollReport, Ratio, SourcesStatus, StoredReading};
+use meterseal::model::{Category, MeterStatus, Parity, PollReport, Ratio, SourcesStatus, StoredReading};
 use meterseal::sources::template::{self, Template};
-use meterseal::sources::{BlockGrid, Config, Line, MeterConfig, Parity, PollFailed, PollNow, Serial, Wire, run};
+use meterseal::sources::{Config, Line, MeterConfig, PollFailed, PollNow, Serial, Wire, run};
 use meterseal::store::{self, Store};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ pub fn on_serial(name: &str, port: &Path, meters: Vec<MeterConfig>) -> Line {
 
 impl Plant {
     pub async fn start(lines: Vec<Line>) -> Self {
-        Self::start_with(Config { lines, block: BlockGrid::default() }).await
+        Self::start_with(Config { lines, ..Config::default() }).await
     }
 
     pub async fn start_with(config: Config) -> Self {

@@ -83,7 +83,7 @@ fn layouts(config: &Config) -> anyhow::Result<Vec<Arc<Layout>>> {
 
 fn reading(meters: &Meters, index: usize, layout: &Arc<Layout>, taken: Stamp) -> Option<Reading> {
     let image = meters.image(index, taken.time)?;
-    let registers = meters.template().registers.iter().zip(&image).enumerate();
+    let registers = meters.template(index).registers.iter().zip(&image).enumerate();
     let values = registers.filter_map(|(place, (register, words))| {
         Some((u8::try_from(place).ok()?, sources::number(register, words).ok()?))
     });

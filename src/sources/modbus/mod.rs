@@ -18,12 +18,15 @@ mod serial;
 mod session;
 
 pub use decode::{number, number_in};
+pub(super) use line::CONNECT_AT_LEAST;
 pub use line::{Outside, Report, run};
+pub(super) use link::{Link, Trouble, exception};
+pub(super) use plan::{Limits, Request, plan};
+pub(super) use session::{said, tell as tell_identity};
 
 use super::{Line, MeterConfig, PollFailed};
 use crate::clock::Clock;
 use crate::model::PollReport;
-use link::Link;
 use poll::{Target, Unknown, poll};
 use session::Session;
 

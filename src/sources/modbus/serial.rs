@@ -13,7 +13,8 @@ use rustix::{fs, termios};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::sources::{Parity, Serial};
+use crate::model::Parity;
+use crate::sources::Serial;
 
 #[derive(Debug)]
 pub struct Port {

@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::frames::Late;
 use super::link::Trouble;
 use super::plan::Request;
+use crate::model::Parity;
+use crate::sources::Serial;
 use crate::sources::template::Function;
-use crate::sources::{Parity, Serial};
 use frame::{Ask, Content, Frame, LONGEST, REQUEST};
 use unanswered::{Origin, Unanswered};
 

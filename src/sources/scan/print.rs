@@ -1,0 +1,103 @@
+//! What was found as config, ready to paste.
+
+use std::fmt::Write as _;
+
+use crate::model::{Bus, FoundUnit, LineName, ScanOrder, SerialSettings};
+
+/// `[[modbus]]` with a `[[modbus.meter]]` for each unit that was recognised; the others as comments. `running` is the
+/// line of the running config that has this bus already.
+pub fn config(order: &ScanOrder, running: Option<&LineName>, found: &[FoundUnit]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    write(&mut text, order, running, found).ok();
+    text
+}
+
+fn write(out: &mut String, order: &ScanOrder, running: Option<&LineName>, found: &[FoundUnit]) -> std::fmt::Result {
+    writeln!(out, "# Found by `meterseal scan` on {}. Ids stay with a meter for ever: give those", order.bus)?;
+    writeln!(out, "# that the plant uses. The category gives power its sign: CONS, PROD, STOR or INJ.")?;
+    let line = line_name(&order.bus);
+    let is_new = |unit: &&FoundUnit| !unit.candidates.is_empty() && unit.meter.is_none();
+    if let Some(running) = running {
+        writeln!(out, "# The running config has this bus as line {running}: put these meters under its [[modbus]].")?;
+    } else if found.iter().any(|unit| is_new(&unit)) {
+        writeln!(out, "[[modbus]]\nname = \"{line}\"")?;
+        match &order.bus {
+            Bus::Tcp(address) => writeln!(out, "tcp = \"{address}\"")?,
+            Bus::RtuOverTcp(address) => writeln!(out, "rtu_over_tcp = \"{address}\"")?,
+            Bus::Serial { device, settings } => {
+                writeln!(out, "serial = {}", toml::Value::from(device.as_str()))?;
+                if let Some(SerialSettings { baud, parity, stop_bits }) = settings {
+                    writeln!(out, "baud = {baud}\nparity = \"{parity}\"\nstop_bits = {stop_bits}")?;
+                }
+            }
+        }
+    }
+    let interval = interval_s(found);
+    for unit in found {
+        write_unit(out, unit, &line, interval)?;
+    }
+    Ok(())
+}
+
+fn write_unit(out: &mut String, unit: &FoundUnit, line: &str, interval: u32) -> std::fmt::Result {
+    let number = unit.unit;
+    writeln!(out)?;
+    if let Some(meter) = &unit.meter {
+        return writeln!(out, "# Unit {number} is meter {meter} of the running config.");
+    }
+    let Some((best, others)) = unit.candidates.split_first() else {
+        writeln!(
+            out,
+            "# Unit {number} answers and was not recognised. With the vendor's sheet of registers a template"
+        )?;
+        writeln!(out, "# can be written for it: docs/templates.md. What it answered:")?;
+        return unit.heard.iter().try_for_each(|line| writeln!(out, "#   {}", comment(line)));
+    };
+    if !others.is_empty() {
+        writeln!(out, "# Several templates fit unit {number} alike: see its name plate.")?;
+    }
+    if unit.under_any_unit {
+        writeln!(out, "# It answers under every unit number.")?;
+    }
+    let serial = unit.identity.serial_number.as_ref().map(|number| format!(", serial number {number}"));
+    let title = if others.is_empty() { best.title.clone() } else { format!("Unit {number}") };
+    let name = format!("{title}{}", serial.unwrap_or_default());
+    writeln!(out, "[[modbus.meter]]\nid = \"{}\"", id(line, number))?;
+    writeln!(out, "name = {}\nunit = {number}", toml::Value::from(name.replace(char::is_control, " ")))?;
+    writeln!(out, "template = {} # {}", toml::Value::from(best.template.as_str()), comment(&best.reason))?;
+    for other in others {
+        writeln!(out, "# or template = {} # {}", toml::Value::from(other.template.as_str()), comment(&other.reason))?;
+    }
+    writeln!(out, "category = \"CONS\"\ninterval = \"{interval}s\"")
+}
+
+/// What a device says must not end the comment.
+fn comment(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// A line is named after where it is.
+fn line_name(bus: &Bus) -> String {
+    let place = match bus {
+        Bus::Tcp(address) | Bus::RtuOverTcp(address) => address.strip_suffix(":502").unwrap_or(address),
+        Bus::Serial { device, .. } => device.rsplit('/').next().unwrap_or(device),
+    };
+    let allowed = |char: char| char.is_ascii_alphanumeric() || char == '.';
+    let name: String = place.chars().map(|char| if allowed(char) { char } else { '-' }).collect();
+    let name = name.trim_matches('-');
+    // Room for `-247` behind it in the id of a meter.
+    let name: String = name.chars().take(56).collect();
+    if name.is_empty() { "line".to_owned() } else { name }
+}
+
+fn id(line: &str, unit: u8) -> String {
+    format!("{line}-{unit}")
+}
+
+/// Polls as often as the bus can bear, with as much time left over.
+fn interval_s(found: &[FoundUnit]) -> u32 {
+    let polled = found.iter().filter(|unit| !unit.candidates.is_empty());
+    let round_ms: u32 = polled.map(|unit| unit.poll_ms).fold(0, u32::saturating_add);
+    [1, 2, 5, 10, 15, 30].into_iter().find(|seconds| round_ms.saturating_mul(2) <= seconds * 1_000).unwrap_or(60)
+}
