@@ -3,11 +3,13 @@
 // clippy.toml allows it in test functions; here it is meant for what they call as well.
 #![allow(clippy::unwrap_used)]
 
+mod bus;
 mod cases;
 mod device;
 mod peer;
 mod plant;
 mod pty;
+mod serial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

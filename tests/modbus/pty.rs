@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -35,6 +36,13 @@ impl Pty {
         tcsetattr(&held, OptionalActions::Now, &settings).unwrap();
         let out = Receiver::from_owned_fd_unchecked(end.try_clone().unwrap()).unwrap();
         Self { port, out, into: Sender::from_owned_fd_unchecked(end).unwrap(), _port: held }
+    }
+
+    /// Gives the port a name that stays, as the system does for an adapter; the name it had before leads here now.
+    pub fn named(self, name: &Path) -> Self {
+        std::fs::remove_file(name).ok();
+        symlink(&self.port, name).unwrap();
+        self
     }
 }
 

@@ -53,6 +53,17 @@ impl Ask {
         frame
     }
 
+    /// `frame` can be the answer of `unit` to this.
+    pub fn fits(&self, unit: u8, frame: &Frame) -> bool {
+        frame.unit == unit
+            && frame.function == self.function
+            && match frame.content {
+                Content::Values(values) => values.len() == 2 * usize::from(self.count),
+                Content::Exception(_) => true,
+                Content::Request(_) => false,
+            }
+    }
+
     /// The length of the answer that has values.
     pub fn answer_length(&self) -> usize {
         SHORTEST + 2 * usize::from(self.count)

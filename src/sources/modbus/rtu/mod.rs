@@ -41,8 +41,8 @@ const SHORTEST_SILENCE: Duration = Duration::from_micros(1750);
 /// What lies behind a gateway may be as slow as this.
 const SLOWEST_BAUD: u32 = 1200;
 
-/// A unit that keeps silent about canaries is asked again when nothing was sent to it for this many time-outs, for this
-/// long, and for twice as long as its latest answer took.
+/// A unit that keeps silent about canaries is asked again when nothing was sent to it for this many time-outs and for
+/// this long.
 const REST_WAITS: u32 = 3;
 const REST: Duration = Duration::from_secs(5);
 
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         }
         let known = self.units.entry(unit).or_default();
         let Some(canary) = known.canary(ask) else {
-            let rest = (self.longest_wait * REST_WAITS).max(known.slowest() * 2).max(REST);
+            let rest = (self.longest_wait * REST_WAITS).max(REST);
             if known.last_sent().is_some_and(|at| at.elapsed() < rest) {
                 return Err(Trouble::Held);
             }
@@ -240,6 +240,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
                     if !is_over || matches!(answer.content, Told::Words(_)) {
                         continue;
                     }
+                }
+                // Of two that look alike, and only one of them asked for, one is an older answer given twice.
+                let is_doubled = Frame::first(&self.came, |other| ask.fits(unit, other)).is_some()
+                    && self.units.get(&unit).is_some_and(|known| !known.was_asked(ask));
+                if canary_for.is_none() && is_doubled {
+                    self.damaged += 1;
+                    return Err(Failed::Damaged("two answers came to one request".to_owned()));
                 }
                 self.unsettled = !self.came.is_empty();
                 return match answer.content {
@@ -337,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             Content::Exception(code) => Told::Exception(code),
             Content::Request(_) => return None,
         };
-        let origin = self.units.entry(unit).or_default().answered(&frame, Instant::now());
+        let origin = self.units.entry(unit).or_default().answered(&frame);
         Some(Answer { function: frame.function, content, origin })
     }
 
@@ -366,9 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
                 if !ours && rest[place.clone()] != self.last {
                     beside.others_ask = Some(frame.unit);
                 }
-            } else if let Some(origin) =
-                self.units.get_mut(&frame.unit).and_then(|known| known.answered(&frame, Instant::now()))
-            {
+            } else if let Some(origin) = self.units.get_mut(&frame.unit).and_then(|known| known.answered(&frame)) {
                 self.late.push(Late { unit: frame.unit, after: origin.sent.elapsed() });
             } else {
                 beside.stranger = Some(frame.unit);

@@ -1,5 +1,6 @@
 //! A line over a pipe in memory, with time that passes only when everybody waits.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use super::*;
@@ -95,6 +96,8 @@ async fn what_is_no_answer_is_told_and_what_is_damaged_is_asked_once_more() {
     assert_eq!(told(|_| answer(7, 4, &[1, 2])).await.0, wrong("unit 7 answered in the place of unit 1"));
     assert_eq!(told(|_| answer(1, 3, &[1, 2])).await.0, wrong("the answer is to another function"));
     assert_eq!(told(|_| frame::with_sum(&[1, 0x84, 6])).await.0, Err(Trouble::Exception(6)));
+    let twice = told(|asked| [answer(1, 4, &[8, 9]), right(&asked)].concat()).await;
+    assert_eq!(twice, (wrong("two answers came to one request"), 2, 2));
     assert_eq!(told(|_| Vec::new()).await, (Err(Trouble::Silent(WAIT)), 1, 0));
     assert_eq!(told(|asked| asked.to_vec()).await, (Err(Trouble::Silent(WAIT)), 1, 0), "its own echo alone");
     assert_eq!(told(|_| vec![0]).await, (Err(Trouble::Silent(WAIT)), 1, 0));
@@ -303,9 +306,8 @@ enum Odd {
     KeepsSilent,
 }
 
-/// A unit that gives its answers in order, each once at most and as late as `delays` say; and quickly thereafter.
-async fn slow_unit(mut far: DuplexStream, delays: Vec<Option<u64>>, odd: Odd) {
-    let mut delays = delays.into_iter();
+/// A unit that gives its answers in order, each once at most and as late as `delays` say, and quickly when none is left.
+async fn slow_unit(mut far: DuplexStream, delays: &RefCell<VecDeque<Option<u64>>>, odd: Odd) {
     let mut queue: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     loop {
         let mut request = [0; REQUEST];
@@ -314,7 +316,7 @@ async fn slow_unit(mut far: DuplexStream, delays: Vec<Option<u64>>, odd: Odd) {
         match timeout_at(next, far.read_exact(&mut request)).await {
             Ok(Err(_)) => return,
             Ok(Ok(_)) => {
-                let Some(delay) = delays.next().unwrap_or(Some(5)) else { continue };
+                let Some(delay) = delays.borrow_mut().pop_front().unwrap_or(Some(5)) else { continue };
                 let given = match (request[1] != 4 || request[5] < 4, odd) {
                     (true, Odd::Refuses) => frame::with_sum(&[request[0], request[1] | 0x80, 3]),
                     (true, Odd::KeepsSilent) => continue,
@@ -353,14 +355,13 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
             let (mut rtu, far) = pair();
+            let delays = RefCell::new(VecDeque::from(delays));
             let reads = async {
-                // Ranges of equal length at several addresses, and one of another length.
-                let mut right = 0;
-                let mut slow = asks.iter().cycle();
-                for turn in 0..200 {
-                    let (which, pause) = slow.next().unwrap();
+                let mut turns_left = 30;
+                for (which, pause) in asks.iter().cycle() {
+                    // Ranges of equal length at several addresses, and one of another length.
                     let (address, count) = (which * 20, if *which == 5 { 5 } else { 4 });
-                    let is_right = match rtu.read(1, &request(address, count), WAIT).await {
+                    let is_heard = match rtu.read(1, &request(address, count), WAIT).await {
                         Ok(read) => {
                             assert_eq!(read, words(1, address, count));
                             true
@@ -368,18 +369,21 @@ proptest! {
                         Err(Trouble::Silent(_) | Trouble::Held) => false,
                         Err(other) => panic!("{other:?}"),
                     };
-                    right = if is_right { right + 1 } else { 0 };
-                    // All delays are used up by now, and after a while of being quick the unit is always heard.
-                    if turn > 150 {
-                        assert!(right > 0, "not heard in turn {turn}");
+                    // When the unit has been quick for a while, it is always heard.
+                    if delays.borrow().is_empty() {
+                        turns_left -= 1;
+                        assert!(turns_left > 10 || is_heard, "not heard");
+                        sleep(Duration::from_secs(1)).await;
                     }
-                    let pause = if turn < 60 { *pause } else { 1_000 };
-                    sleep(Duration::from_millis(pause)).await;
+                    if turns_left == 0 {
+                        break;
+                    }
+                    sleep(Duration::from_millis(*pause)).await;
                 }
             };
             tokio::select! {
                 () = reads => {}
-                () = slow_unit(far, delays.clone(), odd) => {}
+                () = slow_unit(far, &delays, odd) => {}
             }
         });
     }

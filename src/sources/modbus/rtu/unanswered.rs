@@ -6,7 +6,6 @@
 //! several can have, it is the values of those registers only if all of them asked for the same.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -27,8 +26,6 @@ pub struct Unanswered {
     sent: VecDeque<Sent>,
     /// Canaries to which this unit kept silent.
     mute: Vec<Shape>,
-    /// The longest that an answer took.
-    slowest: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,18 +55,10 @@ impl Unanswered {
     }
 
     /// The origin of an answer; `None` if no request can have called for it.
-    pub fn answered(&mut self, answer: &Frame, now: Instant) -> Option<Origin> {
-        let called_for = |ask: &Ask| {
-            ask.function == answer.function
-                && match answer.content {
-                    Content::Values(values) => values.len() == 2 * usize::from(ask.count),
-                    Content::Exception(_) => true,
-                    Content::Request(_) => false,
-                }
-        };
+    pub fn answered(&mut self, answer: &Frame) -> Option<Origin> {
+        let called_for = |ask: &Ask| ask.fits(answer.unit, answer);
         let first = self.sent.iter().position(|sent| called_for(&sent.ask))?;
         let Sent { ask, at } = self.sent[first];
-        self.slowest = self.slowest.max(now - at);
         let is_certain = self.sent.iter().all(|other| !called_for(&other.ask) || other.ask == ask);
         // It is the answer to this request or to a later one, so that all before this one are done with.
         self.sent.drain(..=first);
@@ -103,10 +92,6 @@ impl Unanswered {
 
     pub fn was_asked(&self, ask: &Ask) -> bool {
         self.sent.iter().any(|sent| sent.ask == *ask)
-    }
-
-    pub fn slowest(&self) -> Duration {
-        self.slowest
     }
 
     pub fn last_sent(&self) -> Option<Instant> {
