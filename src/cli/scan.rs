@@ -142,7 +142,8 @@ impl Seen {
 
 /// One unit in one line.
 fn described(unit: &FoundUnit) -> String {
-    let number = if unit.under_any_unit { "every unit".to_owned() } else { format!("unit {}", unit.unit) };
+    let device = unit.device.map(|device| format!(", device {device}")).unwrap_or_default();
+    let number = if unit.under_any_unit { "every unit".to_owned() } else { format!("unit {}", unit.unit) } + &device;
     let Some((best, others)) = unit.candidates.split_first() else {
         return format!("{number}: not recognised; {}", unit.heard.first().map_or("", String::as_str));
     };

@@ -97,6 +97,8 @@ pub enum ScanEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoundUnit {
     pub unit: u8,
+    /// Which of several SunSpec devices behind this unit it is, from 1.
+    pub device: Option<u8>,
     /// The template that fits best, or several that fit alike; none for a unit that was not recognised.
     pub candidates: Vec<Candidate>,
     pub identity: Identity,

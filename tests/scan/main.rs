@@ -8,6 +8,7 @@ mod device;
 #[path = "../modbus/pty.rs"]
 mod pty;
 mod serial;
+mod sunspec;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -15,9 +15,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::modbus::{Limits, plan};
-use super::template::{Function, Template};
+use super::sunspec;
+use super::template::{Function, Register, Template};
 use super::{Serial, Wire};
-use crate::model::{Bus, FoundUnit, Parity, ScanEvent, ScanOrder, SerialSettings, Units};
+use crate::model::{Bus, FoundUnit, Identity, Parity, ScanEvent, ScanOrder, SerialSettings, Units};
 use asker::{Asker, Ended};
 use recognise::{Answer, Answers, Question};
 
@@ -209,10 +210,21 @@ impl Search {
         if !self.answers(unit, &mut known).await? {
             return Ok(false);
         }
-        self.question(unit, &mut known).await?;
+        let devices = self.sunspec(unit, &mut known).await?;
+        if devices.is_empty() {
+            self.question(unit, &mut known).await?;
+        }
         let under_any = if self.knows_numbers { false } else { self.answers_under_any(unit, &known).await? };
         self.knows_numbers = true;
-        self.tell_unit(unit, &known, under_any).await?;
+        if devices.is_empty() {
+            let found = self.judged(unit, &known, under_any);
+            self.tell_unit(found).await?;
+        }
+        for (device, number) in devices.iter().zip(1..) {
+            let number = (devices.len() > 1).then_some(number);
+            let found = FoundUnit { device: number, under_any_unit: under_any, ..self.of_device(unit, device, &known) };
+            self.tell_unit(found).await?;
+        }
         // Real units may stand behind a gateway that refuses in the name of those that are not there.
         Ok(under_any && self.of_nobody.is_none())
     }
@@ -254,6 +266,21 @@ impl Search {
         }
     }
 
+    /// The SunSpec devices behind a unit; none where it is no such unit.
+    async fn sunspec(&mut self, unit: u8, known: &mut Known) -> Result<Vec<sunspec::Device>, Over> {
+        let mut walk = sunspec::Walk::new();
+        while let Some(read) = walk.next() {
+            let question = Question { function: Function::Holding, address: read.address, count: read.count };
+            match self.answer(unit, question, known).await? {
+                Answer::Words(words) => walk.answered(&words),
+                Answer::Refused(code) => walk.refused(code),
+                // Asked once, it is not asked again.
+                Answer::Nothing => walk.failed(),
+            }
+        }
+        Ok(walk.devices().unwrap_or_default())
+    }
+
     /// Asks all that may tell what the unit is.
     async fn question(&mut self, unit: u8, known: &mut Known) -> Result<(), Over> {
         loop {
@@ -262,20 +289,28 @@ impl Search {
                 return Ok(());
             }
             for question in questions {
-                let answer = if known.silences < MOST_SILENCES {
-                    let heard = self.asker.ask(unit, &question, self.wait).await?;
-                    if heard.answer == Answer::Nothing {
-                        known.silences += 1;
-                    } else {
-                        known.took = (known.took.0 + heard.took, known.took.1 + 1);
-                    }
-                    heard.answer
-                } else {
-                    Answer::Nothing
-                };
-                known.answers.insert(question, answer);
+                self.answer(unit, question, known).await?;
             }
         }
+    }
+
+    /// What a unit answers to a question, which it is asked once. One that keeps silent too often is asked no more.
+    async fn answer(&mut self, unit: u8, question: Question, known: &mut Known) -> Result<Answer, Over> {
+        if let Some(answer) = known.answers.get(&question) {
+            return Ok(answer.clone());
+        }
+        let mut answer = Answer::Nothing;
+        if known.silences < MOST_SILENCES {
+            let heard = self.asker.ask(unit, &question, self.wait).await?;
+            answer = heard.answer;
+            if answer == Answer::Nothing {
+                known.silences += 1;
+            } else {
+                known.took = (known.took.0 + heard.took, known.took.1 + 1);
+            }
+        }
+        known.answers.insert(question, answer.clone());
+        Ok(answer)
     }
 
     /// Whether a device that was found as `unit` says the same under numbers that nobody uses. Also learns what is said
@@ -310,29 +345,53 @@ impl Search {
         Ok(under_any)
     }
 
-    async fn tell_unit(&mut self, unit: u8, known: &Known, under_any_unit: bool) -> Result<(), Over> {
+    /// A unit by its answers.
+    fn judged(&self, unit: u8, known: &Known, under_any_unit: bool) -> FoundUnit {
         let recognised = recognise::recognise(&self.templates, &known.answers);
         let heard = if recognised.candidates.is_empty() { recognise::heard(&known.answers) } else { Vec::new() };
         let best = recognised.candidates.first().map(|best| best.template.as_str());
         let template = self.templates.iter().find(|template| Some(template.name.as_str()) == best);
-        let found = FoundUnit {
+        FoundUnit {
             unit,
+            device: None,
             candidates: recognised.candidates,
             identity: recognised.identity,
             heard,
             under_any_unit,
             meter: None,
-            poll_ms: template.map_or(0, |template| self.poll_ms(template, known)),
-        };
+            poll_ms: template.map_or(0, |template| self.poll_ms(template, &template.registers, known)),
+        }
+    }
+
+    /// A SunSpec device by its models.
+    fn of_device(&self, unit: u8, device: &sunspec::Device, known: &Known) -> FoundUnit {
+        let candidate = recognise::of_device(&self.templates, device);
+        let template = candidate.as_ref().and_then(|(place, _)| self.templates.get(*place));
+        let poll_ms =
+            template.map_or(0, |template| self.poll_ms(template, &sunspec::registers(device, template), known));
+        let models = device.models.iter().map(|model| model.id).collect();
+        FoundUnit {
+            unit,
+            device: None,
+            candidates: candidate.into_iter().map(|(_, candidate)| candidate).collect(),
+            identity: Identity { sunspec_models: models, ..device.identity.clone() },
+            heard: Vec::new(),
+            under_any_unit: false,
+            meter: None,
+            poll_ms,
+        }
+    }
+
+    async fn tell_unit(&mut self, found: FoundUnit) -> Result<(), Over> {
         self.found.push(found.clone());
         self.say(ScanEvent::Unit(found)).await
     }
 
     /// About how long one poll takes: as many requests as the template needs, each as long as this unit took for a
     /// short one, and the time of the longer answers on the wire.
-    fn poll_ms(&self, template: &Template, known: &Known) -> u32 {
+    fn poll_ms(&self, template: &Template, registers: &[Register], known: &Known) -> u32 {
         let limits = Limits { max_registers: template.max_registers, max_hole: template.max_hole };
-        let requests = plan(&template.registers, limits, &BTreeSet::new(), &BTreeSet::new());
+        let requests = plan(registers, limits, &BTreeSet::new(), &BTreeSet::new());
         let each = known.took.0.as_secs_f64() * 1_000.0 / f64::from(known.took.1.max(1));
         // An answer that takes so long has come over a serial line somewhere; 9600 baud is the usual one.
         let baud = match &self.order.bus {

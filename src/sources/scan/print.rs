@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Bus, FoundUnit, LineName, ScanOrder, SerialSettings};
+use crate::model::{Bus, Category, FoundUnit, LineName, ScanOrder, SerialSettings};
 
 /// `[[modbus]]` with a `[[modbus.meter]]` for each unit that was recognised; the others as comments. `running` is the
 /// line of the running config that has this bus already.
@@ -63,13 +63,29 @@ fn write_unit(out: &mut String, unit: &FoundUnit, line: &str, interval: u32) -> 
     let serial = unit.identity.serial_number.as_ref().map(|number| format!(", serial number {number}"));
     let title = if others.is_empty() { best.title.clone() } else { format!("Unit {number}") };
     let name = format!("{title}{}", serial.unwrap_or_default());
-    writeln!(out, "[[modbus.meter]]\nid = \"{}\"", id(line, number))?;
+    let part = unit.device.map(|device| format!("-{device}")).unwrap_or_default();
+    writeln!(out, "[[modbus.meter]]\nid = \"{line}-{number}{part}\"")?;
     writeln!(out, "name = {}\nunit = {number}", toml::Value::from(name.replace(char::is_control, " ")))?;
+    if let Some(device) = unit.device {
+        writeln!(out, "device = {device}")?;
+    }
     writeln!(out, "template = {} # {}", toml::Value::from(best.template.as_str()), comment(&best.reason))?;
     for other in others {
         writeln!(out, "# or template = {} # {}", toml::Value::from(other.template.as_str()), comment(&other.reason))?;
     }
-    writeln!(out, "category = \"CONS\"\ninterval = \"{interval}s\"")
+    writeln!(out, "category = \"{}\"\ninterval = \"{interval}s\"", category(unit))
+}
+
+/// An inverter produces and a battery stores; of all else only the plant knows.
+fn category(unit: &FoundUnit) -> Category {
+    let has = |models: &[u16]| unit.identity.sunspec_models.iter().any(|model| models.contains(model));
+    if has(&[802]) {
+        Category::Stor
+    } else if has(&[101, 102, 103, 111, 112, 113, 701]) {
+        Category::Prod
+    } else {
+        Category::Cons
+    }
 }
 
 /// What a device says must not end the comment.
@@ -86,13 +102,9 @@ fn line_name(bus: &Bus) -> String {
     let allowed = |char: char| char.is_ascii_alphanumeric() || char == '.';
     let name: String = place.chars().map(|char| if allowed(char) { char } else { '-' }).collect();
     let name = name.trim_matches('-');
-    // Room for `-247` behind it in the id of a meter.
+    // Room for `-247-64` behind it in the id of a meter.
     let name: String = name.chars().take(56).collect();
     if name.is_empty() { "line".to_owned() } else { name }
-}
-
-fn id(line: &str, unit: u8) -> String {
-    format!("{line}-{unit}")
 }
 
 /// Polls as often as the bus can bear, with as much time left over.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::model::{Candidate, Identity, RecognisedBy, Unit};
 use crate::sources::modbus::{exception, number, said, tell_identity};
-use crate::sources::plausible;
 use crate::sources::template::{Expected, Form, Function, IdentityRegister, Item, Register, Template};
+use crate::sources::{plausible, sunspec};
 
 /// One read request. Templates that have the same register in common ask for it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +87,28 @@ pub fn recognise(templates: &[Arc<Template>], answers: &Answers) -> Recognised {
     let identity = fits.first().map(|best| identity(&templates[best.place], answers)).unwrap_or_default();
     let candidates = best(&fits).iter().map(|fit| fit.told(&templates[fit.place])).collect();
     Recognised { candidates, identity }
+}
+
+/// The template of a SunSpec device, with its place: the one that bears the name of its maker, else the one for all.
+pub fn of_device(templates: &[Arc<Template>], device: &sunspec::Device) -> Option<(usize, Candidate)> {
+    let maker = device.identity.manufacturer.as_deref().unwrap_or_default().to_lowercase();
+    let named =
+        |name: &dyn Fn(&str) -> bool| templates.iter().position(|template| template.sunspec && name(&template.name));
+    let place =
+        named(&|name| !maker.is_empty() && maker.starts_with(name)).or_else(|| named(&|name| name == "sunspec"))?;
+    let template = &templates[place];
+    let models: Vec<String> = device.models.iter().map(|model| model.id.to_string()).collect();
+    let Identity { manufacturer, model, .. } = &device.identity;
+    let said: Vec<&str> = [manufacturer, model].into_iter().flatten().map(String::as_str).collect();
+    let who = if said.is_empty() { String::new() } else { format!("{}; ", said.join(" ")) };
+    let candidate = Candidate {
+        template: template.name.clone(),
+        title: if said.is_empty() { template.title.clone() } else { said.join(" ") },
+        verified: template.verified,
+        by: RecognisedBy::Sunspec,
+        reason: format!("{who}models {}", models.join(", ")),
+    };
+    Some((place, candidate))
 }
 
 /// What a unit answered that is not recognised, for a person.
