@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Checked, Fault};
-use crate::model::{MeterId, Origin, PollReport};
+use crate::model::{Identity, MeterId, Origin, PollReport};
 use crate::sources::template::{Template, WordOrder};
 
 /// Prints to stdout. A reader that closes its end early, such as `head`, is no failure.
@@ -99,6 +99,9 @@ pub fn json_line(value: &impl Serialize) {
 /// of words.
 pub fn poll(report: &PollReport, orders: bool) {
     let mut text = format!("{} at {}\n", report.meter, report.time);
+    if let Some(identity) = &report.identity {
+        text += &format!("{}\n", said_of_itself(identity));
+    }
     let mut rows = vec![["quantity", "value", "unit", "register", "raw words"].map(str::to_owned)];
     for value in &report.values {
         let shown = match (value.value, &value.absent) {
@@ -125,6 +128,15 @@ pub fn poll(report: &PollReport, orders: bool) {
         text += &format!("\n{advice}\n");
     }
     out(&text);
+}
+
+/// Such as `Schneider Electric iEM3255, serial number 19088743, firmware 14002`.
+fn said_of_itself(identity: &Identity) -> String {
+    let name = [&identity.manufacturer, &identity.model].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+    let number = identity.serial_number.as_ref().map(|number| format!("serial number {number}"));
+    let firmware = identity.firmware.as_ref().map(|version| format!("firmware {version}"));
+    let parts = [Some(name).filter(|name| !name.is_empty()), number, firmware];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// What the words of each value would say in each order; one word has no order.
@@ -176,6 +188,14 @@ mod tests {
         let single =
             json!({ "quantity": "frequency_hz", "value": 50.0, "register": 2, "words": [500], "absent": null });
         serde_json::from_value(json!({ "meter": "m", "time": 0, "values": [value, single] })).unwrap()
+    }
+
+    #[test]
+    fn a_meter_says_what_it_is_in_one_line() {
+        let said = |identity| said_of_itself(&serde_json::from_value(identity).unwrap());
+        let all = json!({ "manufacturer": "Acme", "model": "M1", "serial_number": "42", "firmware": "7" });
+        assert_eq!(said(all), "Acme M1, serial number 42, firmware 7");
+        assert_eq!(said(json!({ "serial_number": "42" })), "serial number 42");
     }
 
     #[test]

@@ -150,6 +150,9 @@ pub struct SourcesStatus {
 pub struct PollReport {
     pub meter: MeterId,
     pub time: Timestamp,
+    /// What the meter says that it is, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     pub values: Vec<PolledValue>,
     /// What a person had better change, in a sentence: the order of words under which the values would make sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,8 +2,9 @@
 //!
 //! `template.toml` is the template; without one the folder's name begins with that of a shipped one. `registers.txt`
 //! has the words from an address on, such as `input 0x34: 44FA 0000`; all others are refused with exception 2.
+//! `input alone 0x0B: 0155` is what a register holds only when nothing else is asked for with it.
 //! `meter.toml` may set `device`, `category`, `invert`, `ct_ratio` and `vt_ratio`. `expected.txt` is what a poll gives,
-//! with its advice if it has any, or `fault.txt` what is wrong with the template.
+//! with its advice and what the meter says of itself if there is any, or `fault.txt` what is wrong with the template.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,8 +61,11 @@ fn told(faults: &[Fault]) -> String {
 }
 
 async fn polled(case: &Path, template: Template) -> String {
-    let registers = registers(&fs::read_to_string(case.join("registers.txt")).unwrap());
+    let (registers, alone) = registers(&fs::read_to_string(case.join("registers.txt")).unwrap());
     let device = Device::start(move |asked: &Asked| {
+        if let (1, Some(word)) = (asked.count, alone.get(&(asked.function, asked.address))) {
+            return Act::Words(vec![*word]);
+        }
         let wanted = asked.address..asked.address + asked.count;
         let words: Option<Vec<u16>> = wanted.map(|at| registers.get(&(asked.function, at)).copied()).collect();
         words.map_or(Act::Exception(2), Act::Words)
@@ -85,20 +89,35 @@ async fn polled(case: &Path, template: Template) -> String {
         (Some(value), _) => format!("{} {value}\n", polled.quantity),
         (None, why) => format!("{} absent: {}\n", polled.quantity, why.as_deref().unwrap_or("")),
     });
-    lines.chain(report.advice.iter().map(|advice| format!("advice: {advice}\n"))).collect()
+    let advice = report.advice.iter().map(|advice| format!("advice: {advice}\n"));
+    let identity = report.identity.clone().unwrap_or_default();
+    let identity = [
+        ("manufacturer", identity.manufacturer),
+        ("model", identity.model),
+        ("serial number", identity.serial_number),
+        ("firmware", identity.firmware),
+    ];
+    let identity = identity.into_iter().filter_map(|(item, said)| Some(format!("{item}: {}\n", said?)));
+    lines.chain(advice).chain(identity).collect()
 }
 
-/// By function and address.
-fn registers(text: &str) -> BTreeMap<(u8, u16), u16> {
+type Registers = BTreeMap<(u8, u16), u16>;
+
+/// By function and address: those that answer in any request, and those that answer alone.
+fn registers(text: &str) -> (Registers, Registers) {
     let hex = |digits: &str| u16::from_str_radix(digits.trim_start_matches("0x"), 16).unwrap();
-    let mut registers = BTreeMap::new();
+    let (mut registers, mut alone) = (Registers::new(), Registers::new());
     for line in text.lines().map(|line| line.split('#').next().unwrap().trim()).filter(|line| !line.is_empty()) {
         let (place, words) = line.split_once(':').unwrap();
         let (function, address) = place.split_once(' ').unwrap();
         let function = if function == "input" { 4 } else { 3 };
+        let (registers, address) = match address.strip_prefix("alone ") {
+            Some(address) => (&mut alone, address),
+            None => (&mut registers, address),
+        };
         for (at, word) in (hex(address)..).zip(words.split_whitespace()) {
             registers.insert((function, at), hex(word));
         }
     }
-    registers
+    (registers, alone)
 }

@@ -18,7 +18,7 @@ use super::pace::{Connecting, Grid, Patience, Share, border_after};
 use super::poll::{Outcome, Target, Unknown, poll};
 use super::session::Session;
 use crate::clock::Clock;
-use crate::model::{Condition, LineStatus, MeterStatus, PollReport, Timestamp};
+use crate::model::{Condition, LineStatus, MeterStatus, Timestamp};
 use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow};
 use crate::store::Ingest;
 
@@ -617,7 +617,7 @@ fn answer(orders: Vec<PollNow>, outcome: &Outcome, time: Timestamp) {
             let why = outcome.problem.clone().unwrap_or_default();
             Err(PollFailed::Unreadable { meter, why })
         } else if outcome.heard || outcome.requests == 0 {
-            Ok(PollReport { meter, time, values: outcome.told.clone(), advice: outcome.advice.clone() })
+            Ok(outcome.report(meter, time))
         } else {
             let why = outcome.problem.clone().unwrap_or_else(|| "no request was due".to_owned());
             Err(PollFailed::NoAnswer { meter, why })

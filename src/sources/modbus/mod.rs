@@ -46,7 +46,9 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     let mut silences = 0;
     while outcome.unknown == Some(Unknown::Walking) && outcome.broken.is_none() && silences < SILENT_PLACES {
         silences += usize::from(!outcome.heard);
+        let identity = outcome.identity.take();
         outcome = poll(&mut link, &mut session, &target).await;
+        outcome.identity = outcome.identity.or(identity);
     }
     if let (Some(Unknown::NothingFound), Some(why)) = (outcome.unknown, &outcome.problem) {
         return Err(PollFailed::Unreadable { meter: meter.id.clone(), why: why.clone() });
@@ -54,5 +56,5 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     if !outcome.heard {
         return Err(failed(outcome.problem.unwrap_or_else(|| "it was asked nothing".to_owned())));
     }
-    Ok(PollReport { meter: meter.id.clone(), time: clock.now(), values: outcome.told, advice: outcome.advice })
+    Ok(outcome.report(meter.id.clone(), clock.now()))
 }

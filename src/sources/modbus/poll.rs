@@ -15,7 +15,7 @@ use super::link::{Link, Trouble, exception};
 use super::plan::Request;
 use super::session::{self, Session};
 use crate::clock::Clock;
-use crate::model::{Identity, Layout, PolledValue, Ratio, Reading, Values};
+use crate::model::{Identity, Layout, MeterId, PollReport, PolledValue, Ratio, Reading, Timestamp, Values};
 use crate::sources::plausible::{self, Better};
 use crate::sources::sunspec::Read;
 use crate::sources::template::{Function, Register, Template, WordOrder};
@@ -71,6 +71,14 @@ pub struct Outcome {
     pub told: Vec<PolledValue>,
     /// How the values that were told would make sense, when they make none.
     pub advice: Option<String>,
+}
+
+impl Outcome {
+    /// For a person.
+    pub fn report(&self, meter: MeterId, time: Timestamp) -> PollReport {
+        let identity = self.identity.as_deref().filter(|identity| **identity != Identity::default()).cloned();
+        PollReport { meter, time, identity, values: self.told.clone(), advice: self.advice.clone() }
+    }
 }
 
 /// A request that gave no values. One that was halved is left to its halves, as they tell more exactly.
@@ -218,9 +226,14 @@ async fn walk(link: &mut Link, session: &mut Session, target: &Target<'_>, outco
     }
 }
 
-/// Asks the meter what it is, when that is due. Whatever comes of it, the values are taken already.
+/// Asks the meter what it is, when that is due or a person wants to know. Whatever comes of it, the values are taken
+/// already.
 async fn identify(link: &mut Link, session: &mut Session, target: &Target<'_>, outcome: &mut Outcome) {
-    let registers = session.identity_due(target.clock.since_boot_ms());
+    let registers = if target.told {
+        session.asking.template().identity.clone()
+    } else {
+        session.identity_due(target.clock.since_boot_ms())
+    };
     if registers.is_empty() {
         return;
     }
