@@ -78,10 +78,12 @@ pub fn judge(register: &Register, value: f64) -> Option<bool> {
     let name = register.quantity.as_str();
     match register.quantity.unit() {
         Unit::Hertz => Some((45.0..=65.0).contains(&value)),
-        // From a phase to neutral, or between two phases; a quantity that does not say which may be either.
+        // From a phase to neutral, or between two phases; a quantity that does not say which may be either. Behind
+        // voltage transformers 58 V are a phase's on the secondary side, and on the primary one it may be thousands.
         Unit::Volts if name.starts_with("voltage") => {
             let phases = name.split('_').filter(|part| ["l1", "l2", "l3"].contains(part)).count();
-            Some((80.0..=if phases == 1 { 300.0 } else { 600.0 }).contains(&value))
+            let nominal = if phases == 1 { 55.0..=300.0 } else { 80.0..=600.0 };
+            if (1e3..=5e5).contains(&value) { None } else { Some(nominal.contains(&value)) }
         }
         // Next to no load has next to no power factor.
         Unit::One if name.ends_with("_factor") => match size {
@@ -140,7 +142,9 @@ mod tests {
     fn frequency_voltage_and_power_factor_speak_for_a_map_and_odd_sizes_against_it() {
         assert_eq!(judged([230.1, 398.7, 2.8, 0.97, 50.01, 18_934.5]), (4, 0));
         assert_eq!(judged([120.0, 208.0, -2.8, -0.5, 59.9, 1e12]), (4, 0));
-        assert_eq!(judged([398.7, 11_000.0, 2e7, 1.2, 46_000.0, 1e14]), (0, 6));
+        assert_eq!(judged([398.7, 1e6, 2e7, 1.2, 46_000.0, 1e14]), (0, 6));
+        assert_eq!(judged([57.7, 100.0, 2.8, 0.97, 50.01, 18_934.5]), (4, 0), "secondary side");
+        assert_eq!(judged([11_547.0, 20_000.0, 9e3, 0.97, 50.01, 1e9]), (2, 0), "primary side");
         assert_eq!(judged([1e-38, 1e30, 1e-38, 1e-38, 1e-38, 1e-38]), (0, 6));
     }
 
