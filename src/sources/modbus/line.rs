@@ -248,7 +248,7 @@ impl State {
             let unit = units.iter().position(|unit| unit.id == config.unit).unwrap_or_else(|| {
                 units.push(Unit {
                     id: config.unit,
-                    patience: Patience::new(line.timeout, share),
+                    patience: Patience::new(line.timeout, &line.wire, share),
                     busy: false,
                     late: None,
                 });

@@ -84,6 +84,15 @@ impl Link {
         }
     }
 
+    /// How long the unit needed for the last answer that came in time, without the time that its bytes take.
+    pub fn took(&self) -> Duration {
+        match self {
+            Self::Tcp(numbered) => numbered.took,
+            Self::RtuOverTcp(rtu) => rtu.took(),
+            Self::Serial(rtu) => rtu.took(),
+        }
+    }
+
     /// How many answers came damaged since the last call.
     pub fn damaged(&mut self) -> u64 {
         match self {
@@ -111,12 +120,13 @@ pub struct Numbered {
     calls: u64,
     gap: Duration,
     free_at: Option<Instant>,
+    took: Duration,
 }
 
 impl Numbered {
     fn over<S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static>(stream: S, gap: Duration) -> Self {
         let (frames, seen) = Frames::new(stream);
-        Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None }
+        Self { context: tcp::attach(frames), seen, calls: 0, gap, free_at: None, took: Duration::ZERO }
     }
 
     async fn read(&mut self, unit: u8, request: &Request, wait: Duration) -> Result<Vec<u16>, Trouble> {
@@ -129,7 +139,9 @@ impl Numbered {
         };
         self.context.set_slave(Slave(unit));
         self.calls += 1;
+        let asked = Instant::now();
         let answer = timeout(wait, self.context.call(call)).await;
+        self.took = asked.elapsed();
         if !self.gap.is_zero() {
             self.free_at = Some(Instant::now() + self.gap);
         }

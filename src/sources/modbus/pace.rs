@@ -4,10 +4,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::model::Timestamp;
-use crate::sources::BlockGrid;
+use crate::sources::{BlockGrid, Wire};
 
-/// Time-outs do not shrink below this, nor below `ROOM` times what the line's slowest answers needed of late.
+/// Time-outs do not shrink below the shortest of their wire, nor below `ROOM` times what the line's slowest answers
+/// needed of late. On a serial line an answer that comes too late spoils that of the next unit, so that neither would be
+/// known for what it is; behind a gateway it comes when the whole of it has.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+const SHORTEST_WAIT_SERIAL: Duration = Duration::from_millis(200);
+const SHORTEST_WAIT_FAR: Duration = Duration::from_millis(500);
 const ROOM: u32 = 4;
 
 /// Pauses between attempts at a silent unit double from the first to the longest. With the spread of one eighth and a
@@ -75,6 +79,7 @@ impl Share {
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     full: Duration,
+    shortest: Duration,
     /// Attempts in turn without an answer.
     misses: u32,
     not_before_ms: u64,
@@ -86,8 +91,13 @@ pub struct Patience {
 
 impl Patience {
     /// `full` is the time-out of the config.
-    pub fn new(full: Duration, spread: Share) -> Self {
-        Self { full, misses: 0, not_before_ms: 0, needs: Duration::ZERO, waited: full, spread }
+    pub fn new(full: Duration, wire: &Wire, spread: Share) -> Self {
+        let shortest = match wire {
+            Wire::Tcp(_) => SHORTEST_WAIT,
+            Wire::Serial(_) => SHORTEST_WAIT_SERIAL,
+            Wire::RtuOverTcp(_) => SHORTEST_WAIT_FAR,
+        };
+        Self { full, shortest, misses: 0, not_before_ms: 0, needs: Duration::ZERO, waited: full, spread }
     }
 
     /// How long to wait for the next answer. It shrinks while the unit keeps silent and others on the line answer, so
@@ -96,7 +106,7 @@ impl Patience {
     pub fn wait(&mut self, others_need: Option<Duration>) -> Duration {
         let shrunk = self.full / (1 << self.misses.min(16));
         self.waited = match others_need {
-            Some(need) => shrunk.max(SHORTEST_WAIT).max(self.needs.max(need) * ROOM).min(self.full),
+            Some(need) => shrunk.max(self.shortest).max(self.needs.max(need) * ROOM).min(self.full),
             None => self.full,
         };
         self.waited
@@ -185,13 +195,15 @@ pub fn border_after(grid: BlockGrid, now: Timestamp) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Parity;
+    use crate::sources::Serial;
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
     fn patience() -> Patience {
-        Patience::new(SECOND, Share::of_name("line"))
+        Patience::new(SECOND, &Wire::Tcp("gateway:502".to_owned()), Share::of_name("line"))
     }
 
     proptest! {
@@ -266,6 +278,21 @@ mod tests {
         assert_eq!((unknown.wait(Some(MS)), unknown.again_ms()), (SECOND, None));
         unknown.missed(0);
         assert_eq!(unknown.wait(Some(MS)), SECOND, "it is known to be slow");
+    }
+
+    #[test]
+    fn a_dead_unit_that_wakes_on_a_serial_line_is_not_talked_over() {
+        let serial = Serial { device: "/dev/ttyS1".into(), baud: 1200, parity: Parity::None, stop_bits: 2 };
+        for (wire, shortest) in
+            [(Wire::Serial(serial), SHORTEST_WAIT_SERIAL), (Wire::RtuOverTcp("gw:4001".to_owned()), SHORTEST_WAIT_FAR)]
+        {
+            let mut unit = Patience::new(SECOND, &wire, Share::of_name("line"));
+            (0..9).for_each(|_| unit.missed(0));
+            assert_eq!(unit.wait(Some(MS)), shortest);
+            let mut hasty = Patience::new(MS * 100, &wire, Share::of_name("line"));
+            hasty.missed(0);
+            assert_eq!(hasty.wait(Some(MS)), MS * 100, "the config says the most");
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::asking::Asking;
@@ -266,11 +265,10 @@ async fn read(
     target: &Target<'_>,
     outcome: &mut Outcome,
 ) -> Result<Vec<u16>, Trouble> {
-    let asked = Instant::now();
     outcome.requests += 1;
     let answer = link.read(target.unit, request, target.wait).await;
     match &answer {
-        Ok(_) | Err(Trouble::Exception(_) | Trouble::Wrong(_)) => outcome.took = outcome.took.max(asked.elapsed()),
+        Ok(_) | Err(Trouble::Exception(_) | Trouble::Wrong(_)) => outcome.took = outcome.took.max(link.took()),
         Err(_) => {}
     }
     match &answer {

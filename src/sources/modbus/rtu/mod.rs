@@ -84,6 +84,7 @@ pub struct Rtu<S> {
     units: BTreeMap<u8, Unanswered>,
     late: Vec<Late>,
     damaged: u64,
+    took: Duration,
     longest_wait: Duration,
 }
 
@@ -148,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             units: BTreeMap::new(),
             late: Vec::new(),
             damaged: 0,
+            took: Duration::ZERO,
             longest_wait: Duration::ZERO,
         }
     }
@@ -173,6 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     /// The answers that came when nobody waited for them any more, since the last call.
     pub fn late(&mut self) -> Vec<Late> {
         std::mem::take(&mut self.late)
+    }
+
+    /// How long the last answer let wait for itself.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// Answers that came damaged, since the last call.
@@ -222,7 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     async fn ask(&mut self, unit: u8, ask: &Ask, wait: Duration, canary_for: Option<&Ask>) -> Result<Vec<u16>, Failed> {
         self.quieten().await?;
         self.send(unit, ask, wait).await?;
-        let first_by = self.active + wait;
+        let sent = self.active;
+        let first_by = sent + wait;
         let last_by = first_by + self.timing.longest;
         let mut beside = Beside::default();
         while Instant::now() < last_by {
@@ -249,6 +257,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
                     return Err(Failed::Damaged("two answers came to one request".to_owned()));
                 }
                 self.unsettled = !self.came.is_empty();
+                // The first byte may have been that of an echo or of noise, and so the time is counted back from the last.
+                self.took = sent.elapsed().saturating_sub(self.timing.character * answer.length);
                 return match answer.content {
                     Told::Words(words) => Ok(words),
                     Told::Exception(code) => Err(Failed::Told(Trouble::Exception(code))),
@@ -345,7 +355,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             Content::Request(_) => return None,
         };
         let origin = self.units.entry(unit).or_default().answered(&frame);
-        Some(Answer { function: frame.function, content, origin })
+        let length = u32::try_from(place.len()).unwrap_or(0);
+        Some(Answer { function: frame.function, content, length, origin })
     }
 
     /// Until when to wait for the next byte.
@@ -424,6 +435,8 @@ enum Proof {
 struct Answer {
     function: Function,
     content: Told,
+    /// In characters on the line.
+    length: u32,
     /// Nothing, where no request can have called for it.
     origin: Option<Origin>,
 }
