@@ -85,7 +85,11 @@ fn shipped(name: &str) -> anyhow::Result<Arc<Template>> {
         let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
         bail!("there is no template `{name}`; known: {}", names.join(", "))
     };
-    parsed(name, text)
+    let template = parsed(name, text)?;
+    if template.sunspec {
+        bail!("{name} cannot be simulated: only a device knows which registers a SunSpec device has")
+    }
+    Ok(template)
 }
 
 fn parsed(name: &str, text: &str) -> anyhow::Result<Arc<Template>> {

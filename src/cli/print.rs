@@ -111,7 +111,8 @@ pub fn poll(report: &PollReport, orders: bool) {
             (None, Some(why)) => format!("({why})"),
             (None, None) => "-".to_owned(),
         };
-        let words: Vec<_> = value.words.iter().map(|word| format!("{word:04x}")).collect();
+        let mut words: Vec<_> = value.words.iter().map(|word| format!("{word:04x}")).collect();
+        words.extend(value.scale_factor.map(|factor| format!("× 10^{factor}")));
         let unit = value.quantity.unit().symbol().to_owned();
         // Sheets print either.
         let register = format!("{} 0x{0:x}", value.register);

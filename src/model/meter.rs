@@ -168,6 +168,9 @@ pub struct PolledValue {
     /// Zero-based protocol address of the first register.
     pub register: u16,
     pub words: Vec<u16>,
+    /// The power of ten that a SunSpec device gave beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_factor: Option<i16>,
     /// Why there is no value: a sentinel, an exception, no answer.
     pub absent: Option<String>,
     /// Of two or more words: what they would say in each order that a template can name.

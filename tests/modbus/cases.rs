@@ -104,7 +104,7 @@ async fn polled(case: &Path, template: Template) -> String {
 type Registers = BTreeMap<(u8, u16), u16>;
 
 /// By function and address: those that answer in any request, and those that answer alone.
-fn registers(text: &str) -> (Registers, Registers) {
+pub fn registers(text: &str) -> (Registers, Registers) {
     let hex = |digits: &str| u16::from_str_radix(digits.trim_start_matches("0x"), 16).unwrap();
     let (mut registers, mut alone) = (Registers::new(), Registers::new());
     for line in text.lines().map(|line| line.split('#').next().unwrap().trim()).filter(|line| !line.is_empty()) {

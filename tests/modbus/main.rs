@@ -10,6 +10,7 @@ mod peer;
 mod plant;
 mod pty;
 mod serial;
+mod sunspec;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

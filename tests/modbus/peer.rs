@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::model::Condition;
-use meterseal::sources::{Line, Wire, poll_once};
+use meterseal::sources::{Line, MeterConfig, Wire, poll_once};
 use tokio::task::JoinSet;
 
 use crate::is_right;
 use crate::plant::{Plant, line, map, meter, on_serial, ten};
 use crate::pty::{Pty, cable};
+use crate::sunspec::{self, words_of};
 
 /// Serves units 1 to 3 with 100 registers each from 0 on (function 03 and 04), each holding `unit × 1000 + address`: by
 /// Modbus/TCP on a free port, by RTU over TCP on a free port, or by RTU on the port named. It says where, once it does.
+/// Over TCP it may also serve a unit 4, with the words of its last argument from the address before it on.
 const SERVER: &str = r"
-import asyncio, sys
+import asyncio, json, sys
 from pymodbus import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -34,6 +36,9 @@ async def main():
         await server.serve_forever(background=True)
         print(sys.argv[2], flush=True)
     else:
+        if len(sys.argv) > 3:
+            words = SimData(int(sys.argv[2]), values=json.loads(sys.argv[3]), datatype=DataType.REGISTERS)
+            devices.append(SimDevice(4, simdata=[words]))
         framer = FramerType.RTU if sys.argv[1] == 'rtu' else FramerType.SOCKET
         server = ModbusTcpServer(devices, framer=framer, address=('127.0.0.1', 0))
         await server.serve_forever(background=True)
@@ -104,6 +109,26 @@ async fn pymodbus_is_read_and_what_it_refuses_is_found() {
 async fn pymodbus_is_read_by_rtu_over_tcp() {
     let peer = Peer::start(&["rtu"]).await;
     is_read(Line { wire: Wire::RtuOverTcp(peer.address.clone()), ..line("peer", "", Vec::new()) }).await;
+}
+
+#[tokio::test]
+async fn pymodbus_is_walked_as_a_unit_of_several_sunspec_devices() {
+    let image = words_of("solaredge-meter");
+    let (first, words) = (image.keys().next().unwrap().to_string(), image.values().collect::<Vec<_>>());
+    for how in ["tcp", "rtu"] {
+        let peer = Peer::with(vec![how.to_owned(), first.clone(), format!("{words:?}")]).await;
+        let wire = if how == "tcp" { Wire::Tcp(peer.address.clone()) } else { Wire::RtuOverTcp(peer.address.clone()) };
+        let template = sunspec::shipped("solaredge");
+        let meter = MeterConfig { device: 2, ..meter("m", 4, &template, Duration::from_secs(1)) };
+        let line = Line { wire, ..line("peer", "", vec![meter.clone()]) };
+        let report = poll_once(&line, &meter, &Clock::system()).await.unwrap();
+        let value =
+            |quantity: &str| report.values.iter().find(|polled| polled.quantity.as_str() == quantity).unwrap().value;
+        assert_eq!(report.values.len(), 43);
+        // As in the case folder; this is CONS, and the meter has -1500 W for what it imports.
+        assert_eq!((value("power_kw"), value("power_l3_kw")), (Some(1.5), Some(0.5)));
+        assert_eq!(value("voltage_v"), Some(-109.1));
+    }
 }
 
 #[tokio::test]

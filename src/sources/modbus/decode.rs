@@ -21,19 +21,28 @@ pub enum Absent {
 
 /// The value of `register`, as it is kept, in an answer of which `words` begin at `address`.
 pub fn value(register: &Register, address: u16, words: &[u16]) -> Result<Number, Absent> {
-    let from = |at: u16| words.get(usize::from(at.checked_sub(address)?)..);
-    let number = number(register, from(register.address).ok_or(Absent::TooShort)?)?;
+    let number = number(register, from(register.address, address, words).ok_or(Absent::TooShort)?)?;
     let Some(InModel { scale_factor: Some(factor), .. }) = register.in_model else { return Ok(number) };
-    let word = from(factor.address).and_then(<[u16]>::first).ok_or(Absent::TooShort)?;
+    let word = from(factor.address, address, words).and_then(<[u16]>::first).ok_or(Absent::TooShort)?;
     Ok(factor.keep(number, *word)?)
+}
+
+/// The scale factor of `register` in such an answer, as the device gave it.
+pub fn scale_factor(register: &Register, address: u16, words: &[u16]) -> Option<i16> {
+    let factor = from(register.in_model?.scale_factor?.address, address, words)?.first()?;
+    Some(i16::from_be_bytes(factor.to_be_bytes()))
+}
+
+/// The words from the register at `at` on, of an answer that begins at `address`.
+fn from(at: u16, address: u16, words: &[u16]) -> Option<&[u16]> {
+    words.get(usize::from(at.checked_sub(address)?)..)
 }
 
 /// Whether the header in the answer is that of the model in which the register was found. Where it is not, the device
 /// has moved its models, and no word is where it was.
 pub fn is_in_place(register: &Register, address: u16, words: &[u16]) -> bool {
     register.in_model.is_none_or(|model| {
-        let from = model.header.checked_sub(address).map(usize::from);
-        from.and_then(|from| words.get(from..from + 2)).is_some_and(|header| header == [model.id, model.length])
+        from(model.header, address, words).is_some_and(|words| words.starts_with(&[model.id, model.length]))
     })
 }
 
@@ -76,7 +85,7 @@ pub fn joined_in(order: WordOrder, words: &[u16]) -> u64 {
 mod tests {
     use super::*;
     use crate::model::Ratio;
-    use crate::sources::template::{Function, Positive};
+    use crate::sources::template::{Function, Positive, ScaleFactor};
     use proptest::prelude::*;
 
     fn register(kind: Kind, order: WordOrder, absent: &[u64]) -> Register {
@@ -123,6 +132,26 @@ mod tests {
         let sentinel = register(Kind::I16, WordOrder::HighFirst, &[0x8000]);
         assert_eq!(number(&sentinel, &[0x8000]), Err(Absent::Sentinel(0x8000)));
         assert_eq!(number(&sentinel, &[0x7FFF]), Ok(Number::I64(32_767)));
+    }
+
+    #[test]
+    fn a_point_of_a_model_is_scaled_by_the_factor_in_its_own_answer() {
+        let factor = ScaleFactor { address: 72, missing_is_zero: false, found: None };
+        let model = InModel { header: 70, id: 103, length: 3, scale_factor: Some(factor) };
+        let register =
+            Register { address: 73, in_model: Some(model), ..register(Kind::I16, WordOrder::HighFirst, &[0x8000]) };
+        let answer = [103, 3, 0xFFFF, 0xFF9C];
+        assert_eq!(value(&register, 70, &answer), Ok(Number::I64(-10_000_000)));
+        assert_eq!((scale_factor(&register, 70, &answer), is_in_place(&register, 70, &answer)), (Some(-1), true));
+        assert_eq!(value(&register, 70, &[103, 3, 0x8000, 1]), Err(Absent::Scale(Unusable::NoScaleFactor)));
+        assert_eq!(value(&register, 70, &[103, 3, 0x8000, 0x8000]), Err(Absent::Sentinel(0x8000)));
+        for moved in [&[102, 3, 0, 0][..], &[103, 4, 0, 0], &[103], &[]] {
+            assert!(!is_in_place(&register, 70, moved), "{moved:?}");
+        }
+        // An answer that does not hold what it should has no value, wherever it begins.
+        assert_eq!(value(&register, 71, &[3]), Err(Absent::TooShort));
+        assert_eq!(value(&register, 73, &[1]), Err(Absent::TooShort));
+        assert_eq!(value(&register, 74, &[1]), Err(Absent::TooShort));
     }
 
     #[test]

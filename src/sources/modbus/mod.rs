@@ -43,12 +43,12 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     let mut outcome = poll(&mut link, &mut session, &target).await;
     // A walk along the models of a SunSpec unit ends, whatever the unit answers; where it looks for `SunS`, some units
     // keep silent.
-    let mut silences = 0;
-    while outcome.unknown == Some(Unknown::Walking) && outcome.broken.is_none() && silences < SILENT_PLACES {
-        silences += usize::from(!outcome.heard);
+    let mut silences = usize::from(!outcome.heard);
+    while outcome.unknown == Some(Unknown::Walking) && outcome.broken.is_none() && silences <= SILENT_PLACES {
         let identity = outcome.identity.take();
         outcome = poll(&mut link, &mut session, &target).await;
         outcome.identity = outcome.identity.or(identity);
+        silences += usize::from(!outcome.heard);
     }
     if let (Some(Unknown::NothingFound), Some(why)) = (outcome.unknown, &outcome.problem) {
         return Err(PollFailed::Unreadable { meter: meter.id.clone(), why: why.clone() });

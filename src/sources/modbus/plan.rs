@@ -83,14 +83,14 @@ pub fn covering(places: Range<usize>, registers: &[Register]) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::model::Ratio;
+    use crate::sources::template::{InModel, Kind, Positive, ScaleFactor, WordOrder};
+    use proptest::prelude::*;
+
     fn end(request: &Request) -> u32 {
         u32::from(request.address) + u32::from(request.count)
     }
-
-    use super::*;
-    use crate::model::Ratio;
-    use crate::sources::template::{Kind, Positive, WordOrder};
-    use proptest::prelude::*;
 
     fn register(function: Function, address: u16, kind: Kind) -> Register {
         Register {
@@ -147,7 +147,54 @@ mod tests {
             && places.skip(1).all(|place| !cuts.contains(&place))
     }
 
+    /// Models behind one another, each with points of one register at these offsets and a scale factor at the last or
+    /// right behind the header.
+    fn models(parts: &[(Vec<u16>, bool)]) -> Vec<Register> {
+        let (mut registers, mut header) = (Vec::new(), 40_002_u16);
+        for (gaps, at_end) in parts {
+            let last = header + 3 + gaps.iter().map(|gap| gap + 1).sum::<u16>();
+            let address = if *at_end { last } else { header + 2 };
+            let factor = ScaleFactor { address, missing_is_zero: false, found: None };
+            let length = last - header - 1;
+            let in_model = Some(InModel { header, id: 103, length, scale_factor: Some(factor) });
+            let mut at = header + 3;
+            for gap in gaps {
+                at += gap;
+                registers.push(Register { in_model, ..register(Function::Holding, at, Kind::U16) });
+                at += 1;
+            }
+            header = last + 1;
+        }
+        registers
+    }
+
     proptest! {
+        #[test]
+        fn a_point_is_read_with_its_scale_factor_and_its_header_and_without_other_models(
+            parts in prop::collection::vec((prop::collection::vec(0..9_u16, 1..12), any::<bool>()), 1..6),
+            out in prop::collection::btree_set(0..60_usize, 0..4),
+        ) {
+            let registers = models(&parts);
+            let limits = Limits { max_registers: 125, max_hole: 0 };
+            let requests = plan(&registers, limits, &out, &BTreeSet::new());
+            let split = requests.iter().filter_map(|request| halves(request, &registers)).flatten();
+            for request in requests.iter().cloned().chain(split) {
+                prop_assert!(request.count <= 125);
+                for register in &registers[request.registers.clone()] {
+                    let model = register.in_model.unwrap();
+                    prop_assert_eq!(request.address, model.header);
+                    prop_assert!(end(&request) <= u32::from(model.header) + 2 + u32::from(model.length));
+                    prop_assert!(register.end() <= end(&request));
+                    prop_assert!(u32::from(model.scale_factor.unwrap().address) < end(&request));
+                }
+            }
+            let asked: Vec<usize> = requests.iter().flat_map(|request| request.registers.clone()).collect();
+            prop_assert_eq!(asked, (0..registers.len()).filter(|place| !out.contains(place)).collect::<Vec<_>>());
+            if out.is_empty() {
+                prop_assert_eq!(requests.len(), parts.len());
+            }
+        }
+
         #[test]
         fn every_register_is_asked_once_within_all_limits_in_the_fewest_requests(
             registers in any_map(),

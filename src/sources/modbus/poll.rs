@@ -314,6 +314,7 @@ async fn take(
         let number = decode::value(register, request.address, words);
         if let Some(told) = outcome.told.get_mut(place) {
             told.words = words.iter().skip(from).take(usize::from(register.kind.width())).copied().collect();
+            told.scale_factor = decode::scale_factor(register, request.address, words);
             told.value = number.as_ref().ok().map(|number| layout.slots[place].scale.display(*number));
             told.absent = number.as_ref().err().map(ToString::to_string);
             told.by_order = by_order(register, &told.words, layout.slots[place].scale);
@@ -360,6 +361,7 @@ fn untold(asking: &Asking, layout: &Layout) -> Vec<PolledValue> {
             value: None,
             register: register.address,
             words: Vec::new(),
+            scale_factor: None,
             absent: Some(NOT_ASKED.to_owned()),
             by_order: BTreeMap::new(),
         })

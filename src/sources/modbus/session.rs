@@ -65,6 +65,9 @@ impl Session {
         self.identity_due_ms = 0;
         if let Some(chain) = &mut self.chain {
             chain.due_ms = 0;
+            // What was seen before may be another device's. While nothing is known the walk goes on, as a unit that
+            // keeps silent about the first places of `SunS` looks as if it had been away.
+            chain.walk = chain.walk.take().filter(|_| !chain.is_known);
         }
     }
 
