@@ -29,6 +29,9 @@ pub enum Trouble {
     /// The connection stays good: an answer that comes late is known for what it is, and dropped.
     #[error("no answer within {0:?}")]
     Silent(Duration),
+    /// Nothing came that looks like an answer: a unit that is away on a line that is not quiet, or wrong settings.
+    #[error("{0}")]
+    Noise(String),
     /// Nothing was asked of the unit. The connection stays good.
     #[error("not asked yet: an older answer could be taken for this one")]
     Held,

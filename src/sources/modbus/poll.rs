@@ -141,7 +141,7 @@ pub async fn poll(link: &mut Link, session: &mut Session, target: &Target<'_>) -
             Err(Trouble::Exception(10 | 11) | Trouble::Broken(_) | Trouble::Held) => break,
             Err(Trouble::Exception(_) | Trouble::Wrong(_)) => {}
             // The others must not suffer from a request that spoils the connection each time.
-            Err(Trouble::Silent(_) | Trouble::Nonsense(_)) => {
+            Err(Trouble::Silent(_) | Trouble::Noise(_) | Trouble::Nonsense(_)) => {
                 asking.was_silent(at, now_ms);
                 break;
             }
@@ -282,7 +282,7 @@ async fn read(
                     outcome.heard |= !outcome.away;
                 }
                 Trouble::Wrong(_) => outcome.wrong += 1,
-                Trouble::Silent(_) => outcome.timeouts += 1,
+                Trouble::Silent(_) | Trouble::Noise(_) => outcome.timeouts += 1,
                 Trouble::Held => {}
                 Trouble::Nonsense(why) => {
                     outcome.wrong += 1;

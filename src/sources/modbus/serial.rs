@@ -139,3 +139,44 @@ impl AsyncWrite for Port {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::LocalModes;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_port_is_set_up_as_told_and_hands_every_byte_on_as_it_is() {
+        let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&far).unwrap();
+        unlockpt(&far).unwrap();
+        let device = OsString::from_vec(ptsname(&far, Vec::new()).unwrap().into_bytes()).into();
+        let serial = Serial { device, baud: 19_200, parity: Parity::None, stop_bits: 2 };
+        let mut port = Port::open(&serial).await.unwrap();
+        let set = termios::tcgetattr(port.fd.get_ref()).unwrap();
+        assert_eq!((set.output_speed(), set.input_speed()), (19_200, 19_200));
+        assert!(set.control_modes.contains(ControlModes::CS8 | ControlModes::CSTOPB | ControlModes::CLOCAL));
+        assert!(!set.control_modes.intersects(ControlModes::HUPCL | ControlModes::CRTSCTS));
+        assert!(!set.local_modes.intersects(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG));
+        let every: Vec<u8> = (0..=255).collect();
+        let mut came = [0; 256];
+        port.write_all(&every).await.unwrap();
+        let mut have = 0;
+        while have < every.len() {
+            have += rustix::io::read(&far, &mut came[have..]).unwrap();
+        }
+        assert_eq!(came[..], every);
+        rustix::io::write(&far, &every).unwrap();
+        came.fill(0);
+        port.read_exact(&mut came).await.unwrap();
+        assert_eq!(came[..], every);
+        assert_eq!(opened(&serial).unwrap_err().to_string(), "another program has this port open");
+        drop(far);
+        // Some drivers say that nothing more comes, and some that the port is gone.
+        assert!(!matches!(port.read(&mut came).await, Ok(1..)));
+    }
+}

@@ -136,7 +136,7 @@ impl Asker {
                 (self.nonsense, self.closed) = (0, 0);
                 self.link = Some(link);
             }
-            Err(Trouble::Silent(_) | Trouble::Wrong(_) | Trouble::Held) => self.link = Some(link),
+            Err(Trouble::Silent(_) | Trouble::Noise(_) | Trouble::Wrong(_) | Trouble::Held) => self.link = Some(link),
             Err(Trouble::Nonsense(why)) => {
                 self.nonsense += 1;
                 if self.nonsense >= MOST_NONSENSE && !self.heard {

@@ -90,8 +90,8 @@ pub struct Rtu<S> {
 
 /// Why an attempt gave nothing.
 enum Failed {
-    /// Bytes came, and no right answer is among them.
-    Damaged(String),
+    /// An answer came, and it cannot be used: worth a second request.
+    Damaged(Trouble),
     Told(Trouble),
 }
 
@@ -254,7 +254,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
                     && self.units.get(&unit).is_some_and(|known| !known.was_asked(ask));
                 if canary_for.is_none() && is_doubled {
                     self.damaged += 1;
-                    return Err(Failed::Damaged("two answers came to one request".to_owned()));
+                    let why = "two answers came to one request".to_owned();
+                    return Err(Failed::Damaged(Trouble::Wrong(why)));
                 }
                 self.unsettled = !self.came.is_empty();
                 // The first byte may have been that of an echo or of noise, and so the time is counted back from the last.
@@ -408,19 +409,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         if noise.len() < NOISE || self.last.starts_with(noise) {
             return Failed::Told(Trouble::Silent(wait));
         }
-        self.damaged += 1;
         let (came, due) = (noise.len(), ask.answer_length());
-        if !begins_answer(noise, unit, ask) {
-            let first = &noise[..came.min(12)];
-            let hex = first.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-            let why = format!("what came is no answer ({came} bytes: {hex}): are baud rate and parity right?");
-            return Failed::Damaged(why);
+        if begins_answer(noise, unit, ask) {
+            self.damaged += 1;
+            return Failed::Damaged(Trouble::Wrong(if came < due {
+                format!("the answer broke off after {came} of {due} bytes")
+            } else {
+                "the answer came damaged: its check sum is wrong".to_owned()
+            }));
         }
-        Failed::Damaged(if came < due {
-            format!("the answer broke off after {came} of {due} bytes")
-        } else {
-            "the answer came damaged: its check sum is wrong".to_owned()
-        })
+        let first = &noise[..came.min(12)];
+        let hex = first.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let trouble =
+            Trouble::Noise(format!("what came is no answer ({came} bytes: {hex}): are baud rate and parity right?"));
+        // An answer whose first bytes were hit is about as long as one. A silent unit on a line that crackles is not
+        // worth two requests each time.
+        if came + NOISE < due {
+            return Failed::Told(trouble);
+        }
+        self.damaged += 1;
+        Failed::Damaged(trouble)
     }
 }
 
@@ -471,8 +479,7 @@ impl From<Trouble> for Failed {
 impl From<Failed> for Trouble {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Damaged(why) => Self::Wrong(why),
-            Failed::Told(trouble) => trouble,
+            Failed::Damaged(trouble) | Failed::Told(trouble) => trouble,
         }
     }
 }

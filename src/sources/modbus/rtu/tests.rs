@@ -92,7 +92,9 @@ async fn what_is_no_answer_is_told_and_what_is_damaged_is_asked_once_more() {
     assert_eq!(bent.await, (wrong("the answer came damaged: its check sum is wrong"), 2, 2));
     let noise = told(|_| vec![0xFE, 0x80, 0x55]).await;
     let why = "what came is no answer (3 bytes: fe 80 55): are baud rate and parity right?";
-    assert_eq!(noise, (wrong(why), 2, 2));
+    assert_eq!(noise, (Err(Trouble::Noise(why.to_owned())), 1, 0));
+    let hit = told(|asked| [&[0xFF, 0xFF][..], &right(&asked)[2..]].concat()).await;
+    assert!(matches!(hit, (Err(Trouble::Noise(_)), 2, 2)), "{hit:?}");
     assert_eq!(told(|_| answer(7, 4, &[1, 2])).await.0, wrong("unit 7 answered in the place of unit 1"));
     assert_eq!(told(|_| answer(1, 3, &[1, 2])).await.0, wrong("the answer is to another function"));
     assert_eq!(told(|_| frame::with_sum(&[1, 0x84, 6])).await.0, Err(Trouble::Exception(6)));
