@@ -521,7 +521,7 @@ impl State {
             meter.second_tries = 0;
         }
         let finds_out = outcome.unknown == Some(Unknown::Walking) && outcome.heard;
-        if finds_out {
+        if finds_out && !outcome.busy {
             meter.due_ms = now_ms;
         }
         // Who asked while a poll was under way that tells no values waits for the next one, which is due at once.

@@ -68,10 +68,11 @@ fn register(
         (Positive::Import, true) => Positive::Export,
         (Positive::Export, true) => Positive::Import,
     };
+    let missing_is_zero = is_on("missing_scale_factor_is_zero");
     let scale_factor = point.scale_factor.map(|offset| ScaleFactor {
         address: found.address.saturating_add(offset),
-        missing_is_zero: is_on("missing_scale_factor_is_zero"),
-        found: found.accumulators.filter(|_| model.accumulators == Some(offset)),
+        missing_is_zero,
+        found: found.accumulators.or(missing_is_zero.then_some(0)).filter(|_| model.accumulators == Some(offset)),
     });
     let in_percent = template.quirk("power_factor_in_percent").unwrap_or(model.power_factor == PowerFactor::Percent);
     let to_unit = match quantity.unit() {

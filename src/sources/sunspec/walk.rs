@@ -146,7 +146,9 @@ impl Walk {
     /// The read was refused with this exception: the unit has no such registers, or cannot answer now.
     pub fn refused(&mut self, code: u8) {
         let is_final = (1..=3).contains(&code);
+        let is_busy = matches!(code, 5 | 6);
         match self.at {
+            At::Mark if is_busy && self.tries + 1 < TRIES => self.tries += 1,
             At::Mark if is_final => self.look_elsewhere(),
             // Some units have no block that ends the chain, and refuse what lies behind it.
             At::Header(_) if is_final => self.end(),
@@ -430,6 +432,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_unit_that_is_busy_is_not_looked_for_elsewhere() {
+        let (memory, _) = chain(40_000, &[(1, 66), (103, 50)]);
+        let (mut rest, mut left) = (with(&memory), 2);
+        let (devices, reads) = walked(|read| {
+            if left > 0 {
+                left -= 1;
+                return Says::Exception(6);
+            }
+            rest(read)
+        });
+        assert_eq!(devices.unwrap().len(), 1);
+        assert!(reads[..3].iter().all(|read| read.address == 40_000));
+        assert_eq!(walked(|_| Says::Exception(6)).0, Err(NotFound::NoMark));
     }
 
     #[test]
