@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod blocks;
 pub mod cli;
 pub mod clock;
+pub mod commissioning;
 pub mod config;
 pub mod model;
 pub mod simulate;

@@ -324,6 +324,7 @@ async fn a_silent_meter_is_told_and_its_return_too() {
             condition,
             since: START,
             last_answer: None,
+            setup: None,
             identity: None,
             problem: None,
             refused_registers: Vec::new(),

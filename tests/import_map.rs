@@ -20,7 +20,7 @@ const MAP: &[(&str, &[&str])] = &[
 
 /// Stands for each of these in `MAP`, beside what is said of one by name.
 const SIDE_ROOMS: &str = "a side room";
-const SIDE: &[&str] = &["sources", "simulate", "blocks", "evidence", "upstream", "alerts", "web"];
+const SIDE: &[&str] = &["sources", "simulate", "blocks", "commissioning", "evidence", "upstream", "alerts", "web"];
 
 /// A crate and the only rooms that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[("rusqlite", &["store"]), ("libsqlite3_sys", &["store"])];

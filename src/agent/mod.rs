@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
 use crate::model::{Alert, AlertKind, Meter, SourcesStatus};
 use crate::store::{Ledger, Reader, Store, StoreError};
-use crate::{alerts, blocks, sources, web};
+use crate::{alerts, blocks, commissioning, sources, web};
 use admin::{ReloadNow, Reloaded};
 use stages::Stages;
 
@@ -220,6 +220,11 @@ impl Agent {
             let (open, sources, sealing) = (open.subscribe(), status.subscribe(), sealing.subscribe());
             let views = alerts::Views { config, meters, open, sources, sealing, problem: webhook.clone() };
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("commissioning", millis(500), |stop| {
+            let views = commissioning::Views { meters: wires.meters.subscribe(), sources: status.subscribe() };
+            let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
         let views = web::Views {

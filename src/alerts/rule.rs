@@ -235,7 +235,10 @@ impl Watching {
                 let status = seen.sources.meters.get(&meter.id);
                 status.is_some_and(|status| answers(status.condition)) && !self.down.contains_key(&meter.id)
             }
-            AlertKind::ConfigRefused | AlertKind::StoreFull | AlertKind::ClockUnsteady => false,
+            // Others find these, and clear them.
+            AlertKind::ConfigRefused | AlertKind::StoreFull | AlertKind::ClockUnsteady | AlertKind::MeterChanged => {
+                false
+            }
         }
     }
 }
@@ -323,6 +326,7 @@ mod tests {
             condition,
             since: START,
             last_answer: None,
+            setup: None,
             identity: None,
             problem: (condition == Condition::Silent).then(|| "no answer within 1 s".into()),
             refused_registers: Vec::new(),

@@ -18,6 +18,8 @@ pub enum AlertKind {
     StoreFull,
     /// The clock leapt; sealing waits.
     ClockUnsteady,
+    /// A meter is another one than before, or is read by another register map, and nobody announced it.
+    MeterChanged,
 }
 
 /// One alert, from its cause to its end.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Energy, Identity, LineName, MeterId, Quantity, Timestamp};
+use super::{Energy, Identity, LineName, MeterId, Quantity, Setup, Timestamp};
 
 /// What a meter stands at. Positive power is what the name says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +108,9 @@ pub struct MeterStatus {
     /// Since when the condition holds.
     pub since: Timestamp,
     pub last_answer: Option<Timestamp>,
+    /// What its config says of it; `None` for meters without one. The identity was read under it.
+    #[serde(skip)]
+    pub setup: Option<Arc<Setup>>,
     /// What the meter said of itself; `None` until it was asked, and for meters that are not asked.
     pub identity: Option<Identity>,
     /// What went wrong last, for a person; `None` when nothing did.

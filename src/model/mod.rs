@@ -2,6 +2,7 @@
 
 mod alert;
 mod block;
+mod commissioning;
 mod digest;
 mod id;
 mod identity;
@@ -17,6 +18,7 @@ mod time;
 
 pub use alert::{Alert, AlertKind};
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
+pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use identity::Identity;

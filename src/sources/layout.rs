@@ -1,8 +1,8 @@
 //! What a configured meter's registers mean as quantities: ratios, direction, category.
 
-use crate::model::{Layout, Quantity, Ratio, Slot, Unit};
-use crate::sources::MeterConfig;
+use crate::model::{Layout, Quantity, Ratio, Setup, Slot, Unit};
 use crate::sources::template::{Positive, Register, Template};
+use crate::sources::{Line, MeterConfig};
 
 /// A ratio times a scale is too long a fraction to be exact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,23 @@ pub fn layout(meter: &MeterConfig, simulated: bool) -> Result<Layout, RatioTooFi
         simulated,
         slots: slots.collect::<Result<_, _>>()?,
     })
+}
+
+/// What the config says of `meter`, for its commissioning record. Registers that stand in the config itself bear the
+/// meter's own id as their name.
+pub fn setup(line: &Line, meter: &MeterConfig) -> Setup {
+    let template = &*meter.template;
+    Setup {
+        line: line.name.clone(),
+        wire: line.wire.to_string(),
+        unit: meter.unit,
+        template: (template.name != meter.id.as_str()).then(|| template.name.clone()),
+        template_sha256: template.digest,
+        ct_ratio: meter.ct_ratio,
+        vt_ratio: meter.vt_ratio,
+        invert: meter.invert,
+        category: meter.category,
+    }
 }
 
 fn slot(meter: &MeterConfig, template: &Template, register: &Register) -> Result<Slot, RatioTooFine> {

@@ -8,7 +8,7 @@ mod sunspec;
 pub mod template;
 mod wire;
 
-pub use layout::{RatioTooFine, layout};
+pub use layout::{RatioTooFine, layout, setup};
 pub use modbus::number;
 pub use wire::{Serial, Wire};
 

@@ -15,12 +15,13 @@ use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
 const SEQ_STEP: u64 = 1 << 20;
 
+/// Of version 1. A new store is brought up from it by the same steps as an old one.
 const SCHEMA: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE keys (public BLOB PRIMARY KEY, private BLOB NOT NULL, created INTEGER NOT NULL) STRICT;
@@ -59,7 +60,13 @@ const SCHEMA: &str = "
 ";
 
 /// Steps from each version to the next; step 0 leads from version 1 to 2.
-const MIGRATIONS: [&str; VERSION as usize - 1] = [];
+const MIGRATIONS: [&str; VERSION as usize - 1] = ["
+    -- Rows are only ever added. `record` is canonical JSON (JCS).
+    CREATE TABLE commissionings (
+        id INTEGER PRIMARY KEY, meter INTEGER NOT NULL, since INTEGER NOT NULL, record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX commissionings_of_meter ON commissionings (meter, id);
+"];
 
 /// The connection that writes `evidence.db`.
 pub struct Evidence {
@@ -149,7 +156,8 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
     };
     let token = URL_SAFE_NO_PAD.encode(token);
 
-    let connection = sqlite::create(&making, VERSION, SCHEMA)?;
+    let mut connection = sqlite::create(&making, 1, SCHEMA)?;
+    migrate(&mut connection, 1).map_err(|error| sqlite::fault(&making, error))?;
     let now = clock.now().as_millis();
     let fill = |connection: &Connection| -> rusqlite::Result<()> {
         let transaction = connection.unchecked_transaction()?;

@@ -5,7 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::codec::{decode_borders, encode_borders};
 use super::evidence::Evidence;
 use super::{Sealing, StoreError};
-use crate::model::{Alert, Block, BlockFlags, Category, Digest, Energy, MeterId, Method, Power, Span, Timestamp};
+use crate::model::{
+    Alert, Block, BlockFlags, Category, Commissioning, Digest, Energy, MeterId, Method, Power, Span, Timestamp,
+};
 use std::collections::BTreeMap;
 
 /// No block that is not a silence of many is longer than this; the index `long_blocks` has the others.
@@ -94,12 +96,12 @@ fn insert_block(transaction: &Transaction<'_>, block: &Block, stored: i64) -> ru
     Ok(changed == 1)
 }
 
-fn meter_number(transaction: &Transaction<'_>, meter: &MeterId) -> rusqlite::Result<i64> {
-    if let Some(number) = find_meter(transaction, meter)? {
+fn meter_number(connection: &Connection, meter: &MeterId) -> rusqlite::Result<i64> {
+    if let Some(number) = find_meter(connection, meter)? {
         return Ok(number);
     }
-    transaction.execute("INSERT INTO meters (name) VALUES (?1)", [meter.as_str()])?;
-    Ok(transaction.last_insert_rowid())
+    connection.execute("INSERT INTO meters (name) VALUES (?1)", [meter.as_str()])?;
+    Ok(connection.last_insert_rowid())
 }
 
 fn find_meter(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<i64>> {
@@ -249,6 +251,32 @@ pub fn state(connection: &Connection, name: &str) -> rusqlite::Result<Option<ser
         connection.query_row("SELECT value FROM state WHERE name = ?1", [name], |row| row.get(0)).optional()?;
     text.map(|text| serde_json::from_str(&text).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into())))
         .transpose()
+}
+
+pub fn commission(connection: &Connection, record: &Commissioning) -> rusqlite::Result<()> {
+    let bytes = record.to_record().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    // A meter's number without a record of it does no harm.
+    let meter = meter_number(connection, &record.meter)?;
+    connection
+        .execute(
+            "INSERT INTO commissionings (meter, since, record) VALUES (?1, ?2, ?3)",
+            params![meter, record.since.as_millis(), String::from_utf8_lossy(&bytes)],
+        )
+        .map(|_| ())
+}
+
+/// A meter's newest records, the oldest of them first.
+pub fn commissionings(connection: &Connection, meter: &MeterId, limit: usize) -> rusqlite::Result<Vec<Commissioning>> {
+    let Some(number) = find_meter(connection, meter)? else { return Ok(Vec::new()) };
+    let mut statement =
+        connection.prepare_cached("SELECT record FROM commissionings WHERE meter = ?1 ORDER BY id DESC LIMIT ?2")?;
+    let rows = statement.query_map(params![number, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        let text: String = row.get(0)?;
+        serde_json::from_str(&text).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+    })?;
+    let mut records = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    records.reverse();
+    Ok(records)
 }
 
 pub fn raise(connection: &Connection, alert: &Alert) -> rusqlite::Result<Option<i64>> {

@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::model::{Alert, Block, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp};
+use crate::model::{
+    Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp,
+};
 use evidence::Evidence;
 use lock::Lock;
 pub use reader::{Reader, ReadingStream};
@@ -471,6 +473,11 @@ impl Ledger {
     /// Keeps an alert unless one of its (kind, meter, occasion) exists; its id if it is new.
     pub async fn raise(&self, alert: Alert) -> Result<Option<i64>, StoreError> {
         self.write(move |connection| ledger::raise(connection, &alert)).await
+    }
+
+    /// Adds a commissioning record.
+    pub async fn commission(&self, record: Commissioning) -> Result<(), StoreError> {
+        self.write(move |connection| ledger::commission(connection, &record)).await
     }
 
     pub async fn clear_alert(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {

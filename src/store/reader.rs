@@ -12,7 +12,9 @@ use super::{
     Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search,
     sqlite, writer,
 };
-use crate::model::{Alert, Block, Digest, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp};
+use crate::model::{
+    Alert, Block, Commissioning, Digest, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp,
+};
 
 /// Reads. Cheap to clone.
 #[derive(Clone)]
@@ -192,6 +194,12 @@ impl Reader {
 
     pub async fn redates(&self) -> Result<Vec<Redate>, StoreError> {
         Ok(read(&self.shared.redates).to_vec())
+    }
+
+    /// A meter's newest commissioning records, the oldest of them first: who it is and how it was set up.
+    pub async fn commissionings(&self, meter: &MeterId, limit: usize) -> Result<Vec<Commissioning>, StoreError> {
+        let meter = meter.clone();
+        self.evidence(move |connection| ledger::commissionings(connection, &meter, limit)).await
     }
 
     /// What the block task keeps for itself.

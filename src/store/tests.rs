@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AlertKind, Block, BlockFlags, Border, Borders, Category, ClockState, Energy, Layout, Method, Number, Ratio, Role,
-    Slot, Span, Stamp, StoredReading,
+    AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Energy, Layout, Method, Number, Ratio,
+    Role, Setup, Slot, Span, Stamp, StoredReading,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -430,7 +430,7 @@ fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_named_and_not_touched() {
-    for name in ["evidence.db", "raw/00000000000000000001.db"] {
+    for (name, newest) in [("evidence.db", 2), ("raw/00000000000000000001.db", 1)] {
         let house = house();
         house.put(vec![reading(&layout("m1"), NOON, &[(0, 1)])]).await;
         let House { folder, clock, store, .. } = house;
@@ -441,9 +441,72 @@ async fn a_file_of_a_newer_version_is_named_and_not_touched() {
         connection.close().unwrap();
         let before = bytes_of(&config(&folder).path);
         let error = Store::open(config(&folder), clock.clone(), None).err().unwrap();
-        assert!(matches!(&error, StoreError::Newer { file, version: 7, known: 1 } if *file == path), "{error}");
+        let newer =
+            matches!(&error, StoreError::Newer { file, version: 7, known } if *file == path && *known == newest);
+        assert!(newer, "{error}");
         assert_eq!(bytes_of(&config(&folder).path), before);
     }
+}
+
+fn commissioned(name: &str, since: i64, cause: Cause) -> Commissioning {
+    let setup = Setup {
+        line: "msb".parse().unwrap(),
+        wire: "192.0.2.10:502".to_owned(),
+        unit: 3,
+        template: Some("acme".to_owned()),
+        template_sha256: Digest::of(b"acme"),
+        ct_ratio: Ratio::new(40, 1).unwrap(),
+        vt_ratio: Ratio::ONE,
+        invert: false,
+        category: Category::Cons,
+    };
+    let since = Timestamp::from_millis(since);
+    Commissioning { meter: meter(name), since, setup, identity: None, cause, changes: Vec::new() }
+}
+
+#[tokio::test]
+async fn commissioning_records_are_added_and_read_back_in_order() {
+    let house = house();
+    let records = [(1, Cause::First), (9, Cause::Configured), (5, Cause::Changed)];
+    let records = records.map(|(since, cause)| commissioned("m1", NOON + since, cause));
+    for record in &records {
+        house.store.ledger().commission(record.clone()).await.unwrap();
+    }
+    house.store.ledger().commission(commissioned("m2", NOON, Cause::First)).await.unwrap();
+    let house = house.again().await;
+    let reader = house.store.reader();
+    // The order is that of their making, whatever the clock said.
+    assert_eq!(reader.commissionings(&meter("m1"), 9).await.unwrap(), records);
+    assert_eq!(reader.commissionings(&meter("m1"), 2).await.unwrap(), records[1..]);
+    assert_eq!(reader.commissionings(&meter("m3"), 2).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_store_of_version_1_becomes_what_a_new_one_is() {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/store-v1/store");
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(&folder).path;
+    std::fs::create_dir_all(path.join("raw")).unwrap();
+    for file in bytes_of(&frozen).keys() {
+        std::fs::copy(file, path.join(file.strip_prefix(&frozen).unwrap())).unwrap();
+    }
+    assert_eq!(evidence::version(&path).unwrap(), 1);
+    let clock = Clock::manual(Timestamp::from_millis(NOON));
+    for turn in 0..2 {
+        let store = Store::open(config(&folder), clock.clone(), None).unwrap();
+        assert_eq!(store.reader().commissionings(&meter("m1"), 9).await.unwrap().len(), turn);
+        store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(evidence::version(&path).unwrap(), 2);
+    }
+    let schema = |path: &Path| -> Vec<Option<String>> {
+        let connection = rusqlite::Connection::open(path.join("evidence.db")).unwrap();
+        let mut statement = connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    };
+    let House { folder: new, store, .. } = house();
+    store.close().await.unwrap();
+    assert_eq!(schema(&path), schema(&config(&new).path));
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {

@@ -8,6 +8,7 @@ use jiff::ToSpan as _;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::commissioning::{self, OneMeterView};
 use super::health::problems;
 use super::meters::{MeterView, Moment};
 use super::problem::Problem;
@@ -34,7 +35,7 @@ struct Snapshot<'a> {
     version: &'static str,
     site: SiteView<'a>,
     /// The meter that was asked for, or the first that has a target.
-    meter: Option<MeterView<'a>>,
+    meter: Option<OneMeterView<'a>>,
     all_meters: Vec<MeterView<'a>>,
     current_block: Option<OpenBlockView<'a>>,
     block_info: Option<BlockInfo>,
@@ -123,11 +124,15 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
     };
     let alerts = web.views.reader.alerts(false, limit).await?;
     let current = meter.as_ref().and_then(|meter| open.get(&meter.id));
+    let commissioning = match &meter {
+        Some(meter) => commissioning::newest(&web, meter).await?,
+        None => None,
+    };
     let snapshot = Snapshot {
         timestamp: At(now),
         version: env!("CARGO_PKG_VERSION"),
         site: site_view(&site),
-        meter: meter.as_ref().map(|meter| moment.view(meter)),
+        meter: meter.as_ref().map(|meter| OneMeterView { meter: moment.view(meter), commissioning }),
         all_meters: meters.iter().map(|meter| moment.view(meter)).collect(),
         current_block: current.map(Into::into),
         block_info: current.map(|open| BlockInfo {

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Web;
+use super::commissioning::{self, OneMeterView};
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, day_start};
 use super::wire::{At, Decimal, Json, OpenBlockView};
@@ -183,7 +184,8 @@ pub async fn one(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     let (meter, moment) = (web.meter(&id)?, Moment::take(&web));
-    Ok(Json(moment.view(&meter)).into_response())
+    let commissioning = commissioning::newest(&web, &meter).await?;
+    Ok(Json(OneMeterView { meter: moment.view(&meter), commissioning }).into_response())
 }
 
 pub async fn current_block(

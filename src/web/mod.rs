@@ -3,6 +3,7 @@
 //! Every answer but health and the page's files needs a token; only loopback is listened on. Answers of any length are
 //! streamed from the store, so that memory stays flat.
 
+mod commissioning;
 mod dashboard;
 mod events;
 mod guard;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use meterseal::agent::admin::{Reloaded, Request};
-use meterseal::model::{AlertKind, MeterId, PollReport};
+use meterseal::model::{AlertKind, Cause, MeterId, PollReport};
 use meterseal::store::Reader;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use meter::FakeMeter;
+use meter::{FakeMeter, SERIAL_NUMBER};
 use plant::{Daemon, PATIENCE, Plant, ask, line, through_seq};
 
 /// Waits until committed values are as wanted.
@@ -29,6 +29,16 @@ async fn live(reader: &Reader, wanted: impl Fn(&meterseal::store::LiveValues) ->
         }
     };
     timeout(PATIENCE, seen).await.expect("the values come");
+}
+
+/// Waits until `holds` does.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let seen = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, seen).await.expect("it comes to what is wanted");
 }
 
 fn client() -> reqwest::Client {
@@ -54,6 +64,77 @@ async fn what_a_meter_says_is_stored_and_shown() {
     let meters: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     assert_eq!(meters[0]["id"], "main");
     assert_eq!(meters[0]["power_kw"], 2.052);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_is_exchanged_while_the_daemon_runs_is_told_until_it_is_back() {
+    let meter = FakeMeter::start().await;
+    meter.plug_in(7);
+    let lines = format!(
+        "[[modbus]]\nname = \"a\"\ntcp = \"{}\"\ntimeout = \"200ms\"\n[[modbus.meter]]\nid = \"main\"\n\
+         name = \"Main incomer\"\nunit = 2\ncategory = \"CONS\"\ninterval = \"100ms\"\ntemplate = \"acme\"\n",
+        meter.address
+    );
+    let plant = Plant::bare("");
+    let template = |scale: &str| {
+        format!(
+            "title = \"Acme\"\nevidence = \"made up\"\n[registers]\nfunction = \"input\"\ntype = \"f32\"\n\
+             power_kw = {{ address = 52, scale = {scale} }}\n\
+             [identity]\nfunction = \"input\"\nserial_number = {{ address = {SERIAL_NUMBER}, type = \"u16\" }}\n"
+        )
+    };
+    plant.write_template("acme", &template("0.001"));
+    plant.write(&lines);
+    let token = plant.init();
+    let mut agent = plant.agent().await;
+    let client = client();
+    let serial = async |address| {
+        let url = format!("http://{address}/api/meters/main");
+        let answer = client.get(&url).bearer_auth(&token).send().await.unwrap();
+        let meter: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        meter["commissioning"]["serial_number"].clone()
+    };
+    until(async || serial(agent.address()).await == "7").await;
+    let reader = agent.reader().clone();
+    let open = async || reader.alerts(true, 10).await.unwrap();
+    assert_eq!(open().await, []);
+
+    // Somebody puts another meter in its place, which takes a while: several polls are not answered.
+    let timeouts = async || -> u64 {
+        let status = ask(&plant.socket(), &Request::Status {}).await.unwrap();
+        status["sources"]["meters"]["main"]["timeouts"].as_u64().unwrap()
+    };
+    let exchange = async |number| {
+        let before = timeouts().await;
+        meter.unplug();
+        until(async || timeouts().await > before + 1).await;
+        meter.plug_in(number);
+        until(async || serial(agent.address()).await == number.to_string().as_str()).await;
+    };
+    exchange(8).await;
+    until(async || open().await.len() == 1).await;
+    let alert = open().await.remove(0);
+    assert_eq!((alert.kind, alert.meter), (AlertKind::MeterChanged, Some(id("main"))));
+    let told = "Main incomer (line a, unit 2) is not what it was: serial number was 7 and is 8.";
+    assert!(alert.text.starts_with(told), "{}", alert.text);
+    exchange(7).await;
+    until(async || open().await.is_empty()).await;
+
+    // A person edits the config: a record, and no alert. Somebody edits the template: an alert.
+    plant.write(&format!("{lines}ct_ratio = \"200/5\"\n"));
+    agent.reload().await;
+    let causes = async || {
+        let records = reader.commissionings(&id("main"), 20).await.unwrap();
+        records.iter().map(|record| record.cause).collect::<Vec<_>>()
+    };
+    until(async || causes().await.last() == Some(&Cause::Configured)).await;
+    plant.write_template("acme", &template("0.002"));
+    agent.reload().await;
+    until(async || open().await.len() == 1).await;
+    assert!(open().await[0].text.contains("another register map"), "{:?}", open().await);
+    use Cause::{Changed, Configured, First, Restored};
+    assert_eq!(causes().await, [First, Changed, Restored, Configured, Changed]);
     agent.stop().await.unwrap();
 }
 

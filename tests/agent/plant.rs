@@ -44,9 +44,14 @@ impl Plant {
     /// Writes the config and makes the store. Also gives the API token.
     pub fn new(lines: &str) -> (Self, String) {
         let plant = Self::bare(lines);
-        let config = plant.load().config.unwrap();
-        let token = store::init(&config.store, &config.site_id, &Clock::trusted()).unwrap().token;
+        let token = plant.init();
         (plant, token)
+    }
+
+    /// Makes the store; gives the API token.
+    pub fn init(&self) -> String {
+        let config = self.load().config.unwrap();
+        store::init(&config.store, &config.site_id, &Clock::trusted()).unwrap().token
     }
 
     /// Writes the config anew.
@@ -55,6 +60,13 @@ impl Plant {
         let head = "[site]\nid = \"test\"\ntimezone = \"Europe/Berlin\"\n[web]\nlisten = \"127.0.0.1:0\"\n";
         let store = format!("[store]\npath = \"{}\"\ncommit_every = \"100ms\"\nreserve = \"1MB\"\n", store.display());
         std::fs::write(self.config(), format!("{head}{store}{lines}")).unwrap();
+    }
+
+    /// Writes a template beside the config.
+    pub fn write_template(&self, name: &str, text: &str) {
+        let folder = self.folder.path().join("meters");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
     }
 
     pub fn config(&self) -> PathBuf {

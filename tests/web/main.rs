@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::model::{Alert, AlertKind, Condition, SourcesStatus};
+use meterseal::model::{
+    Alert, AlertKind, Category, Cause, Change, Commissioning, Condition, Digest, Identity, Part, Ratio, Setup,
+    SourcesStatus,
+};
 use meterseal::web;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -182,9 +185,49 @@ async fn a_meter_shows_its_values_with_their_age() {
     assert_eq!(meter["values"]["energy_import_kwh"]["value"].as_f64(), energy["value"].as_f64());
     assert_eq!(meter["values"]["energy_import_kwh"]["time"], energy["time"]);
     assert_eq!((&meters[1]["kind"], &meters[1]["power_kw"]), (&json!("sum"), &json!(230.1)));
+    assert_eq!(plant.get("/api/meters/main").await["commissioning"], Value::Null);
     plant.clock.advance(Duration::from_secs(56));
     let meter = plant.get("/api/meters/main").await;
     assert_eq!((&meter["stale"], &meter["values"]["power_kw"]["stale"]), (&json!(true), &json!(true)));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_shows_what_it_is_and_how_it_is_set_up() {
+    let plant = Plant::start().await;
+    let setup = Setup {
+        line: "msb".parse().unwrap(),
+        wire: "192.0.2.10:502".into(),
+        unit: 1,
+        template: Some("acme".into()),
+        template_sha256: Digest::of(b"acme"),
+        ct_ratio: Ratio::parse("200/5").unwrap(),
+        vt_ratio: Ratio::ONE,
+        invert: false,
+        category: Category::Cons,
+    };
+    let identity = Identity { serial_number: Some("4711".into()), firmware: Some("1.2".into()), ..Identity::default() };
+    let change = Change { what: Part::Firmware, from: Some("1.1".into()), to: Some("1.2".into()), silent: true };
+    let record = Commissioning {
+        meter: id("main"),
+        since: at(NOW),
+        setup,
+        identity: Some(identity),
+        cause: Cause::Changed,
+        changes: vec![change],
+    };
+    plant.store.ledger().commission(record).await.unwrap();
+    let meter = plant.get("/api/meters/main").await;
+    let expected = json!({
+        "since": "2026-11-21T07:18:12.000Z", "cause": "changed", "manufacturer": null, "model": null,
+        "serial_number": "4711", "firmware": "1.2", "sunspec_models": [], "line": "msb", "wire": "192.0.2.10:502",
+        "unit": 1, "template": "acme", "template_sha256": Digest::of(b"acme").to_string(), "ct_ratio": "40/1",
+        "vt_ratio": "1/1", "invert": false, "category": "CONS",
+        "changes": [{ "what": "firmware", "from": "1.1", "to": "1.2" }],
+    });
+    assert_eq!(meter["commissioning"], expected);
+    assert_eq!(plant.get("/api/dashboard/snapshot").await["meter"], meter);
+    assert_eq!(plant.get("/api/meters/total").await["commissioning"], Value::Null);
     plant.end().await;
 }
 

@@ -225,6 +225,7 @@ pub fn sources_status() -> SourcesStatus {
         condition: Condition::Answering,
         since: at(NOW),
         last_answer: Some(at(NOW)),
+        setup: None,
         identity: None,
         problem: None,
         refused_registers: vec![52],

@@ -19,7 +19,7 @@ use super::poll::{Outcome, Target, Unknown, poll};
 use super::session::Session;
 use crate::clock::Clock;
 use crate::model::{Condition, LineStatus, MeterStatus, Timestamp};
-use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow};
+use crate::sources::{BlockGrid, Line, MeterConfig, PollFailed, PollNow, setup};
 use crate::store::Ingest;
 
 /// A meter with an interval from here on is also polled right after each block border.
@@ -65,10 +65,11 @@ pub struct Outside {
 impl Report {
     /// A line that has not done anything yet.
     pub fn new(line: &Line, now: Timestamp) -> Self {
-        let meter = MeterStatus {
+        let meter = |meter: &MeterConfig| MeterStatus {
             condition: Condition::Starting,
             since: now,
             last_answer: None,
+            setup: Some(Arc::new(setup(line, meter))),
             identity: None,
             problem: None,
             refused_registers: Vec::new(),
@@ -79,7 +80,7 @@ impl Report {
             bad_answers: 0,
         };
         Self {
-            meters: vec![meter; line.meters.len()],
+            meters: line.meters.iter().map(meter).collect(),
             line: LineStatus {
                 connected: false,
                 since: now,

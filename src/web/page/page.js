@@ -283,6 +283,7 @@ function draw() {
     drawHead();
     drawProblems();
     drawRunning();
+    drawAbout();
     drawToday();
     drawMeters();
     drawAlerts();
@@ -504,6 +505,35 @@ function describeToday(bars, target, block) {
   list($("blocks").tBodies[0], bars, (row, bar) => cells(bar).forEach((text, at) => put(row.children[at], text)), () => {
     const row = document.createElement("tr");
     row.innerHTML = '<th scope="row"></th><td class="number"></td><td class="number"></td><td class="number"></td><td></td>';
+    return row;
+  });
+}
+
+// Which meter it is and how it is read: only what is known of it.
+function drawAbout() {
+  const meter = plant.meter?.id === chosen ? plant.meter : null;
+  const known = meter?.commissioning;
+  const ratio = (text) => text === "1/1" ? "" : text.replace(/\/1$/, "");
+  const rows = !known ? [] : [
+    ["Maker and model", [known.manufacturer, known.model].filter(Boolean).join(" ")],
+    ["Serial number", known.serial_number],
+    ["Firmware", known.firmware],
+    ["SunSpec models", known.sunspec_models.join(", ")],
+    ["Register map", known.template ?? "in the config"],
+    ["Line and unit", `${known.line} (${known.wire}), unit ${known.unit}`],
+    ["Current transformers", ratio(known.ct_ratio)],
+    ["Voltage transformers", ratio(known.vt_ratio)],
+    ["Direction", known.invert ? "turned round" : ""],
+    ["So since", clock(known.since, { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" })],
+  ].filter(([, value]) => value);
+  $("about").hidden = !known;
+  $("unverified").hidden = meter?.verified !== false || meter.simulated;
+  list($("about").querySelector("dl"), rows, (row, [name, value]) => {
+    put(row.children[0], name);
+    put(row.children[1], value);
+  }, () => {
+    const row = document.createElement("div");
+    row.append(document.createElement("dt"), document.createElement("dd"));
     return row;
   });
 }
