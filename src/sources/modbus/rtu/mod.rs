@@ -190,22 +190,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     /// Makes sure that no older answer of `unit` can be taken for that to `ask`: asks for something whose answer looks
     /// otherwise, as a unit answers in order.
     async fn prove(&mut self, unit: u8, ask: &Ask, wait: Duration) -> Result<Proof, Trouble> {
-        if !self.is_mistakable(unit, ask) {
+        let is_free = |units: &BTreeMap<u8, Unanswered>| {
+            units.get(&unit).is_none_or(|known| !known.mistakable(ask) && !known.is_resting())
+        };
+        if is_free(&self.units) {
             return Ok(Proof::Order);
         }
         // What lies on the line already may be what was missing.
         self.quieten().await?;
-        if !self.is_mistakable(unit, ask) {
+        if is_free(&self.units) {
             return Ok(Proof::Order);
         }
         let known = self.units.entry(unit).or_default();
-        let Some(canary) = known.canary(ask) else {
+        let canary = if known.is_resting() { None } else { known.canary(ask) };
+        let Some(canary) = canary else {
             let rest = (self.longest_wait * REST_WAITS).max(REST);
-            if known.last_sent().is_some_and(|at| at.elapsed() < rest) {
-                return Err(Trouble::Held);
-            }
-            known.forget();
-            return Ok(Proof::Rest);
+            return if known.has_rested(rest, Instant::now()) { Ok(Proof::Rest) } else { Err(Trouble::Held) };
         };
         let answer = self.ask(unit, &canary, wait, Some(ask)).await;
         if !self.is_mistakable(unit, ask) {
@@ -325,9 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     async fn receive(&mut self) -> Result<(), Trouble> {
         let mut bytes = [0; LONGEST];
         match self.stream.read(&mut bytes).await {
-            Ok(0) => {
-                Err(Trouble::Broken("the line is closed at its other end, or the adapter was unplugged".to_owned()))
-            }
+            Ok(0) => Err(Trouble::Broken("the other side closed the connection".to_owned())),
             Ok(came) => {
                 self.active = self.active.max(Instant::now());
                 if self.came.len() + came > MOST_BYTES {

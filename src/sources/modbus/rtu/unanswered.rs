@@ -6,6 +6,7 @@
 //! several can have, it is the values of those registers only if all of them asked for the same.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -26,6 +27,9 @@ pub struct Unanswered {
     sent: VecDeque<Sent>,
     /// Canaries to which this unit kept silent.
     mute: Vec<Shape>,
+    /// Nothing is to be asked until nothing older can come. Else requests that cannot be mistaken would go on and on, and
+    /// those that can would never have their turn.
+    rests: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,13 +98,17 @@ impl Unanswered {
         self.sent.iter().any(|sent| sent.ask == *ask)
     }
 
-    pub fn last_sent(&self) -> Option<Instant> {
-        self.sent.back().map(|sent| sent.at)
+    pub fn is_resting(&self) -> bool {
+        self.rests && !self.sent.is_empty()
     }
 
-    /// Nothing of what was asked will come any more.
-    pub fn forget(&mut self) {
-        self.sent.clear();
+    /// Whether nothing was sent to the unit for `rest`, so that nothing older will come any more. If not, it rests.
+    pub fn has_rested(&mut self, rest: Duration, now: Instant) -> bool {
+        self.rests = self.sent.back().is_some_and(|sent| now - sent.at < rest);
+        if !self.rests {
+            self.sent.clear();
+        }
+        !self.rests
     }
 
     /// The unit keeps silent about everything, and not about canaries alone.
