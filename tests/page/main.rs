@@ -16,7 +16,7 @@ use meterseal::model::{Alert, AlertKind, OpenBlock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::{Instant, interval, timeout_at};
 
-use plant::{HALF_MS, NOW, Plant, at, block, id, open_block};
+use plant::{HALF_MS, NOW, Plant, at, block, commissioning, id, open_block};
 
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -85,6 +85,7 @@ async fn fill(plant: &Plant) {
         delivered: None,
     };
     plant.store.ledger().raise(alert).await.unwrap();
+    plant.store.ledger().commission(commissioning()).await.unwrap();
     plant.problems.send_replace(Arc::new(vec!["the webhook is away".into()]));
     plant.read(at(NOW), 200_000.0, 5_000).await;
 }

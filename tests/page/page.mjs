@@ -72,6 +72,13 @@ assert.equal(await page.locator("#advice").getAttribute("data-state"), "over");
 const widths = await page.evaluate(() => ["so-far", "to-come"].map((part) => document.querySelector(`#gauge .${part}`).getBoundingClientRect().width));
 assert(widths[0] > 50 && widths[1] > widths[0], `the gauge: ${widths}`);
 
+// Which meter it is, and what its register map rests on.
+await page.getByText("About this meter").click();
+assert.match(await text(page, "#about dl"), /Serial number4711Firmware1\.2Register mapacmeLine and unitmsb \(192\.0\.2\.10:502\), unit 1Current transformers40So since21 Nov 2026, 15:18/);
+assert(await page.getByText("compare one value with the meter’s display").isVisible());
+await shot(page, "about");
+await page.getByText("About this meter").click();
+
 // Today's blocks: bars, the target, peak hours, and the same as a table.
 assert.equal(await page.locator("#chart .bar:not(.running)").count(), 30);
 assert.equal(await page.locator("#chart .bar.over").count(), await page.locator("#chart .over-mark").count() + 1);
@@ -94,6 +101,7 @@ await page.getByRole("button", { name: "Plant total" }).focus();
 await page.keyboard.press("Enter");
 await page.waitForFunction(() => document.getElementById("meter").value === "total");
 assert.match(await text(page, "#advice"), /No block is running/);
+await page.waitForFunction(() => document.getElementById("about").hidden);
 await page.getByLabel("Meter", { exact: true }).selectOption("main");
 await shown(page, "Shed", "#advice");
 assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts"]);

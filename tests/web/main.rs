@@ -9,17 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::model::{
-    Alert, AlertKind, Category, Cause, Change, Commissioning, Condition, Digest, Identity, Part, Ratio, Setup,
-    SourcesStatus,
-};
+use meterseal::model::{Alert, AlertKind, Condition, Digest, SourcesStatus};
 use meterseal::web;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use plant::{Answer, HALF_MS, NOW, Plant, at, block, id, open_block, sources_status};
+use plant::{Answer, HALF_MS, NOW, Plant, at, block, commissioning, id, open_block, sources_status};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const OPEN: [&str; 5] = ["/api/health", "/", "/page.css", "/page.js", "/icon.svg"];
@@ -195,28 +192,7 @@ async fn a_meter_shows_its_values_with_their_age() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_meter_shows_what_it_is_and_how_it_is_set_up() {
     let plant = Plant::start().await;
-    let setup = Setup {
-        line: "msb".parse().unwrap(),
-        wire: "192.0.2.10:502".into(),
-        unit: 1,
-        template: Some("acme".into()),
-        template_sha256: Digest::of(b"acme"),
-        ct_ratio: Ratio::parse("200/5").unwrap(),
-        vt_ratio: Ratio::ONE,
-        invert: false,
-        category: Category::Cons,
-    };
-    let identity = Identity { serial_number: Some("4711".into()), firmware: Some("1.2".into()), ..Identity::default() };
-    let change = Change { what: Part::Firmware, from: Some("1.1".into()), to: Some("1.2".into()), silent: true };
-    let record = Commissioning {
-        meter: id("main"),
-        since: at(NOW),
-        setup,
-        identity: Some(identity),
-        cause: Cause::Changed,
-        changes: vec![change],
-    };
-    plant.store.ledger().commission(record).await.unwrap();
+    plant.store.ledger().commission(commissioning()).await.unwrap();
     let meter = plant.get("/api/meters/main").await;
     let expected = json!({
         "since": "2026-11-21T07:18:12.000Z", "cause": "changed", "manufacturer": null, "model": null,

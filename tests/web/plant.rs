@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::model::{
-    Block, BlockFlags, Borders, Category, Condition, Digest, Energy, Layout, LineStatus, Meter, MeterId, MeterStatus,
-    Method, Number, OpenBlock, Origin, Power, Ratio, Reading, Slot, SourcesStatus, Span, Timestamp,
+    Block, BlockFlags, Borders, Category, Cause, Change, Commissioning, Condition, Digest, Energy, Identity, Layout,
+    LineStatus, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, Power, Ratio, Reading, Setup,
+    Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
 use meterseal::web::{self, Site, Views};
@@ -218,6 +219,31 @@ fn meters() -> Vec<Meter> {
     let origin = Origin::Sum { add: vec![id("main")], subtract: Vec::new() };
     let sum = Meter { id: id("total"), name: "Plant total".into(), origin, interval_ms: None, ..main.clone() };
     vec![main, sum]
+}
+
+/// The main meter has got another firmware.
+pub fn commissioning() -> Commissioning {
+    let setup = Setup {
+        line: "msb".parse().unwrap(),
+        wire: "192.0.2.10:502".into(),
+        unit: 1,
+        template: Some("acme".into()),
+        template_sha256: Digest::of(b"acme"),
+        ct_ratio: Ratio::parse("200/5").unwrap(),
+        vt_ratio: Ratio::ONE,
+        invert: false,
+        category: Category::Cons,
+    };
+    let identity = Identity { serial_number: Some("4711".into()), firmware: Some("1.2".into()), ..Identity::default() };
+    let change = Change { what: Part::Firmware, from: Some("1.1".into()), to: Some("1.2".into()), silent: true };
+    Commissioning {
+        meter: id("main"),
+        since: at(NOW),
+        setup,
+        identity: Some(identity),
+        cause: Cause::Changed,
+        changes: vec![change],
+    }
 }
 
 pub fn sources_status() -> SourcesStatus {
