@@ -188,14 +188,15 @@ fn refusing_device() -> String {
 fn a_read_says_what_is_wrong_and_what_to_look_at() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.toml");
+    let device = refusing_device().to_string();
     let text = format!(
         "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {:?}\n[[modbus]]\nname = \"a\"\ntcp = \"{}\"\n\
          [[modbus.meter]]\nid = \"incomer-1\"\nunit = 9\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n\
          [[sum]]\nid = \"plant\"\nadd = [\"incomer-1\"]\ncategory = \"CONS\"\n",
         folder.path().join("store"),
-        refusing_device(),
+        device,
     );
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, &text).unwrap();
     let read = |meter: &str| {
         let output = meterseal(&["read", meter, "-c", path.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
@@ -212,6 +213,10 @@ fn a_read_says_what_is_wrong_and_what_to_look_at() {
     let (_, said) = read("incomer-2");
     let unknown = "meterseal: no meter `incomer-2` in the config\n";
     assert_eq!(said, format!("{unknown}Did you mean incomer-1? Known meters: incomer-1, plant.\n"));
+    std::fs::write(&path, text.replace(&format!("tcp = {:?}", device), "serial = \"/dev/serial/none\"")).unwrap();
+    let (_, said) = read("incomer-1");
+    let why = "no connection to /dev/serial/none (9600 8N1): there is no such port: is the adapter plugged in?\n";
+    assert!(said.contains(why) && said.contains("baud rate and parity"), "{said}");
 }
 
 #[test]

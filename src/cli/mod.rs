@@ -15,6 +15,7 @@ use crate::agent::{self, admin};
 use crate::clock::Clock;
 use crate::config::{self, Checked};
 use crate::model::{MeterId, Origin};
+use crate::sources::Wire;
 use crate::store;
 
 /// The seal on the meter for energy data: reads meters, loses no acknowledged reading, closes 30-minute energy blocks.
@@ -265,7 +266,7 @@ fn read(meter: &str, path: &Path, orders: bool, json: bool) -> Done {
         return Err(Failed::new(why).hint(format!("Read its parts: {}.", parts.join(", "))));
     }
     let report = complete(admin::read_meter(&config, &id))?.map_err(|error| {
-        let hint = if origin.is_some() { of_unit(origin) } else { known_meters(&config, &id) };
+        let hint = if let Some(origin) = origin { of_unit(&config, origin) } else { known_meters(&config, &id) };
         Failed::from(error).hint(hint)
     })?;
     if json {
@@ -279,18 +280,21 @@ fn read(meter: &str, path: &Path, orders: bool, json: bool) -> Done {
     let mut reasons = report.values.iter().filter_map(|polled| polled.absent.as_deref());
     let first = reasons.next().unwrap_or("it was asked nothing");
     let more = if reasons.any(|other| other != first) { ", and other reasons" } else { "" };
-    Err(Failed::new(format!("meter {id} gave no value: {first}{more}")).hint(of_unit(origin)))
+    let failed = Failed::new(format!("meter {id} gave no value: {first}{more}"));
+    Err(if let Some(origin) = origin { failed.hint(of_unit(&config, origin)) } else { failed })
 }
 
 /// What is wrong most often with a meter that says nothing, or nothing of use.
-fn of_unit(origin: Option<&Origin>) -> String {
-    let unit = match origin {
-        Some(Origin::Modbus { unit, .. }) => format!(" {unit}"),
-        _ => String::new(),
+fn of_unit(config: &config::Config, origin: &Origin) -> String {
+    let Origin::Modbus { line, unit, .. } = origin else { return "See that the device is on.".to_owned() };
+    let of_line = config.sources.lines.iter().find(|known| known.name == *line);
+    let see = match of_line.map(|line| &line.wire) {
+        Some(Wire::Serial(_)) => {
+            "that baud rate and parity are those set on it, that A and B are not swapped, and that the template is its own"
+        }
+        _ => "that address and template are its own",
     };
-    format!(
-        "Is the unit number{unit} right? See also that the device is on, and that address and template are its own."
-    )
+    format!("Is the unit number {unit} right? See also that the device is on, and {see}.")
 }
 
 fn known_meters(config: &config::Config, wanted: &MeterId) -> String {
