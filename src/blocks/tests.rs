@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::rule::tests::{Say, layout, values};
 use super::*;
 use crate::model::{
-    Block, BlockFlag, Category, ClockState, Energy, Layout, Meter, Method, Origin, Reading, Span, Stamp, Timestamp,
+    Block, BlockFlag, Category, ClockState, Energy, Label, Layout, Meter, Method, Origin, Reading, Span, Stamp,
+    Timestamp,
 };
 use crate::store::{self, Store};
 
@@ -571,6 +572,8 @@ enum Event {
     /// The clock goes on to this time.
     Until(i64),
     Read(&'static str, Vec<(i64, f64)>),
+    /// The source states intervals: where each begins, its minutes, its label, and kWh.
+    State(&'static str, Vec<(i64, i64, Label, f64)>),
     /// The gateway boots with an unsynchronised clock that says this.
     Boot(i64),
     Synchronise(i64),
@@ -668,6 +671,15 @@ async fn tell(story: Vec<Event>, crash: Option<usize>) -> (Outcome, bool) {
                 let latest = values.iter().map(|(ms, _)| at(*ms)).max().unwrap();
                 plant.clock.advance_to(latest.max(plant.clock.now()));
                 plant.read(meter, values).await;
+            }
+            Event::State(meter, told) => {
+                let told = told.into_iter().map(|(start, minutes, label, kwh)| {
+                    // The meter's interval is as in the config, and so is the time at which its blocks are due.
+                    let layout = Layout::clone(&interval::of(meter, minutes, label));
+                    let layout = Arc::new(Layout { interval_ms: Some(300_000), ..layout });
+                    Reading { layout, ..plant.interval(start, minutes, label, kwh) }
+                });
+                plant.put(told.collect()).await;
             }
             Event::Boot(ms) => {
                 plant.clock.reboot();

@@ -6,8 +6,12 @@ use crate::model::{Interval, Label, Recomputed, Slot};
 
 /// A meter that states import and export by interval, and power as a value.
 fn by_interval(minutes: i64, label: Label) -> Arc<Layout> {
+    of("m", minutes, label)
+}
+
+pub fn of(meter: &str, minutes: i64, label: Label) -> Arc<Layout> {
     let interval = Interval { ms: u32::try_from(minutes * MINUTE).unwrap(), label };
-    let plain = layout("m", Category::Cons, Some(900_000));
+    let plain = layout(meter, Category::Cons, Some(900_000));
     let slots = plain.slots.iter().map(|slot| Slot { interval: Some(interval), rolls_over_at: None, ..slot.clone() });
     Arc::new(Layout { slots: slots.collect(), ..Layout::clone(&plain) })
 }
@@ -252,7 +256,7 @@ proptest! {
 
 impl Plant {
     /// An interval that begins at `start`, stated under this layout.
-    fn interval(&self, start: i64, minutes: i64, label: Label, wh: f64) -> Reading {
+    pub fn interval(&self, start: i64, minutes: i64, label: Label, wh: f64) -> Reading {
         let taken = Stamp { time: at(labelled(start, minutes, label)), ..self.clock.stamp() };
         Reading { layout: by_interval(minutes, label), taken, values: values(kwh(wh)) }
     }
@@ -335,6 +339,70 @@ impl Plant {
         let mut live = Live::default();
         renew(&mut live, &sealer, &self.store.reader(), &self.clock).await.unwrap();
         live.show(&self.config, sealer.spans(), self.clock.now()).remove(&meter.parse().unwrap()).unwrap()
+    }
+}
+
+/// Intervals on time and late, of any length and label, a register that they follow, and a sum.
+fn interval_story() -> Vec<Event> {
+    use Event::{Read, State, Until};
+    use Label::{End, Start};
+    let quarters = |from: i64, count: i64, label| -> Vec<_> {
+        (0..count).map(|n| (from + n * 15 * MINUTE, 15, label, 0.25)).collect()
+    };
+    let mut story = vec![
+        Read("a", (0..=8).map(|n| (n * 5 * MINUTE, 1_000.0 + n as f64 / 12.0)).collect()),
+        Read("b", (0..=8).map(|n| (n * 5 * MINUTE, 1_000.0 + n as f64 / 6.0)).collect()),
+        Until(45 * MINUTE),
+        State("a", quarters(30 * MINUTE, 1, End)),
+        Until(75 * MINUTE),
+        State("b", vec![(40 * MINUTE, 60, End, 2.0)]),
+        Until(105 * MINUTE),
+    ];
+    for hour in 1..6 {
+        story.push(State("a", quarters(hour * HOUR, 3, End)));
+        story.push(Until(hour * HOUR + 50 * MINUTE));
+        story.push(State("b", vec![(hour * HOUR + 45 * MINUTE, 60, Start, 2.0)]));
+        story.push(Until(hour * HOUR + 100 * MINUTE));
+    }
+    // What was left out comes late, the last first.
+    for hour in (1..6).rev() {
+        story.push(State("a", quarters(hour * HOUR + 45 * MINUTE, 1, End)));
+        story.push(Until(8 * HOUR - hour * MINUTE));
+    }
+    story.extend([State("b", quarters(7 * HOUR, 2, Start)), Until(9 * HOUR)]);
+    story
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_transactions_of_intervals_changes_nothing() {
+    let told = survives_a_crash_after_any_transaction(interval_story).await;
+    let totals: Vec<i64> = told
+        .blocks
+        .iter()
+        .map(|blocks| blocks.iter().filter_map(|block| block.import).map(Energy::as_uwh).sum())
+        .collect();
+    // By register until minute 40; then quarters to hour 6 of the one, and six hours and two quarters of the other.
+    let (a, b) = (666_666_667 + 250_000_000 / 3 + 20 * 250_000_000, 1_333_333_333 + 6 * 2_000_000_000 + 500_000_000);
+    assert!((totals[0] - a).abs() < 3 && (totals[1] - b).abs() < 3, "{totals:?} {a} {b}");
+    assert!(told.blocks[0].iter().any(|block| block.revision > 0));
+}
+
+#[tokio::test]
+async fn intervals_add_up_where_the_zone_changes_and_the_demand_clock_is_late() {
+    for label in [Label::Start, Label::End] {
+        let mut plant = one_meter();
+        // Half an hour is left out at 02:00 on 4 October 2026, and borders lie seven seconds after the full hour.
+        plant.config.timezone = "Australia/Lord_Howe".to_owned();
+        (plant.config.block_minutes, plant.config.clock_offset_ms) = (60, 7_000);
+        let midnight = "2026-10-04T00:00:00+10:30".parse::<jiff::Timestamp>().unwrap().as_millisecond() - T;
+        plant.put((0..6).map(|hour| plant.interval(midnight + hour * HOUR, 60, label, 1.0)).collect()).await;
+        plant.seal().await;
+        let blocks: Vec<_> = plant.blocks("m").await.into_iter().filter(|block| block.import.is_some()).collect();
+        let lengths: Vec<_> = blocks.iter().map(|block| block.span.millis() / MINUTE).collect();
+        assert_eq!(lengths, [60, 60, 60, 30, 60, 60, 60, 60], "{label:?}");
+        let energies: Vec<_> = blocks.iter().map(|block| block.import.unwrap().as_uwh()).collect();
+        assert_eq!((energies[0], energies[3]), (1_944_444, 500_000_000), "{label:?} {energies:?}");
+        assert_eq!(plant.total("m").await, 6_000_000_000);
     }
 }
 
