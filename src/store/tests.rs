@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Energy, Layout, Method, Number, Ratio,
-    Role, Setup, Slot, Span, Stamp, StoredReading,
+    AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Energy, Interval, Label, Layout,
+    Method, Number, Ratio, Role, Setup, Slot, Span, Stamp, StoredReading,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -171,6 +171,15 @@ async fn a_value_that_comes_again_is_ignored_and_another_one_is_a_conflict() {
     assert_eq!(flags, [(0, false, 2), (0, true, 2), (1000, false, 1), (2000, false, 1), (2000, true, 1)]);
     let health = house.store.reader().health();
     assert_eq!((health.repeated, health.conflicts, health.readings), (5, 2, 5));
+    // The same figure of an interval and of a register.
+    let slots = layout.slots.iter().cloned().map(|mut slot| {
+        slot.interval =
+            (slot.quantity.as_str() == "energy_import_kwh").then_some(Interval { ms: 900_000, label: Label::End });
+        slot
+    });
+    let by_interval = Arc::new(Layout { slots: slots.collect(), ..(*layout).clone() });
+    let again = house.put(vec![reading(&by_interval, NOON + 1000, &[(0, 1)])]).await;
+    assert_eq!((again.repeated, house.store.reader().health().conflicts), (0, 3));
 }
 
 #[tokio::test]

@@ -556,7 +556,9 @@ fn compare(layout: &Layout, values: Values, earlier: &[(Arc<Layout>, Values)]) -
             for (their_place, their_number) in their_values {
                 let Some(their_slot) = their_layout.slots.get(usize::from(*their_place)) else { continue };
                 if their_slot.quantity == slot.quantity {
-                    let equal = *their_number == number && their_slot.scale == slot.scale;
+                    // The same figure for another stretch of time is another value.
+                    let alike = their_slot.scale == slot.scale && their_slot.interval == slot.interval;
+                    let equal = *their_number == number && alike;
                     same |= equal;
                     other |= !equal;
                 }
