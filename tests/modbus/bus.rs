@@ -1,6 +1,6 @@
 //! A serial line with units on it that misbehave as they are told to.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,7 +50,8 @@ pub fn with_sum(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// Bytes on the line, each lump so long after the request.
+/// Bytes on the line, each lump so long after the request. A unit answers in order: what it says waits until it has said
+/// what it was asked before. The echo of an adapter waits for nobody.
 pub type Said = Vec<(Duration, Vec<u8>)>;
 
 /// The line with its port, until it is dropped.
@@ -87,6 +88,7 @@ async fn serve(mut pty: Pty, log: Arc<Mutex<Vec<Asked>>>, mut behaviour: impl Fn
     let mut came = Vec::new();
     let mut bytes = [0; 512];
     let mut due: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut done: BTreeMap<u8, Instant> = BTreeMap::new();
     loop {
         let next = due.front().map(|(at, _)| *at);
         let said = async {
@@ -113,7 +115,12 @@ async fn serve(mut pty: Pty, log: Arc<Mutex<Vec<Asked>>>, mut behaviour: impl Fn
                 asked
             };
             assert_eq!(frame[..], with_sum(frame[..6].to_vec()), "requests come whole and right");
-            due.extend(behaviour(&asked).into_iter().map(|(after, lump)| (asked.at + after, lump)));
+            let earlier = *done.get(&asked.unit).unwrap_or(&asked.at);
+            for (after, lump) in behaviour(&asked) {
+                let at = if lump == frame { asked.at } else { earlier.max(asked.at + after) };
+                done.entry(asked.unit).and_modify(|done| *done = at.max(*done)).or_insert(at);
+                due.push_back((at, lump));
+            }
             due.make_contiguous().sort_by_key(|(at, _)| *at);
         }
     }

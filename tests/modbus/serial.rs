@@ -17,11 +17,13 @@ fn now(bytes: Vec<u8>) -> Said {
     vec![(Duration::ZERO, bytes)]
 }
 
-/// What a bad line makes of a request: each in turn, the harmless ones more often.
-fn troubles(asked: &Asked, before: Option<&Asked>) -> Said {
+/// What a bad line makes of a request: each in turn, the harmless ones more often. `withheld` are answers that are still
+/// to come, by unit.
+fn troubles(asked: &Asked, withheld: &mut BTreeMap<u8, Vec<u8>>) -> Said {
     let right = asked.answer();
     let half = right.len() / 2;
     let mut said = match asked.number * 7 % 31 {
+        _ if withheld.contains_key(&asked.unit) => now([withheld.remove(&asked.unit).unwrap(), right].concat()),
         // Noise before, within and after the answer.
         0 => now([&[0xFF, 0, asked.unit, 4], &right[..]].concat()),
         1 => now([&right[..half], &[0x55], &right[half..]].concat()),
@@ -37,10 +39,12 @@ fn troubles(asked: &Asked, before: Option<&Asked>) -> Said {
         8 => vec![(260 * MS, right)],
         9 => vec![(450 * MS, right)],
         10 => vec![(1300 * MS, right)],
-        // An older answer and this one in one piece, and another unit's before it.
-        11 => now([before.map_or_else(Vec::new, Asked::answer), right].concat()),
-        12 => now([Asked { unit: asked.unit % 4 + 1, ..*asked }.answer(), right].concat()),
-        13 => Vec::new(),
+        // Nothing, and with the next answer in one piece; and behind that of a unit that nobody asked.
+        11 | 12 => {
+            withheld.insert(asked.unit, right);
+            Vec::new()
+        }
+        13 => now([Asked { unit: 9, ..*asked }.answer(), right].concat()),
         14 => now(asked.exception(6)),
         // In lumps, as from a USB adapter.
         15 => right.chunks(3).zip(1..).map(|(lump, at)| (16 * MS * at, lump.to_vec())).collect(),
@@ -55,12 +59,8 @@ fn troubles(asked: &Asked, before: Option<&Asked>) -> Said {
 
 #[tokio::test]
 async fn on_a_bad_line_no_value_is_wrong_and_all_meters_are_read() {
-    let mut before = None;
-    let bus = Bus::start(move |asked| {
-        let said = troubles(asked, before.as_ref());
-        before = Some(*asked);
-        said
-    });
+    let mut withheld = BTreeMap::new();
+    let bus = Bus::start(move |asked| troubles(asked, &mut withheld));
     // Two requests of one length each, so that one could pass for the other.
     let halves = map("function = \"input\"\ntype = \"u16\"\nmax_registers = 5\n".to_owned() + &registers(0..10));
     let meters = (1..5).map(|unit| meter(&format!("m{unit}"), unit, &halves, OFTEN)).collect();
