@@ -17,7 +17,7 @@ use meterseal::store::{self, Config, Sealing, Store};
 use meterseal::web::{self, Site, Views};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,7 @@ async fn measure() {
         open: watch::Sender::default().subscribe(),
         sources: watch::Sender::default().subscribe(),
         problems: watch::Sender::default().subscribe(),
+        scans: mpsc::channel(1).0,
     };
     let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());

@@ -150,6 +150,55 @@ fn border(readings: &[Value], at: jiff::Timestamp) -> f64 {
 }
 
 #[test]
+fn the_demos_own_meters_are_found_between_its_polls() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("kept");
+    let demo = Demo::start(folder.path(), &["--meters", "3", "--data", data.to_str().unwrap()]);
+    let config = data.join("meterseal.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let address = text.lines().find_map(|line| line.strip_prefix("tcp = ")).unwrap().trim_matches('"');
+
+    let mut scan = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let output = scan.args(["scan", address, "--units", "1-6", "-c"]).arg(&config).output().unwrap();
+    let (pasted, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains(&format!("looking for units 1-6 on {address}, between the polls of line simulated-")),
+        "{said}"
+    );
+    assert!(
+        said.contains("unit 1: simulated (by its values: ") && said.contains(", which is meter main-incomer"),
+        "{said}"
+    );
+    assert!(said.contains("3 units found, ") && pasted.contains("# Unit 3 is meter line-b of the running config."));
+
+    let site = demo.page.split('#').next().unwrap().trim_end_matches('/');
+    let post = format!("curl -sS -X POST -H 'Authorization: Bearer {}' '{site}/api/scan'", demo.token);
+    let order = |units: &str| format!("{post} -d '{{\"tcp\": \"{address}\", \"units\": \"{units}\"}}'");
+    // A search under way keeps another out, and who goes away ends his own.
+    let mut slow = Command::new("sh").args(["-c", &format!("exec {}", order("1-247"))]).stdout(Stdio::piped()).spawn();
+    let slow = slow.as_mut().unwrap();
+    let mut begun = String::new();
+    BufReader::new(slow.stdout.take().unwrap()).read_line(&mut begun).unwrap();
+    assert!(begun.starts_with(r#"{"event":"begun","tcp":"#), "{begun}");
+    let refused: Value = serde_json::from_str(&shell(&order("1-3"))).unwrap();
+    assert_eq!((&refused["status"], &refused["title"]), (&409.into(), &"Conflict".into()));
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    let began = Instant::now();
+    let events = loop {
+        let events = shell(&order("1-3"));
+        if events.starts_with(r#"{"event":"#) {
+            break events;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "the search goes on without its client: {events}");
+    };
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events.last().unwrap()["event"], &events.last().unwrap()["found"]), (&"end".into(), &3.into()));
+    demo.interrupt();
+}
+
+#[test]
 fn a_demo_whose_folder_is_kept_goes_on_where_it_ended() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("kept");

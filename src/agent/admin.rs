@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,9 +23,10 @@ use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::model::{MeterId, PollReport, SourcesStatus};
+use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus};
 use crate::sources::{self, PollNow};
 use crate::store::{self, Reader, StoreError};
+use crate::web::ScanNow;
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,12 +40,16 @@ pub enum Request {
     Reload {},
     /// Checks the config on disk: faults and warnings.
     Check {},
+    /// Searches a bus: each [`ScanEvent`] as a line of its own, before the reply.
+    Scan { order: ScanOrder },
 }
 
 /// What came of a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Reply {
+    /// What is told before the end.
+    Told(Value),
     Done(Value),
     Failed(String),
 }
@@ -75,11 +81,15 @@ pub struct Desk {
     pub problems: watch::Receiver<Arc<Vec<String>>>,
     pub polls: mpsc::Sender<PollNow>,
     pub reloads: mpsc::Sender<ReloadNow>,
+    pub scans: mpsc::Sender<ScanNow>,
 }
+
+/// Events of a search on their way to a command. When they are full, the search waits.
+const EVENTS: usize = 64;
 
 /// More than a person with a few scripts needs; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 8;
-/// A request names a meter at most.
+/// A request names a meter, or the units to look for.
 const REQUEST_BYTES: u64 = 4_096;
 /// An answer is a poll of 255 values, or the status of some thousand meters.
 const REPLY_BYTES: u64 = 16 << 20;
@@ -128,10 +138,9 @@ pub async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) 
 }
 
 async fn answer_one(stream: UnixStream, desk: Desk) {
-    match timeout(PATIENCE, answer(stream, desk)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("admin request: {error:#}"),
-        Err(_) => debug!("admin request took too long"),
+    match answer(stream, desk).await {
+        Ok(()) => {}
+        Err(error) => debug!("admin request: {error:#}"),
     }
 }
 
@@ -140,22 +149,31 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
     let (input, mut output) = stream.into_split();
     let reply = if allowed(peer) {
         let mut line = String::new();
-        BufReader::new(input.take(REQUEST_BYTES)).read_line(&mut line).await?;
-        match serde_json::from_str(&line) {
-            Ok(request) => {
-                desk.done(request).await.map_or_else(|error| Reply::Failed(format!("{error:#}")), Reply::Done)
-            }
-            Err(error) => Reply::Failed(format!("not a request: {error}")),
-        }
+        let mut input = BufReader::new(input.take(REQUEST_BYTES));
+        timeout(PATIENCE, input.read_line(&mut line)).await.context("no request came")??;
+        let done = match serde_json::from_str(&line) {
+            // A search takes as long as it takes, and ends when the command goes away.
+            Ok(Request::Scan { order }) => tokio::select! {
+                done = desk.scan(order, &mut output) => done,
+                _ = input.read_u8() => return Ok(()),
+            },
+            Ok(request) => timeout(PATIENCE, desk.done(request)).await.context("it took too long")?,
+            Err(error) => Err(anyhow!("not a request: {error}")),
+        };
+        done.map_or_else(|error| Reply::Failed(format!("{error:#}")), Reply::Done)
     } else {
         warn!(uid = peer, "admin request of another user refused");
         Reply::Failed(format!("user {peer} may not: ask as root or as the user that runs meterseal"))
     };
-    let mut text = serde_json::to_vec(&reply)?;
-    text.push(b'\n');
-    output.write_all(&text).await?;
+    say(&mut output, &reply).await?;
     output.shutdown().await?;
     Ok(())
+}
+
+async fn say(output: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec(reply)?;
+    text.push(b'\n');
+    Ok(timeout(PATIENCE, output.write_all(&text)).await.context("the command does not listen")??)
 }
 
 /// Root, and the user that runs the daemon.
@@ -192,7 +210,20 @@ impl Desk {
                 let (_, checked) = config::load(path, self.clock.now());
                 Ok(json!({ "faults": checked.faults, "warnings": checked.warnings }))
             }
+            Request::Scan { .. } => bail!("a search is answered line by line"),
         }
+    }
+
+    async fn scan(&self, order: ScanOrder, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
+        let (tell, mut events) = mpsc::channel(EVENTS);
+        let (begun, answer) = oneshot::channel();
+        let gone = || anyhow!("the daemon is stopping");
+        self.scans.send(ScanNow { order, tell, begun }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())??;
+        while let Some(event) = events.recv().await {
+            say(output, &Reply::Told(serde_json::to_value(event)?)).await?;
+        }
+        Ok(Value::Null)
     }
 }
 
@@ -207,10 +238,31 @@ pub async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyho
     timeout(PATIENCE, stream.take(REPLY_BYTES).read_to_end(&mut line))
         .await
         .context("the daemon does not answer")??;
-    match serde_json::from_slice(&line).context("the daemon's answer was not understood")? {
+    match serde_json::from_slice(&line).context(NOT_UNDERSTOOD)? {
         Reply::Done(value) => Ok(serde_json::from_value(value)?),
         Reply::Failed(why) => Err(anyhow!(why)),
+        Reply::Told(_) => bail!(NOT_UNDERSTOOD),
     }
+}
+
+const NOT_UNDERSTOOD: &str = "the daemon's answer was not understood";
+
+/// Lets the daemon behind `socket` search a bus.
+pub async fn search(socket: &Path, order: ScanOrder, mut told: impl FnMut(ScanEvent)) -> anyhow::Result<()> {
+    let stream = UnixStream::connect(socket).await;
+    let mut stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
+    let mut text = serde_json::to_vec(&Request::Scan { order })?;
+    text.push(b'\n');
+    stream.write_all(&text).await?;
+    let mut lines = BufReader::new(stream.take(REPLY_BYTES)).lines();
+    while let Some(line) = lines.next_line().await? {
+        match serde_json::from_str(&line).context(NOT_UNDERSTOOD)? {
+            Reply::Told(event) => told(serde_json::from_value(event)?),
+            Reply::Done(_) => return Ok(()),
+            Reply::Failed(why) => return Err(anyhow!(why)),
+        }
+    }
+    bail!("the daemon has ended")
 }
 
 /// One poll of a meter: by the daemon that runs on this store, or straight from the meter when none does.
@@ -226,7 +278,7 @@ pub async fn read_meter(config: &Config, id: &MeterId) -> anyhow::Result<PollRep
 }
 
 /// The socket of the daemon that has this store open; `None` when nobody has.
-fn daemon_of(store: &store::Config) -> anyhow::Result<Option<PathBuf>> {
+pub fn daemon_of(store: &store::Config) -> anyhow::Result<Option<PathBuf>> {
     match store::free(&store.path) {
         Ok(()) | Err(StoreError::Missing { .. }) => Ok(None),
         Err(StoreError::Locked { socket: Some(socket), .. }) => Ok(Some(socket)),

@@ -187,11 +187,13 @@ impl Agent {
         }
         let wires = Wires::of(&config, own_problems.clone());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
+        let lines = watch::Sender::default();
         let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
         let sealing = watch::Sender::new(None);
         let webhook = watch::Sender::new(None);
         let (polls, polls_asked) = mpsc::channel(POLLS);
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
+        let (scans, scans_asked) = mpsc::channel(search::ASKED);
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
@@ -200,7 +202,7 @@ impl Agent {
                 wires.sources.subscribe(),
                 store.ingest(),
                 clock.clone(),
-                status.clone(),
+                sources::Told { status: status.clone(), lines: lines.clone() },
                 polls_asked,
                 stop,
             );
@@ -227,6 +229,9 @@ impl Agent {
             let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
+        stages.start("search", millis(250), |stop| {
+            search::run(scans_asked, wires.sources.subscribe(), lines.subscribe(), stop)
+        });
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
@@ -235,6 +240,7 @@ impl Agent {
             open: open.subscribe(),
             sources: status.subscribe(),
             problems: wires.problems.subscribe(),
+            scans: scans.clone(),
         };
         stages.start("web", secs(1), |stop| {
             let work = web::run(listener, views.clone(), stop);
@@ -250,6 +256,7 @@ impl Agent {
                 problems: wires.problems.subscribe(),
                 polls,
                 reloads,
+                scans,
             };
             admin::serve(requests, desk, stop)
         });

@@ -1,28 +1,82 @@
-//! Searches for meters: for a command.
+//! Searches for meters: those that the page and commands ask the daemon for, and those of a command alone.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use tokio::signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
+use super::admin;
 use crate::clock::Clock;
 use crate::config;
 use crate::model::{Bus, ScanEvent, ScanOrder};
-use crate::sources::scan;
 use crate::sources::template::{self, Template};
+use crate::sources::{self, RunningLine, scan};
+use crate::web::{AnotherRuns, ScanNow};
 
-/// Events on their way to who listens. When they are full, the search waits.
-pub const EVENTS: usize = 64;
+/// Events on their way to a command. When they are full, the search waits.
+const EVENTS: usize = 64;
 
-/// Looks through a bus for a command, until it is done or Ctrl-C is pressed. The config at `path`, if there is one, has
-/// register maps of the plant's own.
+/// Searches that are asked for; who asks for one more waits until it is known whether another runs.
+pub const ASKED: usize = 4;
+
+/// Makes the searches that the page and commands ask the daemon for, one at a time.
+pub async fn run(
+    mut asked: mpsc::Receiver<ScanNow>,
+    config: watch::Receiver<Arc<sources::Config>>,
+    lines: watch::Receiver<Arc<Vec<RunningLine>>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            // One that has ended makes room before the next is looked at.
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            Some(ended) = tasks.join_next() => ended.context("a search")?,
+            now = asked.recv() => {
+                let Some(ScanNow { order, tell, begun }) = now else {
+                    // Nobody can ask any more: the program is stopping.
+                    stop.cancelled().await;
+                    return Ok(());
+                };
+                let another = if tasks.is_empty() { Ok(()) } else { Err(AnotherRuns) };
+                if begun.send(another).is_err() || another.is_err() {
+                    continue;
+                }
+                info!(bus = %order.bus, units = %order.units, "searching for meters");
+                let (own, lines) = (config.borrow().templates.clone(), lines.borrow().clone());
+                let search = scan::scan(order, templates(&own)?, lines, tell.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = search => {}
+                        () = tell.closed() => {}
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Looks through a bus for a command, until it is done or Ctrl-C is pressed: by the daemon that runs on the store of the
+/// config at `path`, else over a connection of its own. There need be no config.
 pub async fn for_command(order: ScanOrder, path: &Path, mut told: impl FnMut(ScanEvent)) -> anyhow::Result<()> {
-    let config = if path.exists() { config::load(path, Clock::system().now()).1.config } else { None };
-    let own = config.map(|config| config.sources.templates).unwrap_or_default();
+    let checked = if path.exists() { Some(config::load(path, Clock::system().now()).1) } else { None };
+    if let Some(checked) = &checked
+        && let Some(socket) = admin::daemon_of(&checked.store)?
+    {
+        return tokio::select! {
+            searched = admin::search(&socket, order, told) => searched,
+            stopped = signal::ctrl_c() => Ok(stopped?),
+        };
+    }
+    let own = checked.and_then(|checked| checked.config).map(|config| config.sources.templates).unwrap_or_default();
     let (tell, mut events) = mpsc::channel(EVENTS);
-    let search = scan::scan(order, templates(&own)?, tell);
+    let search = scan::scan(order, templates(&own)?, Arc::default(), tell);
     let listen = async {
         while let Some(event) = events.recv().await {
             told(event);

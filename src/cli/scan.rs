@@ -36,7 +36,7 @@ pub struct ScanArguments {
     /// How many milliseconds a unit may take to answer
     #[arg(long, value_name = "MS", default_value_t = ScanOrder::TIMEOUT_MS)]
     timeout: u16,
-    /// The config, beside which register maps of one's own lie; there need not be one
+    /// The config, whose daemon asks between its polls if it reads the same bus; there need not be one
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
     /// Print each event as a line of JSON

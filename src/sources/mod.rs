@@ -79,6 +79,21 @@ pub struct PollNow {
     pub reply: oneshot::Sender<Result<PollReport, PollFailed>>,
 }
 
+/// What the sources tell of themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub status: watch::Sender<Arc<SourcesStatus>>,
+    /// The lines that run, for a search that must not disturb them.
+    pub lines: watch::Sender<Arc<Vec<RunningLine>>>,
+}
+
+/// A line that runs, and the way to ask between its polls.
+#[derive(Clone, Debug)]
+pub struct RunningLine {
+    line: Arc<Line>,
+    asks: mpsc::Sender<modbus::AskNow>,
+}
+
 /// Why a poll gave nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PollFailed {
@@ -96,16 +111,18 @@ pub async fn run(
     mut config: watch::Receiver<Arc<Config>>,
     ingest: Ingest,
     clock: Clock,
-    status: watch::Sender<Arc<SourcesStatus>>,
+    told: Told,
     mut polls: mpsc::Receiver<PollNow>,
     stop: CancellationToken,
 ) {
+    let Told { status, lines: running } = told;
     let mut lines = Lines { ingest, clock, running: HashMap::new(), tasks: JoinSet::new(), past: Counted::default() };
     let mut look = tokio::time::interval(TELL_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut config_open, mut polls_open) = (true, true);
     let first = config.borrow_and_update().clone();
     lines.follow(&first).await;
+    running.send_replace(lines.running());
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -113,6 +130,7 @@ pub async fn run(
                 Ok(()) => {
                     let wanted = config.borrow_and_update().clone();
                     lines.follow(&wanted).await;
+                    running.send_replace(lines.running());
                 }
                 Err(_) => config_open = false,
             },
@@ -125,6 +143,7 @@ pub async fn run(
         }
     }
     lines.follow(&Config::default()).await;
+    running.send_replace(lines.running());
     status.send_replace(Arc::new(lines.status()));
 }
 
@@ -137,6 +156,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Polls that wait for one line; the asker of one more is told that the line is busy.
 const WAITING_POLLS: usize = 8;
+
+/// Requests of a search that wait for one line; who has one more waits.
+const WAITING_ASKS: usize = 1;
 
 /// The lines that run.
 struct Lines {
@@ -153,6 +175,7 @@ struct Running {
     block: BlockGrid,
     stop: CancellationToken,
     polls: mpsc::Sender<PollNow>,
+    asks: mpsc::Sender<modbus::AskNow>,
     report: watch::Receiver<modbus::Report>,
     task: tokio::task::Id,
 }
@@ -207,18 +230,27 @@ impl Lines {
     fn begin(&mut self, line: &Line, block: BlockGrid) {
         let line = Arc::new(line.clone());
         let (order, orders) = mpsc::channel(WAITING_POLLS);
+        let (asks, asked) = mpsc::channel(WAITING_ASKS);
         let (tell, report) = watch::channel(modbus::Report::new(&line, self.clock.now()));
         let stop = CancellationToken::new();
         let outside = modbus::Outside {
             ingest: self.ingest.clone(),
             clock: self.clock.clone(),
             polls: orders,
+            asks: asked,
             report: tell,
             stop: stop.clone(),
         };
         let task = self.tasks.spawn(modbus::run(line.clone(), block, outside)).id();
         let name = line.name.clone();
-        self.running.insert(name, Running { line, block, stop, polls: order, report, task });
+        self.running.insert(name, Running { line, block, stop, polls: order, asks, report, task });
+    }
+
+    /// Lines that hold a connection: one without meters has none.
+    fn running(&self) -> Arc<Vec<RunningLine>> {
+        let hold = self.running.values().filter(|running| !running.line.meters.is_empty());
+        let line = |running: &Running| RunningLine { line: running.line.clone(), asks: running.asks.clone() };
+        Arc::new(hold.map(line).collect())
     }
 
     fn order(&self, order: PollNow) {

@@ -81,6 +81,15 @@ pub fn may_read(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Whether the bearer may do more than read.
+pub fn may_change(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
+    match web.views.reader.scope_of(token(headers)?) {
+        Some(Scope::Admin) => Ok(()),
+        Some(Scope::Read | Scope::Ingest | Scope::Export) => Err(Problem::AdminScope),
+        None => Err(Problem::UnknownToken),
+    }
+}
+
 /// The token of a request. Never taken from the address, which ends in logs and histories.
 pub fn token(headers: &HeaderMap) -> Result<&str, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(Problem::NoToken)?;

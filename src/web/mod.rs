@@ -16,6 +16,7 @@ mod problem;
 mod quality;
 mod query;
 mod readings;
+mod scan;
 mod serve;
 mod wire;
 
@@ -25,12 +26,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,7 @@ use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::Reader;
 use problem::Problem;
+pub use scan::{AnotherRuns, ScanNow};
 
 /// Part `[web]` of the config.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,8 @@ pub struct Views {
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
     /// Parts that are turned off or wrong, for a person; empty when all is well.
     pub problems: watch::Receiver<Arc<Vec<String>>>,
+    /// Searches for meters, which the web only asks for.
+    pub scans: mpsc::Sender<ScanNow>,
 }
 
 /// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
@@ -144,6 +149,7 @@ fn router(web: Web) -> Router {
         .route("/api/dashboard/snapshot", get(dashboard::snapshot))
         .route("/api/alerts", get(dashboard::alerts))
         .route("/api/events", get(events::events))
+        .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
         .route("/metrics", get(metrics::metrics))
         .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
     Router::new()
@@ -152,6 +158,7 @@ fn router(web: Web) -> Router {
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))
+        .route("/find.js", get(page::find_js))
         .route("/icon.svg", get(page::icon))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().chars().take(80).collect()))
         .method_not_allowed_fallback(async || Problem::Method)

@@ -21,6 +21,10 @@ pub async fn js() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
+pub async fn find_js() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", include_str!("page/find.js"))
+}
+
 pub async fn icon() -> impl IntoResponse {
     file("image/svg+xml", include_str!("page/icon.svg"))
 }

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+use super::scan::AnotherRuns;
 use super::wire::Json;
 use crate::model::MeterId;
 use crate::store::StoreError;
@@ -19,6 +20,8 @@ pub enum Problem {
     UnknownToken,
     #[error("this token may not read: it needs the scope `read` or `admin`")]
     Scope,
+    #[error("this token may not do that: it needs the scope `admin`")]
+    AdminScope,
     #[error("`{0}` is not an address of this page: use 127.0.0.1, [::1] or localhost")]
     Host(String),
     #[error("{0}")]
@@ -31,12 +34,18 @@ pub enum Problem {
     NoMeter(String),
     #[error("meter `{0}` has no running block yet: it needs its first reading")]
     NoBlock(MeterId),
-    #[error("this address answers GET only")]
+    #[error("this address does not answer this method")]
     Method,
     #[error("the address is longer than {0} bytes: ask for less at a time")]
     TooLong(usize),
+    #[error("the body is longer than {0} bytes, or did not come whole")]
+    BodyTooLong(usize),
     #[error("{limit} live feeds are open already: close one, or ask again in {again} s")]
     Busy { limit: usize, again: u32 },
+    #[error(transparent)]
+    AnotherRuns(#[from] AnotherRuns),
+    #[error("the program is stopping")]
+    Stopping,
     #[error("the store does not answer now: `/api/health` says more")]
     Store(#[from] StoreError),
 }
@@ -56,13 +65,15 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
-            Self::Scope => StatusCode::FORBIDDEN,
+            Self::Scope | Self::AdminScope => StatusCode::FORBIDDEN,
+            Self::AnotherRuns(_) => StatusCode::CONFLICT,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoMeter(_) | Self::NoBlock(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLong(_) => StatusCode::URI_TOO_LONG,
-            Self::Busy { .. } | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy { .. } | Self::Stopping | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -72,6 +83,7 @@ impl Problem {
             Self::NoToken => Some(r#"Bearer realm="meterseal""#),
             Self::UnknownToken => Some(r#"Bearer realm="meterseal", error="invalid_token""#),
             Self::Scope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="read""#),
+            Self::AdminScope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="admin""#),
             _ => None,
         }
     }

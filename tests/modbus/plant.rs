@@ -7,7 +7,7 @@ use std::time::Duration;
 use meterseal::clock::Clock;
 use meterseal::model::{Category, MeterStatus, Parity, PollReport, Ratio, SourcesStatus, StoredReading};
 use meterseal::sources::template::{self, Template};
-use meterseal::sources::{Config, Line, MeterConfig, PollFailed, PollNow, Serial, Wire, run};
+use meterseal::sources::{Config, Line, MeterConfig, PollFailed, PollNow, RunningLine, Serial, Told, Wire, run};
 use meterseal::store::{self, Store};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(45);
 pub struct Plant {
     pub config: watch::Sender<Arc<Config>>,
     pub status: watch::Receiver<Arc<SourcesStatus>>,
+    #[allow(dead_code, reason = "for the tests of searches, which share this")]
+    pub lines: watch::Receiver<Arc<Vec<RunningLine>>>,
     pub polls: mpsc::Sender<PollNow>,
     feed: broadcast::Receiver<Arc<Vec<StoredReading>>>,
     stop: CancellationToken,
@@ -95,10 +97,12 @@ impl Plant {
         let (config, follow) = watch::channel(Arc::new(config));
         let (tell, status) = watch::channel(Arc::new(SourcesStatus::default()));
         let (polls, orders) = mpsc::channel(8);
+        let running = watch::Sender::default();
+        let lines = running.subscribe();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(follow, store.ingest(), clock, tell, orders, stop.clone()));
-        Self { config, status, polls, feed, stop, tasks, store, _folder: folder }
+        tasks.spawn(run(follow, store.ingest(), clock, Told { status: tell, lines: running }, orders, stop.clone()));
+        Self { config, status, lines, polls, feed, stop, tasks, store, _folder: folder }
     }
 
     /// Waits until the status is as wanted, and gives it.

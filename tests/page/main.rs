@@ -7,14 +7,23 @@
 #[path = "../web/plant.rs"]
 mod plant;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::model::{Alert, AlertKind, OpenBlock};
+use jiff::tz::TimeZone;
+use meterseal::clock::Clock;
+use meterseal::model::{Alert, AlertKind, OpenBlock, Timestamp};
+use meterseal::simulate::{self, Simulation};
+use meterseal::sources::scan::scan;
+use meterseal::sources::template::{self, Template};
+use meterseal::web::ScanNow;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use plant::{HALF_MS, NOW, Plant, at, block, commissioning, id, open_block};
 
@@ -29,9 +38,11 @@ async fn the_page_shows_the_plant_live() {
     );
     let mut plant = Plant::start().await;
     fill(&plant).await;
+    let mut tasks = JoinSet::new();
+    let bus = bus(&mut tasks).await;
     let mut browser = tokio::process::Command::new("node")
         .arg(root.join("tests/page/page.mjs"))
-        .args([plant.url("").as_str(), plant.token.as_str(), "/usr/bin/chromium"])
+        .args([plant.url("").as_str(), plant.token.as_str(), "/usr/bin/chromium", bus.as_str()])
         .args(std::env::var_os("SCREENSHOTS"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -49,6 +60,10 @@ async fn the_page_shows_the_plant_live() {
                 plant.read(time, watts, 5_000).await;
                 plant.open.send_replace(Arc::new([(id("main"), OpenBlock { at: time, ..open_block() })].into()));
             }
+            Some(ScanNow { order, tell, begun }) = plant.scans.recv() => {
+                begun.send(Ok(())).unwrap();
+                tasks.spawn(scan(order, templates(), Arc::default(), tell));
+            }
             line = timeout_at(end, said.next_line()) => match line.expect("the browser is done in time").unwrap().as_deref() {
                 Some("restart") => {
                     plant = plant.restart_web().await;
@@ -62,6 +77,24 @@ async fn the_page_shows_the_plant_live() {
     }
     assert!(browser.wait().await.unwrap().success());
     plant.end().await;
+}
+
+/// The address of a bus of simulated meters, one of which is not told from its like by anything it says.
+async fn bus(tasks: &mut JoinSet<()>) -> String {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let named = |name: &str| templates().into_iter().find(|template| template.name == name).unwrap();
+    let templates = ["eastron-sdm630", "abb-b23", "siemens-pac2200", "schneider-iem3000"].map(named).into();
+    let config = simulate::Config { listen, meters: 4, templates, timezone: TimeZone::UTC };
+    let simulation = Simulation::bind(&config).await.unwrap();
+    let address = simulation.simulated().unwrap()[0].address.to_string();
+    // A Wednesday noon at which every one of them is well.
+    let noon = Clock::manual(Timestamp::from_millis(1_795_003_320_000));
+    tasks.spawn(simulation.run(noon, CancellationToken::new()));
+    address
+}
+
+fn templates() -> Vec<Arc<Template>> {
+    template::shipped().iter().map(|(name, text)| Arc::new(template::parse(name, text).unwrap())).collect()
 }
 
 /// Thirty blocks of the local day with one that is silent and one above the target, an alert and a problem.

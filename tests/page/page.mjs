@@ -1,4 +1,4 @@
-// Looks at the page as a person does: node page.mjs URL TOKEN CHROMIUM [FOLDER FOR SCREENSHOTS]
+// Looks at the page as a person does: node page.mjs URL TOKEN CHROMIUM BUS [FOLDER FOR SCREENSHOTS]
 // Says "restart" on stdout when the server is to go away and come back, and hears "restarted" on stdin.
 
 import assert from "node:assert/strict";
@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 
 const peers = new URL("../../.peers/node_modules/", import.meta.url);
 const { chromium } = createRequire(peers)("playwright-core");
-const [url, token, executablePath, shots] = process.argv.slice(2);
+const [url, token, executablePath, bus, shots] = process.argv.slice(2);
 const heard = createInterface({ input: process.stdin });
 
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
@@ -104,10 +104,43 @@ assert.match(await text(page, "#advice"), /No block is running/);
 await page.waitForFunction(() => document.getElementById("about").hidden);
 await page.getByLabel("Meter", { exact: true }).selectOption("main");
 await shown(page, "Shed", "#advice");
-assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts"]);
+assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Find meters"]);
 assert.equal(await page.locator("#plant [aria-live]").count(), 0);
 assert.equal(await page.getByRole("columnheader", { name: "Power" }).count(), 1);
 await shot(page, "desk");
+
+// Meters are found on a bus; the config to paste is one key away. By keyboard alone, and stopped midway.
+await page.context().grantPermissions(["clipboard-read", "clipboard-write"], { origin: url });
+await page.locator("#find summary").focus();
+await page.keyboard.press("Enter");
+mayFail = true;
+await page.getByLabel("Address or serial port").fill("a b");
+await page.keyboard.press("Enter");
+await shown(page, "no HOST or HOST:PORT", "#find-state");
+await page.getByLabel("Address or serial port").fill("127.0.0.1:1");
+await page.keyboard.press("Enter");
+await shown(page, "cannot connect to 127.0.0.1:1", "#find-state");
+mayFail = false;
+await page.getByLabel("Address or serial port").fill(bus);
+await page.keyboard.press("Enter");
+await page.locator("#find-table tbody tr").nth(1).waitFor();
+await page.getByRole("button", { name: "Stop" }).click();
+await shown(page, "Stopped; ", "#find-state");
+await page.getByLabel("Units").fill("1-6");
+await page.getByRole("button", { name: "Search" }).click();
+await shown(page, "4 found.", "#find-state");
+assert.equal(await page.locator("#find-table tbody tr").count(), 4);
+assert.equal(await text(page, "#find-table tbody tr:nth-child(2) td span"), "ABB B23");
+assert.match(await text(page, "#find-table tbody tr:nth-child(2) .why"), /^says so itself: model B23; \d\d\.\d\d Hz/);
+assert.match(await text(page, "#find-table tbody tr:nth-child(3) td span"), / or /);
+await page.locator("#find-progress").waitFor({ state: "hidden" });
+await page.getByRole("button", { name: "Copy" }).click();
+await shown(page, "Copied", "#find-copy");
+const copied = await page.evaluate(() => navigator.clipboard.readText());
+assert.match(copied, /\[\[modbus\]\]\nname = .*\ntcp = "127\.0\.0\.1:\d+"\n/);
+assert.equal(copied.split("[[modbus.meter]]").length, 5);
+await shot(page, "find");
+await page.locator("#find summary").click();
 
 // The server goes away and comes back: the page says so and goes on.
 mayFail = true;
@@ -156,6 +189,14 @@ for (const [name, width, height, colorScheme] of [["phone", 360, 740, "light"], 
   const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));
   assert.equal(ground[0] < 128, colorScheme === "dark");
   await shot(page, name);
+  await page.locator("#find summary").click();
+  await page.getByLabel("Address or serial port").fill(bus);
+  await page.getByLabel("Units").fill("1-4");
+  await page.getByRole("button", { name: "Search" }).click();
+  await shown(page, "4 found.", "#find-state");
+  assert(await fits(page), `${name} is wider than its screen when meters are found`);
+  await page.locator("#find").scrollIntoViewIfNeeded();
+  await shot(page, `${name}-find`);
   await page.context().close();
 }
 

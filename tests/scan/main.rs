@@ -5,9 +5,12 @@
 
 #[path = "../modbus/device.rs"]
 mod device;
+#[path = "../modbus/plant.rs"]
+mod plant;
 #[path = "../modbus/pty.rs"]
 mod pty;
 mod serial;
+mod shared;
 mod sunspec;
 
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use meterseal::clock::Clock;
 use meterseal::config::{self, Files};
 use meterseal::model::{FoundUnit, RecognisedBy, ScanEvent, ScanOrder, Timestamp};
 use meterseal::simulate::{self, Simulation};
+use meterseal::sources::RunningLine;
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
 use serde_json::{Value, json};
@@ -61,6 +65,7 @@ async fn simulated(tasks: &mut JoinSet<()>, templates: Vec<Arc<Template>>) -> St
 /// What a search told.
 #[derive(Debug, Default)]
 struct Told {
+    line: Option<String>,
     notes: Vec<String>,
     units: Vec<FoundUnit>,
     config: Option<String>,
@@ -68,6 +73,11 @@ struct Told {
 }
 
 async fn search(order: Value) -> Told {
+    search_beside(order, Arc::default()).await
+}
+
+/// A search while these lines run.
+async fn search_beside(order: Value, lines: Arc<Vec<RunningLine>>) -> Told {
     let order: ScanOrder = serde_json::from_value(order).unwrap();
     let (tell, mut events) = mpsc::channel(4);
     let mut told = Told::default();
@@ -75,7 +85,8 @@ async fn search(order: Value) -> Told {
         while let Some(event) = events.recv().await {
             assert!(told.config.is_none() && told.failed.is_none(), "{event:?} after the end");
             match event {
-                ScanEvent::Begun { .. } | ScanEvent::Progress { .. } => {}
+                ScanEvent::Begun { line, .. } => told.line = line.map(|line| line.to_string()),
+                ScanEvent::Progress { .. } => {}
                 ScanEvent::Note { text } => told.notes.push(text),
                 ScanEvent::Unit(unit) => told.units.push(unit),
                 ScanEvent::End { config, .. } => told.config = Some(config),
@@ -83,7 +94,7 @@ async fn search(order: Value) -> Told {
             }
         }
     };
-    let search = scan(order, all_shipped(), tell);
+    let search = scan(order, all_shipped(), lines, tell);
     timeout(PATIENCE, async { tokio::join!(search, listen) }).await.expect("the search ends in time");
     told
 }
@@ -259,7 +270,7 @@ async fn a_search_that_nobody_listens_to_ends() {
     let order: ScanOrder = serde_json::from_value(json!({ "tcp": device.address })).unwrap();
     let (tell, mut events) = mpsc::channel(1);
     let mut search = JoinSet::new();
-    search.spawn(scan(order, all_shipped(), tell));
+    search.spawn(scan(order, all_shipped(), Arc::default(), tell));
     while !matches!(events.recv().await.unwrap(), ScanEvent::Progress { asked: 5, .. }) {}
     drop(events);
     timeout(PATIENCE, search.join_next()).await.expect("the search ends").unwrap().unwrap();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::model::{Alert, AlertKind, Condition, Digest, SourcesStatus};
+use meterseal::model::{Alert, AlertKind, Condition, Digest, ScanEvent, SourcesStatus};
 use meterseal::web;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,13 +19,16 @@ use tokio::time::timeout;
 use plant::{Answer, HALF_MS, NOW, Plant, at, block, commissioning, id, open_block, sources_status};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const OPEN: [&str; 5] = ["/api/health", "/", "/page.css", "/page.js", "/icon.svg"];
+const OPEN: [&str; 6] = ["/api/health", "/", "/page.css", "/page.js", "/find.js", "/icon.svg"];
 
-/// Every route there is, read from where they are declared.
-fn routes() -> Vec<String> {
+/// Every route there is, read from where they are declared, and whether it is asked by POST.
+fn routes() -> Vec<(String, bool)> {
     let source = include_str!("../../src/web/mod.rs");
-    let found: Vec<String> =
-        source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("{id}", "main")).collect();
+    let route = |rest: &str| {
+        let (path, how) = rest.split_once("\", ").unwrap();
+        (path.replace("{id}", "main"), how.starts_with("post("))
+    };
+    let found: Vec<_> = source.split(".route(\"").skip(1).map(route).collect();
     assert!(found.len() > OPEN.len() + 10, "{found:?}");
     found
 }
@@ -42,18 +45,19 @@ fn assert_problem(answer: &Answer, status: u16) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_but_health_and_the_page_refuses_without_a_token() {
     let plant = Plant::start().await;
-    for route in routes() {
-        let answer = plant.send(plant.request(&route)).await;
+    for (route, posted) in routes() {
+        let request = |path: &str| if posted { plant.post(path) } else { plant.request(path) };
+        let answer = plant.send(request(&route)).await;
         if OPEN.contains(&route.as_str()) {
             assert_eq!(answer.status, 200, "{route}");
             continue;
         }
         assert_problem(&answer, 401);
         assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="meterseal""#, "{route}");
-        let answer = plant.send(plant.request(&route).bearer_auth("another")).await;
+        let answer = plant.send(request(&route).bearer_auth("another")).await;
         assert_problem(&answer, 401);
         assert!(answer.header("www-authenticate").contains("invalid_token"), "{route}");
-        let in_address = plant.send(plant.request(&format!("{route}?token={}", plant.token))).await;
+        let in_address = plant.send(request(&format!("{route}?token={}", plant.token))).await;
         assert_problem(&in_address, 401);
     }
     plant.end().await;
@@ -520,5 +524,66 @@ async fn metrics_are_open_metrics() {
     assert!(answer.text.contains("meterseal_store_written_bytes_total "));
     plant.clock.advance(Duration::from_secs(60));
     assert!(plant.ask("/metrics").await.text.contains("meterseal_store_written_gigabytes_per_day "));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_is_told_line_by_line_and_ends_when_the_client_goes() {
+    let mut plant = Plant::start().await;
+    let order = json!({ "tcp": "192.0.2.10", "units": "1-3" });
+    let sent = plant.post("/api/scan").bearer_auth(&plant.token).body(order.to_string()).send();
+    let (answer, now) = tokio::join!(sent, async {
+        let now = plant.scans.recv().await.unwrap();
+        now.begun.send(Ok(())).unwrap();
+        (now.order, now.tell)
+    });
+    let (mut answer, (order, tell)) = (answer.unwrap(), now);
+    assert_eq!(
+        serde_json::to_value(&order).unwrap(),
+        json!({ "tcp": "192.0.2.10:502", "units": "1-3", "timeout_ms": 300 })
+    );
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (200, &"application/x-ndjson".parse().unwrap())
+    );
+    for asked in 0..3 {
+        tell.send(ScanEvent::Progress { unit: 1, asked, of: 3, found: 0 }).await.unwrap();
+        let line = timeout(PATIENCE, answer.chunk()).await.unwrap().unwrap().unwrap();
+        let event: Value = serde_json::from_slice(line.strip_suffix(b"\n").unwrap()).unwrap();
+        assert_eq!(event, json!({ "event": "progress", "unit": 1, "asked": asked, "of": 3, "found": 0 }));
+    }
+    drop(answer);
+    timeout(PATIENCE, tell.closed()).await.expect("the search hears that nobody listens");
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_cannot_be_made_is_refused_with_the_reason() {
+    let mut plant = Plant::start().await;
+    for (order, why) in [
+        ("{}", "tcp"),
+        ("not json", "expected"),
+        (r#"{"tcp": "h", "units": "0"}"#, "units"),
+        (r#"{"tcp": "h", "serial": "/dev/x"}"#, "tcp"),
+        (r#"{"tcp": "h", "port": 502}"#, "port"),
+        (r#"{"serial": "../etc/passwd"}"#, "serial"),
+    ] {
+        let answer = plant.send(plant.post("/api/scan").bearer_auth(&plant.token).body(order)).await;
+        let detail = assert_problem(&answer, 400)["detail"].to_string();
+        assert!(detail.contains(why), "{order}: {detail}");
+    }
+    let long = format!(r#"{{"tcp": "{}"}}"#, "h".repeat(5_000));
+    assert_problem(&plant.send(plant.post("/api/scan").bearer_auth(&plant.token).body(long)).await, 413);
+    assert_problem(&plant.ask("/api/scan").await, 405);
+    assert_problem(&plant.send(plant.post("/api/scan").bearer_auth("another").body("{}")).await, 401);
+
+    let another = plant.post("/api/scan").bearer_auth(&plant.token).body(r#"{"tcp": "h"}"#).send();
+    let (answer, ()) = tokio::join!(another, async {
+        let now = plant.scans.recv().await.unwrap();
+        now.begun.send(Err(web::AnotherRuns)).unwrap();
+    });
+    assert_eq!(answer.unwrap().status().as_u16(), 409);
+    plant.scans.close();
+    assert_problem(&plant.send(plant.post("/api/scan").bearer_auth(&plant.token).body(r#"{"tcp": "h"}"#)).await, 503);
     plant.end().await;
 }

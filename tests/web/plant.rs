@@ -12,10 +12,10 @@ use meterseal::model::{
     Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
-use meterseal::web::{self, Site, Views};
+use meterseal::web::{self, ScanNow, Site, Views};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,8 @@ pub struct Plant {
     pub open: watch::Sender<Arc<BTreeMap<MeterId, OpenBlock>>>,
     pub sources: watch::Sender<Arc<SourcesStatus>>,
     pub problems: watch::Sender<Arc<Vec<String>>>,
+    /// Searches for meters that were asked for.
+    pub scans: mpsc::Receiver<ScanNow>,
     pub stop: CancellationToken,
     pub tasks: JoinSet<std::io::Result<()>>,
     views: Views,
@@ -81,6 +83,7 @@ impl Plant {
         let open = watch::Sender::new(Arc::new([(id("main"), open_block())].into()));
         let sources = watch::Sender::new(Arc::new(sources_status()));
         let problems = watch::Sender::default();
+        let (scans, scans_asked) = mpsc::channel(1);
         let views = Views {
             reader: store.reader(),
             clock: clock.clone(),
@@ -89,6 +92,7 @@ impl Plant {
             open: open.subscribe(),
             sources: sources.subscribe(),
             problems: problems.subscribe(),
+            scans,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
@@ -107,6 +111,7 @@ impl Plant {
             open,
             sources,
             problems,
+            scans: scans_asked,
             stop,
             tasks,
             views,
@@ -134,6 +139,10 @@ impl Plant {
 
     pub fn request(&self, path: &str) -> reqwest::RequestBuilder {
         self.client.get(self.url(path))
+    }
+
+    pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.post(self.url(path))
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::link::Link;
+use super::link::{Link, Trouble};
 use super::pace::{Connecting, Grid, Patience, Share, border_after};
+use super::plan::Request;
 use super::poll::{Outcome, Target, Unknown, poll};
 use super::session::Session;
 use crate::clock::Clock;
@@ -52,12 +53,33 @@ pub struct Report {
     pub waits: u64,
 }
 
+/// One request that is no poll: somebody searches the bus. It takes the time between two polls; where they leave none
+/// that is long enough, at most one part of time in `SHARE_OF_ASKS`.
+pub struct AskNow {
+    pub unit: u8,
+    pub request: Request,
+    pub wait: Duration,
+    /// As long as the answer will take, as far as one can know.
+    pub likely: Duration,
+    pub reply: oneshot::Sender<Asked>,
+}
+
+/// What came of it, and how long it took on the line.
+pub struct Asked {
+    pub answer: Result<Vec<u16>, Trouble>,
+    pub took: Duration,
+}
+
+const SHARE_OF_ASKS: u32 = 20;
+
 /// What a line needs from outside.
 pub struct Outside {
     pub ingest: Ingest,
     pub clock: Clock,
     /// Somebody waits for each; when full, the asker is told that the line is busy.
     pub polls: mpsc::Receiver<PollNow>,
+    /// Asked between the polls; when full, who searches waits.
+    pub asks: mpsc::Receiver<AskNow>,
     pub report: watch::Sender<Report>,
     pub stop: CancellationToken,
 }
@@ -98,10 +120,10 @@ impl Report {
 
 /// Polls a line's meters until stopped.
 pub async fn run(line: Arc<Line>, block: BlockGrid, outside: Outside) {
-    let Outside { ingest, clock, mut polls, report, stop } = outside;
+    let Outside { ingest, clock, mut polls, mut asks, report, stop } = outside;
     let mut state = State::new(line, block, clock.clone(), ingest, report);
     let mut under_way = FuturesUnordered::new();
-    let mut orders_open = true;
+    let (mut orders_open, mut asks_open) = (true, true);
     let mut stopped = std::pin::pin!(stop.cancelled());
     loop {
         while let Some(job) = state.next_job() {
@@ -121,6 +143,10 @@ pub async fn run(line: Arc<Line>, block: BlockGrid, outside: Outside) {
             order = polls.recv(), if orders_open => match order {
                 Some(order) => state.order(order),
                 None => orders_open = false,
+            },
+            ask = asks.recv(), if asks_open && state.asks.pending.is_none() => match ask {
+                Some(ask) => state.ask(ask),
+                None => asks_open = false,
             },
             () = sleep => {}
         }
@@ -147,6 +173,15 @@ struct State {
     silent_since_ms: Option<u64>,
     /// There is no connection, and the last attempt to make one failed.
     down: bool,
+    asks: Asks,
+}
+
+/// Requests that are no polls.
+#[derive(Default)]
+struct Asks {
+    pending: Option<AskNow>,
+    /// Until then the polls have the line to themselves, unless they leave a gap that is long enough.
+    rest_until_ms: u64,
 }
 
 /// One connection.
@@ -191,6 +226,7 @@ struct Meter {
 enum Job {
     Connect { lane: usize, line: Arc<Line> },
     Poll(Box<PollJob>),
+    Ask { lane: usize, link: Box<Link>, ask: AskNow },
 }
 
 struct PollJob {
@@ -209,6 +245,7 @@ struct PollJob {
 enum Done {
     Connected { lane: usize, link: Result<Box<Link>, String> },
     Polled { job: Box<PollJob>, outcome: Outcome },
+    Asked { lane: usize, link: Box<Link>, ask: AskNow, asked: Asked },
 }
 
 impl Job {
@@ -225,6 +262,12 @@ impl Job {
                 let target = Target { unit: *unit, wait: *wait, clock, ingest, is_silent, told: *told };
                 let outcome = poll(link, session, &target).await;
                 Done::Polled { job, outcome }
+            }
+            Self::Ask { lane, mut link, ask } => {
+                let from = Instant::now();
+                let answer = link.read(ask.unit, &ask.request, ask.wait).await;
+                let asked = Asked { answer, took: from.elapsed() };
+                Done::Asked { lane, link, ask, asked }
             }
         }
     }
@@ -281,6 +324,7 @@ impl State {
             border,
             silent_since_ms: None,
             down: false,
+            asks: Asks::default(),
             line,
             block,
             clock,
@@ -306,6 +350,15 @@ impl State {
             }
         }
         let lane = self.lanes.iter().position(|lane| matches!(lane.at, LaneAt::Idle(_)))?;
+        // Nobody waits for it any more.
+        self.asks.pending.take_if(|ask| ask.reply.is_closed());
+        if self.may_ask(now_ms)
+            && let Some(ask) = self.asks.pending.take()
+            && let LaneAt::Idle(link) = std::mem::replace(&mut self.lanes[lane].at, LaneAt::Busy)
+        {
+            self.units.iter_mut().filter(|unit| unit.id == ask.unit).for_each(|unit| unit.busy = true);
+            return Some(Job::Ask { lane, link, ask });
+        }
         let meter = self.most_urgent(now_ms)?;
         let LaneAt::Idle(link) = std::mem::replace(&mut self.lanes[lane].at, LaneAt::Busy) else { return None };
         let polled = &mut self.meters[meter];
@@ -337,6 +390,21 @@ impl State {
             if meter.orders.is_empty() { deadline } else { 0 }
         })
         .map(|(at, _)| at)
+    }
+
+    /// Whether the request that waits may go out now: it does not keep a poll waiting, or has waited long enough.
+    fn may_ask(&self, now_ms: u64) -> bool {
+        let Some(ask) = &self.asks.pending else { return false };
+        if self.is_busy(ask.unit) {
+            return false;
+        }
+        let next = self.meters.iter().map(|meter| if meter.orders.is_empty() { self.due_ms(meter) } else { 0 }).min();
+        let gap_ms = u128::from(next.map_or(u64::MAX, |next| next.saturating_sub(now_ms)));
+        gap_ms >= ask.likely.as_millis() || now_ms >= self.asks.rest_until_ms
+    }
+
+    fn is_busy(&self, unit: u8) -> bool {
+        self.units.iter().any(|known| known.id == unit && known.busy)
     }
 
     fn due_ms(&self, meter: &Meter) -> u64 {
@@ -371,7 +439,9 @@ impl State {
         let mut wake = if self.meters.is_empty() { None } else { closed.min() };
         if self.lanes.iter().any(|lane| matches!(lane.at, LaneAt::Idle(_))) {
             let free = self.meters.iter().filter(|meter| !self.units[meter.unit].busy);
-            wake = free.map(|meter| self.due_ms(meter)).chain(wake).min();
+            let ask = self.asks.pending.as_ref().filter(|ask| !self.is_busy(ask.unit));
+            let ask = ask.map(|_| self.asks.rest_until_ms);
+            wake = free.map(|meter| self.due_ms(meter)).chain(wake).chain(ask).min();
             if let Some(border) = self.border
                 && self.meters.iter().any(|meter| meter.grid.interval_ms() >= LONG_MS)
             {
@@ -397,6 +467,17 @@ impl State {
         meter.orders.push(order);
     }
 
+    fn ask(&mut self, ask: AskNow) {
+        if self.down {
+            let why = self.report.borrow().line.problem.clone().unwrap_or_else(|| "no connection".to_owned());
+            let asked = Asked { answer: Err(Trouble::Broken(why)), took: Duration::ZERO };
+            // Who asked may be gone.
+            drop(ask.reply.send(asked));
+            return;
+        }
+        self.asks.pending = Some(ask);
+    }
+
     fn finish(&mut self, done: Done) {
         match done {
             Done::Connected { lane, link: Ok(link) } => self.connected(lane, link),
@@ -409,6 +490,7 @@ impl State {
                 }
             }
             Done::Polled { job, outcome } => self.polled(*job, outcome),
+            Done::Asked { lane, link, ask, asked } => self.asked(lane, link, ask, asked),
         }
     }
 
@@ -466,6 +548,9 @@ impl State {
                 meter.problem = Some(why.to_owned());
             }
         });
+        if let Some(ask) = self.asks.pending.take() {
+            self.ask(ask);
+        }
         for order in self.meters.iter_mut().flat_map(|meter| meter.orders.drain(..)) {
             let failed = PollFailed::NoAnswer { meter: order.meter, why: why.to_owned() };
             drop(order.reply.send(Err(failed)));
@@ -553,6 +638,31 @@ impl State {
         } else {
             self.lanes[lane].at = LaneAt::Idle(link);
         }
+    }
+
+    /// A request that is no poll says nothing of any meter.
+    fn asked(&mut self, lane: usize, mut link: Box<Link>, ask: AskNow, asked: Asked) {
+        let now_ms = self.clock.since_boot_ms();
+        let rest = asked.took * (SHARE_OF_ASKS - 1);
+        self.asks.rest_until_ms = now_ms.saturating_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
+        self.units.iter_mut().filter(|unit| unit.id == ask.unit).for_each(|unit| unit.busy = false);
+        let (late, damaged) = (u64::try_from(link.late().len()).unwrap_or(0), link.damaged());
+        self.report.send_modify(|report| {
+            report.line.requests += 1;
+            report.line.late_answers += late;
+            report.line.damaged_answers += damaged;
+        });
+        match &asked.answer {
+            Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => self.close(lane, &why.clone()),
+            answer => {
+                if matches!(answer, Ok(_) | Err(Trouble::Exception(_))) {
+                    self.lanes[lane].heard = true;
+                    self.silent_since_ms = None;
+                }
+                self.lanes[lane].at = LaneAt::Idle(link);
+            }
+        }
+        drop(ask.reply.send(asked));
     }
 
     fn tell(&self, at: usize, outcome: &Outcome, refused: Vec<u16>, late: usize, now: Timestamp) {

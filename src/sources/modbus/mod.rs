@@ -19,6 +19,7 @@ mod session;
 
 pub use decode::{number, number_in};
 pub(super) use line::CONNECT_AT_LEAST;
+pub(super) use line::{AskNow, Asked};
 pub use line::{Outside, Report, run};
 pub(super) use link::{Link, Trouble, exception};
 pub(super) use plan::{Limits, Request, plan};

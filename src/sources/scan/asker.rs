@@ -1,17 +1,26 @@
-//! The one who asks: over a connection of its own.
+//! The one who asks: over a connection of its own, or between the polls of a line that runs.
 
 use std::io;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::recognise::{Answer, Question};
-use crate::sources::Wire;
-use crate::sources::modbus::{CONNECT_AT_LEAST, Link, Request, Trouble};
+use crate::model::LineName;
+use crate::sources::modbus::{AskNow, Asked, CONNECT_AT_LEAST, Link, Request, Trouble};
+use crate::sources::{RunningLine, Wire};
 
 /// The pause between two requests: polite, and enough for devices that need one.
 const GAP: Duration = Duration::from_millis(20);
 
 /// After a connection was lost: a device server needs a moment to take the next one.
 const BEFORE_RECONNECTING: Duration = Duration::from_millis(200);
+
+/// An answer may be longer than the last one.
+const LIKELY_MORE: Duration = Duration::from_millis(20);
+
+/// After a line that runs lost its connection.
+const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(1);
 
 /// Answers in a row that make no sense, before anything did.
 const MOST_NONSENSE: u32 = 3;
@@ -33,6 +42,10 @@ pub enum Ended {
     NotModbus { to: String, why: String },
     #[error("{to} closes the connection instead of answering: {why}")]
     Closes { to: String, why: String },
+    #[error("line {line} of the daemon has no connection: {why}")]
+    LineDown { line: LineName, why: String },
+    #[error("line {line} of the daemon was changed or ended meanwhile")]
+    LineGone { line: LineName },
 }
 
 impl Ended {
@@ -49,6 +62,8 @@ impl Ended {
             Self::NotModbus { .. } => {
                 "Is this port Modbus/TCP? A device server that hands RTU frames on needs --rtu (`rtu_over_tcp`)."
             }
+            Self::LineDown { .. } => "The daemon reads this bus, and cannot reach it either: mend that first.",
+            Self::LineGone { .. } => "Search again.",
             Self::Closes { .. } => {
                 "Many devices take one connection only: end what else reads it. Some also have a list of allowed addresses."
             }
@@ -64,10 +79,20 @@ pub struct Heard {
     pub took: Duration,
 }
 
-/// A connection that is opened when it is needed.
+/// The way to the units.
+enum Way {
+    /// A connection that is opened when it is needed.
+    Own {
+        wire: Wire,
+        link: Option<Box<Link>>,
+    },
+    Line(RunningLine),
+}
+
 pub struct Asker {
-    wire: Wire,
-    link: Option<Link>,
+    way: Way,
+    /// The unit that answered the last request on a line, and how long it took.
+    last: Option<(u8, Duration)>,
     /// Something sensible came.
     heard: bool,
     nonsense: u32,
@@ -79,7 +104,16 @@ pub struct Asker {
 
 impl Asker {
     pub fn new(wire: Wire) -> Self {
-        Self { wire, link: None, heard: false, nonsense: 0, closed: 0, requests: 0, late: Vec::new() }
+        Self::by(Way::Own { wire, link: None })
+    }
+
+    /// Between the polls of a line.
+    pub fn on_line(line: RunningLine) -> Self {
+        Self::by(Way::Line(line))
+    }
+
+    fn by(way: Way) -> Self {
+        Self { way, last: None, heard: false, nonsense: 0, closed: 0, requests: 0, late: Vec::new() }
     }
 
     /// Asks over this from now on.
@@ -96,9 +130,7 @@ impl Asker {
     pub async fn ask(&mut self, unit: u8, question: &Question, wait: Duration) -> Result<Heard, Ended> {
         let mut tries = 0;
         loop {
-            let from = Instant::now();
-            let answer = self.read(unit, question, wait).await?;
-            let took = from.elapsed().saturating_sub(GAP);
+            let (answer, took) = self.read(unit, question, wait).await?;
             tries += 1;
             let (answer, away) = match answer {
                 Ok(words) => (Answer::Words(words), false),
@@ -120,48 +152,82 @@ impl Asker {
         unit: u8,
         question: &Question,
         wait: Duration,
-    ) -> Result<Result<Vec<u16>, Trouble>, Ended> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => self.open().await?,
-        };
+    ) -> Result<(Result<Vec<u16>, Trouble>, Duration), Ended> {
         let Question { function, address, count } = *question;
         let request = Request { function, address, count, registers: 0..0 };
         self.requests += 1;
+        let (own, wire) = match &mut self.way {
+            Way::Own { wire, link } => (link.take(), wire.clone()),
+            Way::Line(line) => {
+                let line = line.clone();
+                return self.read_on(line, unit, request, wait).await;
+            }
+        };
+        let mut link = match own {
+            Some(link) => link,
+            None => self.open(&wire).await?,
+        };
+        let from = Instant::now();
         let answer = link.read(unit, &request, wait).await;
+        let took = from.elapsed().saturating_sub(GAP);
         self.late.extend(link.late().into_iter().map(|late| (late.unit, late.after)));
+        let mut kept = Some(link);
         match &answer {
             Ok(_) | Err(Trouble::Exception(_)) => {
                 self.heard = true;
                 (self.nonsense, self.closed) = (0, 0);
-                self.link = Some(link);
             }
-            Err(Trouble::Silent(_) | Trouble::Noise(_) | Trouble::Wrong(_) | Trouble::Held) => self.link = Some(link),
-            Err(Trouble::Nonsense(why)) => {
-                self.nonsense += 1;
+            Err(Trouble::Silent(_) | Trouble::Noise(_) | Trouble::Wrong(_) | Trouble::Held) => {}
+            Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => {
+                kept = None;
+                self.nonsense += u32::from(matches!(answer, Err(Trouble::Nonsense(_))));
                 if self.nonsense >= MOST_NONSENSE && !self.heard {
-                    return Err(Ended::NotModbus { to: self.wire.to_string(), why: why.clone() });
+                    return Err(Ended::NotModbus { to: wire.to_string(), why: why.clone() });
                 }
-                self.lost(why)?;
+                self.closed += 1;
+                if self.closed >= if self.heard { MOST_CLOSED_LATER } else { MOST_CLOSED } {
+                    return Err(Ended::Closes { to: wire.to_string(), why: why.clone() });
+                }
             }
-            Err(Trouble::Broken(why)) => self.lost(why)?,
         }
-        Ok(answer)
+        self.way = Way::Own { wire, link: kept };
+        Ok((answer, took))
     }
 
-    fn lost(&mut self, why: &str) -> Result<(), Ended> {
-        self.closed += 1;
-        if self.closed >= if self.heard { MOST_CLOSED_LATER } else { MOST_CLOSED } {
-            return Err(Ended::Closes { to: self.wire.to_string(), why: why.to_owned() });
-        }
-        Ok(())
-    }
-
-    async fn open(&mut self) -> Result<Link, Ended> {
+    async fn open(&mut self, wire: &Wire) -> Result<Box<Link>, Ended> {
         if self.closed > 0 {
             tokio::time::sleep(BEFORE_RECONNECTING).await;
         }
-        let opened = Link::open(&self.wire, CONNECT_AT_LEAST, GAP).await;
-        opened.map_err(|source| Ended::NoConnection { to: self.wire.to_string(), source })
+        match Link::open(wire, CONNECT_AT_LEAST, GAP).await {
+            Ok(link) => Ok(Box::new(link)),
+            Err(source) => Err(Ended::NoConnection { to: wire.to_string(), source }),
+        }
+    }
+
+    /// A line that lost its connection makes a new one by itself.
+    async fn read_on(
+        &mut self,
+        line: RunningLine,
+        unit: u8,
+        request: Request,
+        wait: Duration,
+    ) -> Result<(Result<Vec<u16>, Trouble>, Duration), Ended> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Ended::LineGone { line: line.line.name.clone() };
+        let likely = self.last.filter(|(last, _)| *last == unit).map_or(wait, |(_, took)| took * 2 + LIKELY_MORE);
+        line.asks.send(AskNow { unit, request, wait, likely, reply }).await.map_err(|_| gone())?;
+        let Asked { answer, took } = answer.await.map_err(|_| gone())?;
+        self.last = matches!(answer, Ok(_) | Err(Trouble::Exception(_))).then_some((unit, took));
+        match &answer {
+            Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => {
+                self.closed += 1;
+                if self.closed >= MOST_CLOSED {
+                    return Err(Ended::LineDown { line: line.line.name.clone(), why: why.clone() });
+                }
+                tokio::time::sleep(BEFORE_ASKING_AGAIN).await;
+            }
+            _ => self.closed = 0,
+        }
+        Ok((answer, took))
     }
 }

@@ -1,11 +1,12 @@
 //! A search for meters on one bus: asks each unit number politely, one request at a time, and says what stands there.
 //!
-//! `recognise` judges answers and `print` writes config; both are pure. `asker` asks. Nothing is written to any device,
-//! and nothing is kept.
+//! `recognise` judges answers and `print` writes config; both are pure. `asker` asks, between the polls of a line that has
+//! the bus already (`shared`) or over a connection of its own. Nothing is written to any device, and nothing is kept.
 
 mod asker;
 mod print;
 mod recognise;
+mod shared;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,8 +18,8 @@ use tokio::sync::mpsc;
 use super::modbus::{Limits, plan};
 use super::sunspec;
 use super::template::{Function, Register, Template};
-use super::{Serial, Wire};
-use crate::model::{Bus, FoundUnit, Identity, Parity, ScanEvent, ScanOrder, SerialSettings, Units};
+use super::{RunningLine, Serial, Wire};
+use crate::model::{Bus, FoundUnit, Identity, LineName, Parity, ScanEvent, ScanOrder, SerialSettings, Units};
 use asker::{Asker, Ended};
 use recognise::{Answer, Answers, Question};
 
@@ -26,8 +27,14 @@ pub use print::config;
 
 /// Looks through the bus, and tells all of it: `End` or `Failed` comes last. Nobody who listens ends it; so does
 /// dropping it.
-pub async fn scan(order: ScanOrder, templates: Vec<Arc<Template>>, tell: mpsc::Sender<ScanEvent>) {
-    let mut search = Search::new(order, templates, tell);
+pub async fn scan(
+    order: ScanOrder,
+    templates: Vec<Arc<Template>>,
+    lines: Arc<Vec<RunningLine>>,
+    tell: mpsc::Sender<ScanEvent>,
+) {
+    let line = shared::line_of(&order.bus, &lines).await;
+    let mut search = Search::new(order, templates, line, tell);
     let last = match search.all().await {
         Ok(()) => search.end(),
         Err(Over::Nobody) => return,
@@ -119,6 +126,8 @@ struct Search {
     order: ScanOrder,
     templates: Vec<Arc<Template>>,
     asker: Asker,
+    /// The line that has the bus already.
+    line: Option<RunningLine>,
     tell: mpsc::Sender<ScanEvent>,
     wait: Duration,
     /// Units still to be away before `wait` is taken for long enough.
@@ -142,11 +151,24 @@ struct Known {
 }
 
 impl Search {
-    fn new(order: ScanOrder, templates: Vec<Arc<Template>>, tell: mpsc::Sender<ScanEvent>) -> Self {
+    fn new(
+        order: ScanOrder,
+        templates: Vec<Arc<Template>>,
+        line: Option<RunningLine>,
+        tell: mpsc::Sender<ScanEvent>,
+    ) -> Self {
+        let (order, asker) = match &line {
+            Some(line) => (shared::on_line(order, line), Asker::on_line(line.clone())),
+            None => {
+                let asker = Asker::new(wire(&order.bus));
+                (order, asker)
+            }
+        };
         Self {
             wait: Duration::from_millis(order.timeout_ms.into()),
-            lessons: if matches!(order.bus, Bus::Tcp(_)) { LESSONS } else { 0 },
-            asker: Asker::new(wire(&order.bus)),
+            lessons: if line.is_none() && matches!(order.bus, Bus::Tcp(_)) { LESSONS } else { 0 },
+            asker,
+            line,
             order,
             templates,
             tell,
@@ -162,7 +184,8 @@ impl Search {
             let device = device.clone();
             self.try_settings(&device).await?;
         }
-        self.say(ScanEvent::Begun { order: self.order.clone(), line: None }).await?;
+        let begun = ScanEvent::Begun { order: self.order.clone(), line: self.line_name().cloned() };
+        self.say(begun).await?;
         let units = self.order.units.as_slice().to_vec();
         let of = u16::try_from(units.len()).unwrap_or(u16::MAX);
         for (asked, unit) in (0..).zip(&units) {
@@ -382,7 +405,13 @@ impl Search {
         }
     }
 
+    fn line_name(&self) -> Option<&LineName> {
+        self.line.as_ref().map(|running| &running.line.name)
+    }
+
     async fn tell_unit(&mut self, found: FoundUnit) -> Result<(), Over> {
+        let meter = self.line.as_ref().and_then(|line| shared::meter_of(line, &found));
+        let found = FoundUnit { meter, ..found };
         self.found.push(found.clone());
         self.say(ScanEvent::Unit(found)).await
     }
@@ -409,7 +438,7 @@ impl Search {
         ScanEvent::End {
             found: u16::try_from(self.found.len()).unwrap_or(u16::MAX),
             requests: self.asker.requests,
-            config: print::config(&self.order, None, &self.found),
+            config: print::config(&self.order, self.line_name(), &self.found),
         }
     }
 

@@ -1,6 +1,8 @@
 // The plant on one page: a snapshot to begin with, then the live feed; the snapshot again now and then, and by itself
 // while there is no feed.
 
+import { findPanel } from "/find.js";
+
 const RECONNECT_MS = [1000, 2000, 5000, 10000, 15000];
 const POLL_MS = 5000;       // without the feed
 const REFRESH_MS = 30000;   // beside the feed: what it does not tell
@@ -593,5 +595,6 @@ function drawAlerts() {
 setInterval(draw, 1000);
 new ResizeObserver(draw).observe($("chart"));
 
+findPanel({ ask, put, list });
 if (token) begin();
 else signOut();

@@ -1,0 +1,59 @@
+//! `POST /api/scan`: a search for meters, told as it goes on (NDJSON). Whoever goes away ends it.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::problem::Problem;
+use super::{Web, guard};
+use crate::model::{ScanEvent, ScanOrder};
+
+/// A search that somebody waits for.
+pub struct ScanNow {
+    pub order: ScanOrder,
+    /// Dropped by who waits when he has gone.
+    pub tell: mpsc::Sender<ScanEvent>,
+    pub begun: oneshot::Sender<Result<(), AnotherRuns>>,
+}
+
+/// One search at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another search is under way: wait for its end, or stop it")]
+pub struct AnotherRuns;
+
+/// Events on their way to one client. When they are full, the search waits.
+const EVENTS: usize = 64;
+
+/// More than an order with 247 unit numbers one by one.
+pub const LONGEST_ORDER: usize = 4_096;
+
+pub async fn scan(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
+    guard::may_change(&web, &headers)?;
+    let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
+    let order = serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
+    let (tell, events) = mpsc::channel(EVENTS);
+    let (begun, answer) = oneshot::channel();
+    web.views.scans.send(ScanNow { order, tell, begun }).await.map_err(|_| Problem::Stopping)?;
+    answer.await.map_err(|_| Problem::Stopping)??;
+    let body = Body::from_stream(stream::unfold((events, web), |(mut events, web)| async {
+        let event = tokio::select! {
+            () = web.stop.cancelled() => return None,
+            event = events.recv() => event?,
+        };
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), (events, web)))
+    }));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (UNBUFFERED, "no")], body).into_response())
+}
