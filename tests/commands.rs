@@ -64,6 +64,18 @@ fn scan_finds_what_simulate_serves_and_prints_config_alone() {
     assert_eq!((&events[0]["event"], &events[0]["units"]), (&"begun".into(), &"1-5".into()));
     assert_eq!((&events.last().unwrap()["event"], &events.last().unwrap()["found"]), (&"end".into(), &3.into()));
 
+    let mut stopped = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let stopped = stopped.args(["scan", &address]).args(no_config).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut stopped = stopped.spawn().unwrap();
+    let mut said = BufReader::new(stopped.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.starts_with("unit 2: ")));
+    let pid = rustix::process::Pid::from_child(&stopped);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(said.any(|line| line == "stopped; so far:"));
+    let stopped = stopped.wait_with_output().unwrap();
+    let table: toml::Table = stdout(&stopped).parse().unwrap();
+    assert!(stopped.status.success() && table["modbus"][0]["meter"].as_array().unwrap().len() >= 2);
+
     let nobody = meterseal(&[&["scan", &address, "--units", "9-12"][..], &no_config].concat());
     assert_eq!((nobody.status.code(), stdout(&nobody)), (Some(1), String::new()));
     assert!(stderr(&nobody).contains(&format!("meterseal: no unit of 9-12 answers on {address}\n")));

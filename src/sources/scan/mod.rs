@@ -34,6 +34,12 @@ pub async fn scan(
     tell: mpsc::Sender<ScanEvent>,
 ) {
     let line = shared::line_of(&order.bus, &lines).await;
+    let order = match order.bus {
+        Bus::Serial { device, settings } => {
+            ScanOrder { bus: Bus::Serial { device: shared::stable_name(&device).await, settings }, ..order }
+        }
+        Bus::Tcp(_) | Bus::RtuOverTcp(_) => order,
+    };
     let mut search = Search::new(order, templates, line, tell);
     let last = match search.all().await {
         Ok(()) => search.end(),

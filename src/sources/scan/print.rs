@@ -113,3 +113,90 @@ fn interval_s(found: &[FoundUnit]) -> u32 {
     let round_ms: u32 = polled.map(|unit| unit.poll_ms).fold(0, u32::saturating_add);
     [1, 2, 5, 10, 15, 30].into_iter().find(|seconds| round_ms.saturating_mul(2) <= seconds * 1_000).unwrap_or(60)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Candidate, Identity, RecognisedBy};
+    use proptest::prelude::*;
+
+    fn order(bus: Bus) -> ScanOrder {
+        ScanOrder { bus, units: "1-247".parse().unwrap(), timeout_ms: 300 }
+    }
+
+    fn unit(unit: u8, text: &str) -> FoundUnit {
+        let candidate = Candidate {
+            template: "eastron-sdm630".to_owned(),
+            title: text.to_owned(),
+            verified: false,
+            by: RecognisedBy::Identity,
+            reason: text.to_owned(),
+        };
+        FoundUnit {
+            unit,
+            device: None,
+            candidates: vec![candidate],
+            identity: Identity { serial_number: Some(text.to_owned()), ..Identity::default() },
+            heard: Vec::new(),
+            under_any_unit: false,
+            meter: None,
+            poll_ms: 200,
+        }
+    }
+
+    fn meters(text: &str) -> Vec<toml::Value> {
+        let table: toml::Table = text.parse().unwrap();
+        table["modbus"].as_array().unwrap().iter().flat_map(|line| line["meter"].as_array().unwrap().clone()).collect()
+    }
+
+    #[test]
+    fn the_interval_leaves_the_bus_as_much_time_again() {
+        let found =
+            |count: u8, poll_ms| (1..=count).map(|at| FoundUnit { poll_ms, ..unit(at, "") }).collect::<Vec<_>>();
+        assert_eq!(interval_s(&found(2, 200)), 1);
+        assert_eq!(interval_s(&found(10, 200)), 5);
+        assert_eq!(interval_s(&found(247, 400)), 60);
+        assert_eq!(interval_s(&[]), 1);
+    }
+
+    #[test]
+    fn a_meter_of_the_running_config_is_not_printed_again() {
+        let known = FoundUnit { meter: Some("main".parse().unwrap()), ..unit(1, "x") };
+        let found = [known, unit(2, "y")];
+        let line = "msb".parse().unwrap();
+        let text = config(&order(Bus::Tcp("h:502".to_owned())), Some(&line), &found);
+        assert!(text.contains("# Unit 1 is meter main of the running config.") && !text.contains("[[modbus]]\n"));
+        assert_eq!(text.matches("\n[[modbus.meter]]").count(), 1);
+    }
+
+    #[test]
+    fn a_line_is_named_after_its_place() {
+        let name = |bus: Bus| line_name(&bus);
+        assert_eq!(name(Bus::Tcp("192.0.2.10:502".to_owned())), "192.0.2.10");
+        assert_eq!(name(Bus::RtuOverTcp("[2001:db8::1]:4001".to_owned())), "2001-db8--1--4001");
+        let device = "/dev/serial/by-id/usb-FTDI_USB-RS485_Cable_FT123-if00-port0".to_owned();
+        assert_eq!(name(Bus::Serial { device, settings: None }), "usb-FTDI-USB-RS485-Cable-FT123-if00-port0");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_devices_say_of_themselves_the_config_stays_what_it_is(
+            texts in prop::collection::vec(any::<String>(), 1..5),
+            device in "/[^\u{0}-\u{1f}\u{7f}]{1,60}",
+        ) {
+            let mut found: Vec<_> = (1..).zip(&texts).map(|(at, text)| unit(at, text)).collect();
+            let unknown = FoundUnit { candidates: Vec::new(), heard: texts.clone(), ..unit(200, "") };
+            found.push(unknown);
+            let text = config(&order(Bus::Serial { device: device.clone(), settings: None }), None, &found);
+            let table: toml::Table = text.parse().unwrap();
+            prop_assert_eq!(table["modbus"][0]["serial"].as_str(), Some(device.as_str()));
+            let meters = meters(&text);
+            prop_assert_eq!(meters.len(), texts.len());
+            for (at, meter) in (1..).zip(&meters) {
+                prop_assert_eq!(meter["unit"].as_integer(), Some(at));
+                prop_assert_eq!(meter["template"].as_str(), Some("eastron-sdm630"));
+                prop_assert!(meter["id"].as_str().unwrap().parse::<crate::model::MeterId>().is_ok());
+            }
+        }
+    }
+}

@@ -361,3 +361,172 @@ fn fits(templates: &[Arc<Template>], answers: &Answers) -> Vec<Fit> {
     fits.sort_by_key(|fit| (fit.rank(), Reverse(templates[fit.place].verified), fit.place));
     fits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::template::{self, Kind, WordOrder};
+
+    fn parsed(name: &str, text: &str) -> Arc<Template> {
+        Arc::new(template::parse(name, text).unwrap())
+    }
+
+    fn template(name: &str, identity: &str, registers: &str) -> Arc<Template> {
+        let text = format!(
+            "title = \"{name}\"\nevidence = \"made up\"\n{identity}\n[registers]\nfunction = \"input\"\ntype = \"f32\"\n{registers}"
+        );
+        parsed(name, &text)
+    }
+
+    /// Asks all that there is to ask of a unit, and says what it is taken for.
+    fn judged(templates: &[Arc<Template>], unit: impl Fn(&Question) -> Answer) -> (Recognised, usize) {
+        let mut answers = Answers::new();
+        loop {
+            let questions = next(templates, &answers);
+            if questions.is_empty() {
+                return (recognise(templates, &answers), answers.len());
+            }
+            for question in questions {
+                let again = answers.insert(question, unit(&question));
+                assert_eq!(again, None, "{question} was asked before");
+            }
+        }
+    }
+
+    fn names(recognised: &Recognised) -> Vec<&str> {
+        recognised.candidates.iter().map(|candidate| candidate.template.as_str()).collect()
+    }
+
+    fn float(value: f32) -> Answer {
+        let [a, b, c, d] = value.to_be_bytes();
+        Answer::Words(vec![u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
+    }
+
+    const ONE_PHASE: &str = "voltage_v = { address = 0 }\nfrequency_hz = { address = 70 }";
+    const THREE_PHASES: &str = "voltage_l1_v = { address = 0 }\nvoltage_l2_v = { address = 2 }\n\
+                                voltage_l3_v = { address = 4 }\nfrequency_hz = { address = 70 }";
+    const CODE: &str = "[identity]\nfunction = \"holding\"\nmodel = { address = 9, type = \"u16\", is = [112] }\n\
+                        serial_number = { address = 10, type = \"u32\" }";
+
+    #[test]
+    fn the_map_whose_values_all_make_sense_fits_best() {
+        let templates = [template("one", "", ONE_PHASE), template("three", "", THREE_PHASES)];
+        let phases = |phases: u16| {
+            move |question: &Question| match (question.function, question.address) {
+                (Function::Input, 70) => float(60.01),
+                (Function::Input, address) if address < 2 * phases => float(120.2),
+                _ => Answer::Refused(2),
+            }
+        };
+        assert_eq!(names(&judged(&templates, phases(3)).0), ["three"]);
+        assert_eq!(names(&judged(&templates, phases(1)).0), ["one"]);
+        assert!(names(&judged(&templates, |_| Answer::Refused(2)).0).is_empty());
+        assert!(names(&judged(&templates, |_| float(0.0)).0).is_empty());
+        assert!(names(&judged(&templates, |_| Answer::Nothing).0).is_empty());
+    }
+
+    #[test]
+    fn what_a_unit_says_of_itself_counts_before_its_values_and_against_a_template() {
+        let templates = [template("three", "", THREE_PHASES), template("coded", CODE, ONE_PHASE)];
+        let unit = |code: u16| {
+            move |question: &Question| match (question.function, question.address) {
+                (Function::Holding, 9) => Answer::Words(vec![code]),
+                (Function::Holding, 10) => Answer::Words(vec![1, 2]),
+                (Function::Input, 70) => float(50.01),
+                (Function::Input, 0 | 2 | 4) => float(230.2),
+                _ => Answer::Refused(2),
+            }
+        };
+        let (recognised, asked) = judged(&templates, unit(112));
+        assert_eq!((names(&recognised), recognised.candidates[0].by), (vec!["coded"], RecognisedBy::Identity));
+        assert_eq!(recognised.candidates[0].reason, "model 112; 50.01 Hz and 230.2 V at its addresses");
+        assert_eq!((recognised.identity.serial_number.as_deref(), asked), (Some("65538"), 4));
+        let (recognised, _) = judged(&templates, unit(113));
+        assert_eq!((names(&recognised), recognised.candidates[0].by), (vec!["three"], RecognisedBy::Plausibility));
+        let alone = [templates[1].clone()];
+        assert!(names(&judged(&alone, unit(113)).0).is_empty(), "it says that it is something else");
+    }
+
+    #[test]
+    fn a_code_that_is_hit_by_chance_needs_one_value_at_least() {
+        let templates = [template("three", "", THREE_PHASES), template("coded", CODE, "voltage_v = { address = 900 }")];
+        let (recognised, _) = judged(&templates, |question| match (question.function, question.address) {
+            (Function::Holding, 9) => Answer::Words(vec![112]),
+            (Function::Input, 70) => float(49.99),
+            (Function::Input, 0 | 2 | 4) => float(231.0),
+            _ => Answer::Refused(2),
+        });
+        assert_eq!(names(&recognised), ["three"]);
+    }
+
+    #[test]
+    fn templates_that_fit_alike_are_told_apart_by_what_only_one_of_them_has() {
+        let more = format!("{ONE_PHASE}\nenergy_import_kwh = {{ address = 72 }}");
+        let other = format!("{ONE_PHASE}\nenergy_import_kwh = {{ address = 300 }}");
+        let templates = [template("a", "", &other), template("b", "", &more), template("c", "", &more)];
+        let (recognised, _) = judged(&templates, |question| match (question.function, question.address) {
+            (Function::Input, 70) => float(50.0),
+            (Function::Input, 0) => float(230.0),
+            (Function::Input, 72) => float(4711.0),
+            _ => Answer::Refused(2),
+        });
+        assert_eq!(names(&recognised), ["b", "c"], "nothing tells these two apart");
+    }
+
+    /// A meter of this template on the mains, 50.02 Hz and 231.4 V against neutral; all else reads 0.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
+    fn meter_of(template: &Template, question: &Question) -> Answer {
+        let said = template.identity.iter().find(|register| of_identity(register) == *question);
+        if let Some(register) = said {
+            let mut words = vec![0; usize::from(register.width())];
+            match register.is.first() {
+                Some(Expected::Number(number)) => {
+                    let at = if register.order == WordOrder::LowFirst { 0 } else { words.len() - 1 };
+                    words[at] = u16::try_from(*number).unwrap();
+                }
+                Some(Expected::Text(text)) => {
+                    for (word, pair) in words.iter_mut().zip(text.as_bytes().chunks(2)) {
+                        *word = u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+                    }
+                }
+                None => {}
+            }
+            return Answer::Words(words);
+        }
+        let Some(register) = template.registers.iter().find(|register| of_register(register) == *question) else {
+            return Answer::Refused(2);
+        };
+        let value = match register.quantity.unit() {
+            Unit::Hertz => 50.02,
+            Unit::Volts if register.quantity.as_str().matches("_l").count() > 1 => 400.8,
+            Unit::Volts => 231.4,
+            _ => 0.0,
+        } / register.scale.to_display();
+        let bits: Vec<u8> = match register.kind {
+            Kind::F32 => (value as f32).to_be_bytes().into(),
+            Kind::F64 => value.to_be_bytes().into(),
+            Kind::U16 | Kind::I16 => (value.round() as u16).to_be_bytes().into(),
+            Kind::U32 | Kind::I32 => (value.round() as u32).to_be_bytes().into(),
+            Kind::U64 | Kind::I64 => (value.round() as u64).to_be_bytes().into(),
+        };
+        let mut words: Vec<u16> = bits.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        if register.order == WordOrder::LowFirst {
+            words.reverse();
+        }
+        Answer::Words(words)
+    }
+
+    #[test]
+    fn every_shipped_template_is_among_those_that_its_meter_fits_and_alone_where_the_meter_says_so() {
+        let all: Vec<_> = template::shipped().iter().map(|(name, text)| parsed(name, text)).collect();
+        for template in all.iter().filter(|template| !template.registers.is_empty()) {
+            let (recognised, asked) = judged(&all, |question| meter_of(template, question));
+            let found = names(&recognised);
+            assert!(found.contains(&template.name.as_str()), "{}: {found:?}", template.name);
+            assert!(asked < 120, "{}: {asked} questions", template.name);
+            if template.identity.iter().any(|register| !register.is.is_empty()) {
+                assert_eq!(found, [template.name.as_str()]);
+            }
+        }
+    }
+}

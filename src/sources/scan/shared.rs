@@ -15,6 +15,9 @@ use crate::sources::{RunningLine, Serial, Wire};
 /// A name server that does not answer must not hold up a search.
 const RESOLVING: Duration = Duration::from_secs(2);
 
+/// Where the system names serial ports by their adapter.
+const STABLE_NAMES: &str = "/dev/serial/by-id";
+
 /// The line that has this bus.
 pub async fn line_of(bus: &Bus, lines: &[RunningLine]) -> Option<RunningLine> {
     for line in lines {
@@ -76,6 +79,21 @@ async fn resolved(address: &str) -> BTreeSet<SocketAddr> {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(_)) | Err(_) => BTreeSet::new(),
     }
+}
+
+/// The name of a serial port that stays the same when the adapter is plugged in again elsewhere; the given one, where the
+/// system has no such name.
+pub async fn stable_name(device: &str) -> String {
+    let port = canonical(device.into()).await;
+    let Ok(mut names) = tokio::fs::read_dir(STABLE_NAMES).await else { return device.to_owned() };
+    while let Ok(Some(name)) = names.next_entry().await {
+        if canonical(name.path()).await == port
+            && let Ok(name) = name.path().into_os_string().into_string()
+        {
+            return name;
+        }
+    }
+    device.to_owned()
 }
 
 /// The port behind the links by which `/dev/serial` names it.
