@@ -70,7 +70,7 @@ pub struct Asked {
     pub took: Duration,
 }
 
-const SHARE_OF_ASKS: u32 = 20;
+const SHARE_OF_ASKS: u32 = 30;
 
 /// What a line needs from outside.
 pub struct Outside {
