@@ -112,6 +112,14 @@ pub struct Stamp {
     pub clock: ClockState,
 }
 
+impl Stamp {
+    /// The instant by a device's own clock, which it is trusted to have set: our clock says nothing of it.
+    #[must_use]
+    pub fn by_device(self, time: Timestamp) -> Self {
+        Self { time, clock: ClockState::Synchronised, ..self }
+    }
+}
+
 /// One answer of a meter, on its way into the store.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -148,7 +156,8 @@ impl StoredReading {
     }
 }
 
-/// Readings of one boot that were stored before the clock was right are moved together. Never an edit: a record that
+/// Readings of one boot that were taken by our clock before it was right are moved together; those that are marked as
+/// synchronised among them, timed by their device, are not. Never an edit: a record that
 /// is appended, and read with every reading of that range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redate {

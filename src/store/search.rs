@@ -34,7 +34,7 @@ impl Moves {
 
     /// The offsets that occur among seqs of a boot.
     fn offsets(&self, boot: u32, first: u64, last: u64) -> Vec<i64> {
-        let mut offsets = vec![self.offset(boot, first)];
+        let mut offsets = vec![0, self.offset(boot, first)];
         for (of, begin, end, _) in &self.0 {
             let turns = [*begin, end.saturating_add(1)];
             let inside = turns.into_iter().filter(|turn| *of == boot && (first..=last).contains(turn));
@@ -88,7 +88,8 @@ impl Sight {
 
     fn reading(&self, entry: Entry, boot: u32) -> Result<StoredReading, Torn> {
         let layout = self.layouts.get(raw::at(entry.layout)).ok_or(Torn)?.clone();
-        let offset = self.moves.offset(boot, entry.seq);
+        // What a device timed by its own clock among them is not moved with ours.
+        let offset = if entry.unsynchronised { self.moves.offset(boot, entry.seq) } else { 0 };
         Ok(stored(entry, layout, offset))
     }
 

@@ -310,6 +310,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..25)
 }
 
+/// The meter whose readings bear the time of its own clock, which ours does not move.
+const TIMED_BY_DEVICE: usize = 2;
+
 /// What the store should hold: a plain list, searched by looking at all of it.
 #[derive(Default)]
 struct Plain {
@@ -320,17 +323,20 @@ struct Plain {
 impl Plain {
     fn times(&self, meter: usize) -> Vec<(i64, u64)> {
         let of = self.kept.iter().filter(|(_, of, ..)| *of == meter);
-        let mut times: Vec<(i64, u64)> = of.map(|(seq, _, time, _)| (time + self.moved(*seq), *seq)).collect();
+        let mut times: Vec<(i64, u64)> = of.map(|(seq, _, time, _)| (time + self.moved(*seq, meter), *seq)).collect();
         times.sort_unstable();
         times
     }
 
     fn values_at(&self, meter: usize, at: i64) -> Vec<i64> {
-        let there = self.kept.iter().filter(|(seq, of, time, _)| *of == meter && time + self.moved(*seq) == at);
+        let there = self.kept.iter().filter(|(seq, of, time, _)| *of == meter && time + self.moved(*seq, meter) == at);
         there.map(|(.., value)| *value).collect()
     }
 
-    fn moved(&self, seq: u64) -> i64 {
+    fn moved(&self, seq: u64, meter: usize) -> i64 {
+        if meter == TIMED_BY_DEVICE {
+            return 0;
+        }
         self.redates.iter().filter(|(a, b, _)| (*a..=*b).contains(&seq)).map(|(.., by)| by).sum()
     }
 }
@@ -351,7 +357,11 @@ proptest! {
                         for time in times {
                             let (time, value) = (NOON + time, time.rem_euclid(3));
                             let is_there = plain.values_at(of, time).contains(&value);
-                            let receipt = house.put(vec![reading(&layouts[of], time, &[(0, value)])]).await;
+                            let mut reading = reading(&layouts[of], time, &[(0, value)]);
+                            if of != TIMED_BY_DEVICE {
+                                reading.taken.clock = ClockState::Unsynchronised;
+                            }
+                            let receipt = house.put(vec![reading]).await;
                             assert_eq!(receipt.repeated == 1, is_there, "what is there, and only that, is ignored");
                             if !is_there {
                                 plain.kept.push((receipt.last_seq, of, time, value));
