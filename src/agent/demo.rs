@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Files};
 use crate::model::Timestamp;
 use crate::simulate::{self, Simulation};
+use crate::sources::mqtt::Broker;
 use crate::sources::template::{self, Template};
 use crate::store::{self, Store};
 
@@ -32,11 +33,16 @@ const REGISTERS: &str = include_str!("demo/simulated.toml");
 const FIRST_BLOCKS: Duration = Duration::from_secs(20);
 
 /// Runs the demo until Ctrl-C or SIGTERM.
-pub async fn run(listen: SocketAddr, data: Option<PathBuf>, meters: usize) -> anyhow::Result<()> {
+pub async fn run(
+    listen: SocketAddr,
+    data: Option<PathBuf>,
+    meters: usize,
+    broker: Option<String>,
+) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let folder = Folder::open(data)?;
     let demo = tokio::select! {
-        demo = Demo::start(listen, folder, meters) => demo?,
+        demo = Demo::start(listen, folder, meters, broker.as_deref()) => demo?,
         // Nothing runs yet; what is half written goes with the folder.
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
@@ -116,12 +122,12 @@ struct Demo {
 }
 
 impl Demo {
-    async fn start(listen: SocketAddr, folder: Folder, meters: usize) -> anyhow::Result<Self> {
+    async fn start(listen: SocketAddr, folder: Folder, meters: usize, broker: Option<&str>) -> anyhow::Result<Self> {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let simulation = simulation(loopback, meters, vec![parsed("simulated", REGISTERS)?]).await?;
         let meters = simulation.meters();
         let first_meter = simulation.simulated()?.swap_remove(0).id;
-        let (config, kept) = folder.config(listen, &simulation)?;
+        let (config, kept) = folder.config(listen, &simulation, broker)?;
         let clock = Clock::trusted();
         let now = clock.now();
         let begin = history::start(&config, meters.count(), now);
@@ -129,6 +135,13 @@ impl Demo {
 
         let (stop_meters, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(simulation.run(clock.clone(), stop_meters.clone()));
+        if let Some(broker) = config.sources.brokers.first() {
+            let client_id = format!("{}-meters", broker.client_id);
+            let meters =
+                Broker { client_id, status_topic: format!("{}/meters", broker.status_topic), ..broker.clone() };
+            let zone = TimeZone::get(&config.site.timezone)?;
+            tasks.spawn(simulate::publish(meters, zone, clock.clone(), stop_meters.clone()));
+        }
         let socket = super::admin::socket_path(&config.store.path);
         let store = Store::open(config.store.clone(), clock.clone(), Some(socket))?;
         let setup = Setup { config, kept, path: Some(folder.config_file()), clock, refused: Vec::new() };
@@ -244,7 +257,12 @@ impl Folder {
     }
 
     /// Writes the demo's config and reads it as any other.
-    fn config(&self, listen: SocketAddr, simulation: &Simulation) -> anyhow::Result<(Config, Files)> {
+    fn config(
+        &self,
+        listen: SocketAddr,
+        simulation: &Simulation,
+        broker: Option<&str>,
+    ) -> anyhow::Result<(Config, Files)> {
         let maps = self.path.join("meters");
         fs::create_dir_all(&maps)?;
         fs::write(maps.join("simulated.toml"), REGISTERS)?;
@@ -252,10 +270,11 @@ impl Folder {
         let text = format!(
             "# Written by `meterseal demo` each time it starts.\n[site]\nid = \"demo\"\nname = \"Simulated plant\"\n\
              organization = \"meterseal demo\"\ntimezone = \"{}\"\n[store]\npath = {:?}\nreserve = \"1MB\"\n\
-             [web]\nlisten = \"{listen}\"\n{}",
+             [web]\nlisten = \"{listen}\"\n{}{}",
             zone.iana_name().unwrap_or("UTC"),
             self.path.join("store"),
             simulation.config_text()?,
+            broker.map(|url| self.broker_text(url)).transpose()?.unwrap_or_default(),
         );
         fs::write(self.config_file(), text)?;
         let (_, Checked { config, faults, kept, .. }) = config::load(&self.config_file(), Clock::trusted().now());
@@ -263,6 +282,39 @@ impl Folder {
             Some(config) => Ok((config, kept)),
             None => bail!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         }
+    }
+}
+
+impl Folder {
+    /// The broker and the two meters that publish through it. The login may stand in the address, as on a command line.
+    fn broker_text(&self, url: &str) -> anyhow::Result<String> {
+        let mut url = reqwest::Url::parse(url).with_context(|| format!("{url} is no URL such as mqtt://127.0.0.1"))?;
+        let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
+        // Both fail on addresses without a host only, which the config tells better.
+        url.set_username("").ok();
+        url.set_password(None).ok();
+        let mut login = String::new();
+        if !username.is_empty() {
+            login += &format!("username = {username:?}\n");
+        }
+        if let Some(password) = password {
+            login += &format!("password = {password:?}\n");
+        }
+        // Each demo has a session of its own.
+        let own = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(format!(
+            "[[mqtt]]\nname = \"demo-broker\"\nurl = {:?}\n{login}client_id = {:?}\nsimulated = true\n\
+             [[mqtt.subscribe]]\ntopic = {:?}\nformat = \"acrel-adw\"\n\
+             [[mqtt.subscribe]]\ntopic = {:?}\nformat = \"tasmota\"\n\
+             [[mqtt.meter]]\nid = \"press\"\nname = \"Press (Acrel, MQTT)\"\nmatch = {:?}\ncategory = \"CONS\"\ninterval = \"2s\"\n\
+             [[mqtt.meter]]\nid = \"plug\"\nname = \"Plug (Tasmota, MQTT)\"\nmatch = {:?}\ncategory = \"CONS\"\ninterval = \"2s\"\n",
+            url.as_str().trim_end_matches('/'),
+            format!("demo-{}", own.replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
+            simulate::ACREL_TOPIC,
+            simulate::PLUG_TOPIC,
+            simulate::ACREL,
+            simulate::PLUG,
+        ))
     }
 }
 

@@ -57,6 +57,9 @@ enum Command {
         /// How many meters to simulate
         #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
         meters: u16,
+        /// A broker, such as mqtt://127.0.0.1: two more meters publish through it
+        #[arg(long, value_name = "URL")]
+        mqtt: Option<String>,
     },
     /// Tell every fault of a config: exit code 0 when there is none, 2 otherwise
     #[command(after_help = "Example:\n  meterseal check -c /etc/meterseal/meterseal.toml")]
@@ -170,7 +173,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let done = match arguments.command {
         Command::Init { config } => init(&config.path),
         Command::Run { config } => daemon(&config.path),
-        Command::Demo { listen, data, meters } => demo(listen, data, meters),
+        Command::Demo { listen, data, meters, mqtt } => demo(listen, data, meters, mqtt),
         Command::Check { config, json } => check(&config.path, json),
         Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
         Command::Scan(arguments) => scan::scan(arguments),
@@ -230,14 +233,14 @@ fn daemon(path: &Path) -> Done {
     }
 }
 
-fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16) -> Done {
+fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16, mqtt: Option<String>) -> Done {
     if !listen.ip().is_loopback() {
         let why = format!("--listen {listen} can be reached from outside, which needs TLS and sign-in");
         let hint = "This version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L.";
         return Err(Failed::new(why).hint(hint));
     }
     agent::end_on_panic();
-    complete(agent::demo::run(listen, data, usize::from(meters)))??;
+    complete(agent::demo::run(listen, data, usize::from(meters), mqtt))??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -264,6 +267,10 @@ fn read(meter: &str, path: &Path, orders: bool, json: bool) -> Done {
         let parts: Vec<_> = add.iter().chain(subtract).map(MeterId::as_str).collect();
         let why = format!("{id} is a sum of other meters and has no registers of its own");
         return Err(Failed::new(why).hint(format!("Read its parts: {}.", parts.join(", "))));
+    }
+    if let Some(Origin::Mqtt { broker, name }) = origin {
+        let why = format!("{id} publishes by itself, as `{name}` on broker {broker}, and cannot be asked");
+        return Err(Failed::new(why).hint("What it published last is on the page, and in /api/meters of the daemon."));
     }
     let report = complete(admin::read_meter(&config, &id))?.map_err(|error| {
         let hint = if let Some(origin) = origin { of_unit(&config, origin) } else { known_meters(&config, &id) };

@@ -53,8 +53,13 @@ pub fn check(path: &Path, checked: &Checked) {
         let sums = config.meters().iter().filter(|meter| matches!(meter.origin, Origin::Sum { .. })).count();
         let meters = counted(config.meters().len() - sums, "meter");
         let sums = if sums > 0 { format!(" and {}", counted(sums, "sum")) } else { String::new() };
-        let lines = counted(config.sources.lines.len(), "line");
-        text += &format!("{}: good, {meters}{sums} on {lines}\n", path.display());
+        let (lines, brokers) = (config.sources.lines.len(), config.sources.brokers.len());
+        let on = match (lines, brokers) {
+            (lines, 0) => counted(lines, "line"),
+            (0, brokers) => counted(brokers, "broker"),
+            (lines, brokers) => format!("{} and {}", counted(lines, "line"), counted(brokers, "broker")),
+        };
+        text += &format!("{}: good, {meters}{sums} on {on}\n", path.display());
     }
     out(&text);
     if checked.config.is_none() {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mqtt;
 use super::report::{Place, Report};
 use super::section::{Field, Section, nearest};
 use super::templates::Templates;
 use super::tree::Value;
 use super::wire;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role};
+use crate::sources::mqtt::Broker;
 use crate::sources::template::{Register, Template};
 use crate::sources::{self, Line, MeterConfig, Wire};
 
@@ -17,6 +19,7 @@ use crate::sources::{self, Line, MeterConfig, Wire};
 #[derive(Default)]
 pub struct Meters {
     pub lines: Vec<Line>,
+    pub brokers: Vec<Broker>,
     pub meters: Vec<Meter>,
     /// Register maps beside the config.
     pub templates: Vec<Arc<Template>>,
@@ -24,13 +27,17 @@ pub struct Meters {
 
 const CATEGORIES: [&str; 4] = ["PROD", "CONS", "STOR", "INJ"];
 
-pub fn read(root: &mut Section) -> Meters {
+/// The meters of all lines and brokers, and the sums of them; and where secrets stand in the text.
+pub fn read(root: &mut Section, of: Option<&mqtt::Of>) -> (Meters, Vec<Place>) {
     let templates = Templates::of(root.report);
     let mut known = Known { report: root.report, ids: BTreeMap::new(), lines: BTreeMap::new(), wires: BTreeMap::new() };
     let mut all = Meters { templates: templates.own(), ..Meters::default() };
     for line in root.tables("modbus").unwrap_or_default() {
         read_line(line, &templates, &mut known, &mut all);
     }
+    let (brokers, published, inline) = mqtt::read(root, of, &mut known);
+    all.brokers = brokers;
+    all.meters.extend(published);
     let mut sums = Vec::new();
     for sum in root.tables("sum").unwrap_or_default() {
         read_sum(sum, &mut known, &mut sums);
@@ -38,11 +45,11 @@ pub fn read(root: &mut Section) -> Meters {
     check_parts(&sums, &known);
     all.meters.extend(sums.into_iter().filter_map(|sum| sum.meter));
     flag_simulated(&mut all.meters);
-    all
+    (all, inline)
 }
 
 /// What is taken already, and where.
-struct Known<'t> {
+pub struct Known<'t> {
     report: &'t Report<'t>,
     ids: BTreeMap<MeterId, Place>,
     lines: BTreeMap<LineName, Place>,
@@ -51,7 +58,7 @@ struct Known<'t> {
 
 impl Known<'_> {
     /// The id, if it is free.
-    fn take_id(&mut self, id: MeterId, place: Place, path: &str) -> Option<MeterId> {
+    pub fn take_id(&mut self, id: MeterId, place: Place, path: &str) -> Option<MeterId> {
         if let Some(first) = self.ids.get(&id) {
             let why = format!("`{id}` is the id of another meter at {}", self.report.spot(*first));
             self.report.fault(place, path, why, "every meter and every sum has an id of its own");
@@ -60,19 +67,24 @@ impl Known<'_> {
         self.ids.insert(id.clone(), place);
         Some(id)
     }
+
+    /// The name of a line or broker; one that is taken is told, and used all the same.
+    pub fn take_line(&mut self, name: LineName, place: Place, path: &str) -> Option<LineName> {
+        if let Some(first) = self.lines.get(&name) {
+            let why = format!("`{name}` is the name of another line or broker at {}", self.report.spot(*first));
+            self.report.fault(place, path, why, "every line and broker has a name of its own");
+        }
+        self.lines.insert(name.clone(), place);
+        Some(name)
+    }
 }
 
 fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &mut Meters) {
     let report = part.report;
     let path = part.path_of("name");
-    let name = part.named::<LineName>("name", "give the line a name, such as name = \"msb\"").map(|(name, place)| {
-        if let Some(first) = known.lines.get(&name) {
-            let why = format!("`{name}` is the name of another line at {}", report.spot(*first));
-            report.fault(place, &path, why, "every line has a name of its own");
-        }
-        known.lines.insert(name.clone(), place);
-        name
-    });
+    let name = part
+        .named::<LineName>("name", "give the line a name, such as name = \"msb\"")
+        .and_then(|(name, place)| known.take_line(name, place, &path));
     let wire = wire::read(&mut part, &mut known.wires);
     let is_rtu = wire.as_ref().is_some_and(Wire::is_rtu);
     let secs = Duration::from_secs;
@@ -193,16 +205,19 @@ fn unit(part: &mut Section, is_rtu: bool) -> Option<u8> {
     Some(unit)
 }
 
-const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15 * 60);
+pub const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15 * 60);
 
-fn category(part: &mut Section) -> Option<Category> {
+pub fn category(part: &mut Section) -> Option<Category> {
     let mend = "say what it stands at: category = \"CONS\" (or PROD, STOR, INJ); it gives power its sign";
-    let field = part.need("category", mend)?;
+    category_of(&part.need("category", mend)?)
+}
+
+pub fn category_of(field: &Field) -> Option<Category> {
     CATEGORIES[field.one_of(&CATEGORIES)?].parse().ok()
 }
 
 /// `"200/5"`, `"40"`, `40` or `0.5`.
-fn ratio(part: &mut Section, key: &'static str) -> Option<Ratio> {
+pub fn ratio(part: &mut Section, key: &'static str) -> Option<Ratio> {
     let field = part.get(key)?;
     let ratio = match field.value {
         Value::Text(text) => Ratio::parse(text.trim()),
@@ -218,7 +233,7 @@ fn ratio(part: &mut Section, key: &'static str) -> Option<Ratio> {
 }
 
 /// kWh in one block.
-fn peak_target(part: &mut Section) -> Option<Energy> {
+pub fn peak_target(part: &mut Section) -> Option<Energy> {
     let field = part.get("peak_target_kwh")?;
     let kwh: Option<f64> = match field.value {
         Value::Integer(value) => value.to_string().parse().ok(),

@@ -4,6 +4,7 @@
 
 mod files;
 mod meters;
+mod mqtt;
 mod parts;
 mod report;
 mod secret;

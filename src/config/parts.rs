@@ -10,14 +10,14 @@ use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
 use super::section::{Field, Section, nearest};
 use super::tree::{Table, Value};
-use super::{Config, meters, units};
+use super::{Config, meters, mqtt, units};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp};
 use crate::sources::BlockGrid;
 use crate::{alerts, blocks, sources, store, web};
 
 /// Parts of the format that this version does not have.
-const LATER: &[&str] = &["mqtt", "influx", "query", "upstream", "anchor"];
+const LATER: &[&str] = &["influx", "query", "upstream", "anchor"];
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -36,8 +36,10 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
     let tariff = tariff(&mut root);
     let store = store(&mut root);
     let web = web(&mut root);
-    let meters = meters::read(&mut root);
-    let (alerts, inline) = alerts(&mut root);
+    let of = site.as_ref().map(|site| mqtt::Of { site: &site.id, timezone: &site.timezone });
+    let (meters, mut inline) = meters::read(&mut root, of.as_ref());
+    let (alerts, in_alerts) = alerts(&mut root);
+    inline.extend(in_alerts);
     root.done(LATER);
 
     let (Some(site), Some(tariff), Some(web)) = (site, tariff, web) else {
@@ -53,12 +55,12 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
             timezone: site.timezone.clone(),
             block_minutes: tariff.block_minutes,
             peaks,
-            simulated: !meters.lines.is_empty() && meters.lines.iter().all(|line| line.simulated),
+            simulated: !meters.meters.is_empty() && meters.meters.iter().all(|meter| meter.simulated),
         },
         site_id: site.id,
         store: store.clone(),
         web,
-        sources: sources::Config { lines: meters.lines, block, templates: meters.templates },
+        sources: sources::Config { lines: meters.lines, brokers: meters.brokers, block, templates: meters.templates },
         blocks: blocks::Config {
             timezone: site.timezone,
             block_minutes: tariff.block_minutes,
@@ -97,7 +99,7 @@ fn site(root: &mut Section) -> Option<SitePart> {
 }
 
 /// The zone's own name: `europe/berlin` is `Europe/Berlin`.
-fn timezone(field: &Field) -> Option<String> {
+pub fn timezone(field: &Field) -> Option<String> {
     let name = field.text()?;
     if let Some(zone) = TimeZone::get(name).ok().and_then(|zone| zone.iana_name().map(str::to_owned)) {
         return Some(zone);

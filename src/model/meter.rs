@@ -83,6 +83,8 @@ pub struct Meter {
 pub enum Origin {
     /// A unit on a Modbus line.
     Modbus { line: LineName, unit: u8, template: String, verified: bool },
+    /// A publisher on an MQTT broker, by what it calls itself.
+    Mqtt { broker: LineName, name: String },
     /// Made of other meters, block by block.
     Sum { add: Vec<MeterId>, subtract: Vec<MeterId> },
 }
@@ -124,6 +126,37 @@ pub struct MeterStatus {
     pub bad_answers: u64,
 }
 
+impl MeterStatus {
+    /// Of a meter that nothing is known of yet.
+    pub fn starting(now: Timestamp) -> Self {
+        Self {
+            condition: Condition::Starting,
+            since: now,
+            last_answer: None,
+            setup: None,
+            identity: None,
+            problem: None,
+            refused_registers: Vec::new(),
+            polls: 0,
+            answers: 0,
+            timeouts: 0,
+            exceptions: 0,
+            bad_answers: 0,
+        }
+    }
+
+    /// It has given values.
+    pub fn answered(&mut self, now: Timestamp) {
+        if self.condition != Condition::Answering {
+            self.condition = Condition::Answering;
+            self.since = now;
+        }
+        self.last_answer = Some(now);
+        self.answers += 1;
+        self.problem = None;
+    }
+}
+
 /// What the source knows of one line or gateway.
 #[derive(Clone, Debug, Serialize)]
 pub struct LineStatus {
@@ -138,11 +171,57 @@ pub struct LineStatus {
     pub damaged_answers: u64,
 }
 
+/// What the source knows of one broker.
+#[derive(Clone, Debug, Serialize)]
+pub struct BrokerStatus {
+    pub connected: bool,
+    pub since: Timestamp,
+    pub problem: Option<String>,
+    pub connects: u64,
+    pub messages: u64,
+    pub last_message: Option<Timestamp>,
+    /// Values that were there already, or messages that the broker keeps and that bear no time of their own.
+    pub repeated: u64,
+    /// Messages that could not be read, and the last of them.
+    pub malformed: u64,
+    pub last_malformed: Option<MalformedMessage>,
+    /// Messages on topics that no subscription of the config takes.
+    pub unasked: u64,
+    /// Meters that were heard and are not declared; messages of still others are only counted.
+    pub proposals: Vec<Proposal>,
+    pub unnamed: u64,
+}
+
+/// A message that could not be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct MalformedMessage {
+    pub topic: String,
+    pub time: Timestamp,
+    /// What is wrong with it, for a person.
+    pub reason: String,
+    /// How its payload begins, escaped.
+    pub payload: String,
+}
+
+/// A meter that was heard and is not declared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proposal {
+    /// What it calls itself.
+    pub name: String,
+    /// Where it was heard first.
+    pub topic: String,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    pub messages: u64,
+    pub quantities: Vec<Quantity>,
+}
+
 /// All that the sources publish of themselves, once a second at most.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SourcesStatus {
     pub meters: BTreeMap<MeterId, MeterStatus>,
     pub lines: BTreeMap<LineName, LineStatus>,
+    pub brokers: BTreeMap<LineName, BrokerStatus>,
     /// Poll attempts completed since start, answered or not: the watchdog's sign of life.
     pub attempts: u64,
     /// Readings that a full queue to the store made wait.

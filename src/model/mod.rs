@@ -22,7 +22,10 @@ pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use identity::Identity;
-pub use meter::{Category, Condition, LineStatus, Meter, MeterStatus, Origin, PollReport, PolledValue, SourcesStatus};
+pub use meter::{
+    BrokerStatus, Category, Condition, LineStatus, MalformedMessage, Meter, MeterStatus, Origin, PollReport,
+    PolledValue, Proposal, SourcesStatus,
+};
 pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};

@@ -5,6 +5,7 @@
 mod identity;
 mod mood;
 pub mod plant;
+mod publish;
 mod registers;
 mod server;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::sources::template::Template;
 use plant::{PLACES, Plant};
+pub use publish::{ACREL, ACREL_TOPIC, PLUG, PLUG_TOPIC, publish};
 pub use registers::{Exception, Meters};
 
 /// Units behind one port; more meters take the ports that follow.

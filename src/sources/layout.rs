@@ -1,7 +1,7 @@
 //! What a configured meter's registers mean as quantities: ratios, direction, category.
 
-use crate::model::{Layout, Quantity, Ratio, Setup, Slot, Unit};
-use crate::sources::template::{Positive, Register, Template};
+use crate::model::{Category, Layout, Quantity, Ratio, Setup, Slot, Unit};
+use crate::sources::template::{self, Positive, Register, Template};
 use crate::sources::{Line, MeterConfig};
 
 /// A ratio times a scale is too long a fraction to be exact.
@@ -43,23 +43,27 @@ pub fn setup(line: &Line, meter: &MeterConfig) -> Setup {
     }
 }
 
+/// How a meter is mounted: what turns its own numbers into the plant's.
+#[derive(Clone, Copy, Debug)]
+pub struct Mounting {
+    pub category: Category,
+    pub ct_ratio: Ratio,
+    pub vt_ratio: Ratio,
+    /// Its transformers are mounted the other way round.
+    pub invert: bool,
+}
+
+/// The slot of a quantity that a meter publishes, positive for import; `scale` leads to the quantity's unit.
+pub fn published(mounting: &Mounting, quantity: &Quantity, scale: Ratio) -> Result<Slot, RatioTooFine> {
+    let (ct, vt) = template::scaled_by(quantity.unit());
+    mounting.slot(quantity, scale, (ct, vt), Positive::Import, None)
+}
+
 fn slot(meter: &MeterConfig, template: &Template, register: &Register) -> Result<Slot, RatioTooFine> {
-    let mut factors = Vec::new();
-    if register.ct && !template.applies_ratios {
-        factors.push(meter.ct_ratio);
-    }
-    if register.vt && !template.applies_ratios {
-        factors.push(meter.vt_ratio);
-    }
-    if is_negated(meter, register) {
-        factors.push(Ratio::MINUS_ONE);
-    }
-    let scale = factors.into_iter().try_fold(register.scale, Ratio::times);
-    let quantity = if meter.invert { register.quantity.swapped() } else { register.quantity.clone() };
-    match scale {
-        Some(scale) => Ok(Slot { quantity, scale, rolls_over_at: end(register), interval: None }),
-        None => Err(RatioTooFine { quantity: register.quantity.clone(), scale: register.scale }),
-    }
+    let MeterConfig { category, ct_ratio, vt_ratio, invert, .. } = *meter;
+    let mounting = Mounting { category, ct_ratio, vt_ratio, invert };
+    let by = (register.ct && !template.applies_ratios, register.vt && !template.applies_ratios);
+    mounting.slot(&register.quantity, register.scale, by, register.positive, end(register))
 }
 
 /// The number after which the register begins again, as its numbers are kept.
@@ -70,16 +74,37 @@ fn end(register: &Register) -> Option<u64> {
     }
 }
 
-/// Active power is positive as the category names it: import for CONS and STOR, export for PROD and INJ. Reactive
-/// power keeps the meter's own sign, but transformers mounted the other way round turn it as well.
-fn is_negated(meter: &MeterConfig, register: &Register) -> bool {
-    match register.quantity.unit() {
-        Unit::Kilowatts => {
-            let reads_import = (register.positive == Positive::Import) != meter.invert;
-            reads_import != meter.category.counts_import()
+impl Mounting {
+    fn slot(
+        &self,
+        quantity: &Quantity,
+        scale: Ratio,
+        (ct, vt): (bool, bool),
+        positive: Positive,
+        rolls_over_at: Option<u64>,
+    ) -> Result<Slot, RatioTooFine> {
+        let factors = [
+            ct.then_some(self.ct_ratio),
+            vt.then_some(self.vt_ratio),
+            self.negates(quantity.unit(), positive).then_some(Ratio::MINUS_ONE),
+        ];
+        let too_fine = || RatioTooFine { quantity: quantity.clone(), scale };
+        let scale = factors.into_iter().flatten().try_fold(scale, Ratio::times).ok_or_else(too_fine)?;
+        let quantity = if self.invert { quantity.swapped() } else { quantity.clone() };
+        Ok(Slot { quantity, scale, rolls_over_at, interval: None })
+    }
+
+    /// Active power is positive as the category names it: import for CONS and STOR, export for PROD and INJ. Reactive
+    /// power keeps the meter's own sign, but transformers mounted the other way round turn it as well.
+    fn negates(&self, unit: Unit, positive: Positive) -> bool {
+        match unit {
+            Unit::Kilowatts => {
+                let reads_import = (positive == Positive::Import) != self.invert;
+                reads_import != self.category.counts_import()
+            }
+            Unit::Kilovars => self.invert,
+            _ => false,
         }
-        Unit::Kilovars => meter.invert,
-        _ => false,
     }
 }
 

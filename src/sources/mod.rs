@@ -1,7 +1,8 @@
-//! Meters to readings. Modbus lines so far; each family of sources is a folder here.
+//! Meters to readings: Modbus lines and MQTT brokers. Each family of sources is a folder here.
 
 mod layout;
 mod modbus;
+pub mod mqtt;
 pub mod plausible;
 pub mod scan;
 mod sunspec;
@@ -24,12 +25,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::model::{Category, LineName, MeterId, PollReport, Ratio, SourcesStatus};
 use crate::store::Ingest;
+use mqtt::{Broker, Listeners};
 use template::Template;
 
 /// The sources' part of the config.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub lines: Vec<Line>,
+    pub brokers: Vec<Broker>,
     /// Block borders lie at local times of day that are multiples of this: a reading is taken beside each.
     pub block: BlockGrid,
     /// Register maps beside the config; one of them may have the name of a shipped one, and stands for it.
@@ -116,6 +119,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let Told { status, lines: running } = told;
+    let mut listeners = Listeners::new(ingest.clone(), clock.clone());
     let mut lines = Lines { ingest, clock, running: HashMap::new(), tasks: JoinSet::new(), past: Counted::default() };
     let mut look = tokio::time::interval(TELL_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,6 +127,7 @@ pub async fn run(
     let first = config.borrow_and_update().clone();
     lines.follow(&first).await;
     running.send_replace(lines.running());
+    listeners.follow(&first.brokers).await;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -131,6 +136,7 @@ pub async fn run(
                     let wanted = config.borrow_and_update().clone();
                     lines.follow(&wanted).await;
                     running.send_replace(lines.running());
+                    listeners.follow(&wanted.brokers).await;
                 }
                 Err(_) => config_open = false,
             },
@@ -139,12 +145,21 @@ pub async fn run(
                 None => polls_open = false,
             },
             Some(ended) = lines.tasks.join_next_with_id() => lines.ended(ended),
-            _ = look.tick() => drop(status.send_replace(Arc::new(lines.status()))),
+            () = listeners.next_end() => {}
+            _ = look.tick() => drop(status.send_replace(Arc::new(all(&lines, &listeners)))),
         }
     }
-    lines.follow(&Config::default()).await;
+    // Side by side, as each may need a while for its last words.
+    let nothing = Config::default();
+    tokio::join!(lines.follow(&nothing), listeners.follow(&nothing.brokers));
     running.send_replace(lines.running());
-    status.send_replace(Arc::new(lines.status()));
+    status.send_replace(Arc::new(all(&lines, &listeners)));
+}
+
+fn all(lines: &Lines, listeners: &Listeners) -> SourcesStatus {
+    let mut status = lines.status();
+    listeners.tell(&mut status);
+    status
 }
 
 /// One poll over a connection of its own: `meterseal read` while no daemon runs.

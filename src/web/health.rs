@@ -84,6 +84,13 @@ pub fn problems(web: &Web) -> Vec<String> {
             problems.push(format!("line {name} is down{}", told(&line.problem)));
         }
     }
+    for (name, broker) in &sources.brokers {
+        if !broker.connected {
+            problems.push(format!("broker {name} is away{}", told(&broker.problem)));
+        } else if let Some(problem) = &broker.problem {
+            problems.push(format!("broker {name}: {problem}"));
+        }
+    }
     for (id, meter) in &sources.meters {
         match meter.condition {
             Condition::Silent => problems.push(format!("meter {id} does not answer{}", told(&meter.problem))),

@@ -194,6 +194,23 @@ fn lines(page: &mut Exposition, web: &Web) {
             page.sample(name, "counter", &format!("line=\"{line}\""), value(status));
         }
     }
+    page.family("meterseal_broker_up", "gauge", "1 while the broker is connected.");
+    for (name, broker) in &sources.brokers {
+        page.sample("meterseal_broker_up", "gauge", &format!("broker=\"{name}\""), u8::from(broker.connected));
+    }
+    type OfBroker = (&'static str, &'static str, fn(&crate::model::BrokerStatus) -> u64);
+    let counters: [OfBroker; 4] = [
+        ("meterseal_broker_connects", "Connections made.", |broker| broker.connects),
+        ("meterseal_broker_messages", "Messages received.", |broker| broker.messages),
+        ("meterseal_broker_repeated", "Values that were there already.", |broker| broker.repeated),
+        ("meterseal_broker_malformed", "Messages that could not be read.", |broker| broker.malformed),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        for (broker, status) in &sources.brokers {
+            page.sample(name, "counter", &format!("broker=\"{broker}\""), value(status));
+        }
+    }
     page.one("meterseal_poll_attempts", "counter", "Polls completed, answered or not.", sources.attempts);
     page.one("meterseal_readings_waited", "counter", "Readings that waited for the store.", sources.waits);
 }

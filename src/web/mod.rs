@@ -3,6 +3,7 @@
 //! Every answer but health and the page's files needs a token; only loopback is listened on. Answers of any length are
 //! streamed from the store, so that memory stays flat.
 
+mod brokers;
 mod commissioning;
 mod dashboard;
 mod events;
@@ -145,6 +146,7 @@ fn router(web: Web) -> Router {
         .route("/api/meters/{id}/blocks", get(readings::blocks))
         .route("/api/meters/{id}/readings", get(readings::readings))
         .route("/api/channels/{id}/readings", get(readings::readings))
+        .route("/api/brokers", get(brokers::list))
         .route("/api/quality", get(quality::quality))
         .route("/api/dashboard/snapshot", get(dashboard::snapshot))
         .route("/api/alerts", get(dashboard::alerts))

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod mqtt;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,8 +115,8 @@ fn each_fault_has_its_line_and_its_words() {
         ),
         (
             "[[sum]]",
-            "[[mqtt]]\nname = \"x\"\n[[sum]]",
-            "m.toml:23: mqtt: this version of meterseal does not have this part; take it out",
+            "[[influx]]\nname = \"x\"\n[[sum]]",
+            "m.toml:23: influx: this version of meterseal does not have this part; take it out",
         ),
         (
             "id = \"plant-7\"\n",
@@ -157,7 +159,7 @@ fn each_fault_has_its_line_and_its_words() {
         (
             "[[sum]]",
             "[[modbus]]\nname = \"msb\"\ntcp = \"192.0.2.11:502\"\n[[sum]]",
-            "m.toml:24: modbus[1].name: `msb` is the name of another line at m.toml:11; every line has a name of its own",
+            "m.toml:24: modbus[1].name: `msb` is the name of another line or broker at m.toml:11; every line and broker has a name of its own",
         ),
         // Values.
         (

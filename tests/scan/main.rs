@@ -256,17 +256,6 @@ async fn a_gateway_that_takes_long_to_say_that_a_unit_is_away_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_unit_whose_answer_comes_late_is_asked_again_with_more_patience() {
-    let device = Device::start(|asked| match asked.unit {
-        5 => Act::Late(Duration::from_millis(120)),
-        _ => Act::Silence,
-    })
-    .await;
-    let told = search(json!({ "tcp": device.address, "units": "1-9", "timeout_ms": 50 })).await;
-    assert_eq!(told.units.iter().map(|unit| unit.unit).collect::<Vec<_>>(), [5], "{told:#?}");
-}
-
-#[tokio::test]
 async fn one_request_at_a_time_and_a_pause_between_them() {
     let device = Device::start(|asked| if asked.unit < 3 { Act::Exception(2) } else { Act::Exception(11) }).await;
     search(json!({ "tcp": device.address, "units": "1-9" })).await;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use meterseal::sources::template::Function;
 use rustix::fs::{Mode, OFlags, open};
@@ -13,9 +12,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use crate::plant::{Plant, meter, on_serial};
 use crate::pty::{Pty, cable};
-use crate::{NOON, pasted, search, search_beside, shipped, simulation};
+use crate::{NOON, pasted, search, shipped, simulation};
 
 /// Meters that have nothing in two places, as registers of a server are what they are however they are read.
 const MIXED: [&str; 10] = [
@@ -81,8 +79,7 @@ impl Peer {
             let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/venv/bin/python");
             assert!(python.exists(), "{} is missing: run tests/setup", python.display());
             let mut python = Command::new(python);
-            let python =
-                python.args(["-c", SERVER, &registers]).args(port).stdout(Stdio::piped()).stderr(Stdio::null());
+            let python = python.args(["-c", SERVER, &registers]).args(port).stdout(Stdio::piped());
             let mut process = python.spawn().unwrap();
             let mut address = String::new();
             BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
@@ -183,30 +180,6 @@ async fn the_settings_of_a_serial_line_are_found() {
     assert_eq!(told.units.iter().map(|unit| unit.unit).collect::<Vec<_>>(), [3], "{told:#?}");
     assert!(told.notes.contains(&"unit 3 answers at 38400 8N1".to_owned()), "{:?}", told.notes);
     assert_eq!(told.units[0].heard, ["answers every request with exception 2 (illegal data address)"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_serial_line_that_is_read_is_searched_between_its_polls() {
-    let (near, far) = (Pty::new(), Pty::new());
-    let (port, peer) = (near.port.clone(), Peer::start(Some(far.port.display().to_string())));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(cable(near, far));
-    let _peer = peer.await;
-    // The port is held by the line, so that a second opening would be refused.
-    let polled = meter("incomer", 1, &shipped(MIXED[0]), Duration::from_secs(1));
-    let mut plant = Plant::start(vec![on_serial("bus", &port, vec![polled])]).await;
-    plant.until_meter("incomer", "answers", |meter| meter.answers > 0).await;
-    let folder = tempfile::tempdir().unwrap();
-    let link = folder.path().join("adapter");
-    std::os::unix::fs::symlink(&port, &link).unwrap();
-    let lines = plant.lines.borrow().clone();
-    let told = search_beside(json!({ "serial": link, "units": "1-3", "timeout_ms": 200 }), lines).await;
-    assert_eq!((told.line.as_deref(), told.units.len()), (Some("bus"), 3), "{told:#?}");
-    assert_eq!(told.unit(1).meter.as_ref().map(|id| id.as_str()), Some("incomer"));
-    assert_eq!(told.unit(3).candidates[0].template, MIXED[2]);
-    let known = plant.until_meter("incomer", "is known", |_| true).await;
-    assert_eq!((known.timeouts, known.problem), (0, None));
-    plant.end().await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn a_bus_that_is_read_is_searched_over_its_one_connection_and_no_poll_is_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_line_that_is_always_busy_a_search_leaves_the_polls_their_time() {
+async fn on_a_line_that_is_always_busy_a_search_takes_a_twentieth_of_the_time() {
     let manner = Manner { most: 1, bus: Some(Duration::from_millis(12)), ..Manner::default() };
     let act = |asked: &Asked| if asked.unit < 4 { Act::Answer } else { Act::Silence };
     let device = Device::start_at("127.0.0.1:0", manner, act).await;

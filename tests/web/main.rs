@@ -212,6 +212,18 @@ async fn a_meter_shows_what_it_is_and_how_it_is_set_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_shows_what_it_heard_and_how_to_declare_it() {
+    let plant = Plant::start().await;
+    let brokers = plant.get("/api/brokers").await;
+    let broker = &brokers[0];
+    assert_eq!((&broker["name"], &broker["messages"]), (&json!("plant"), &json!(40)));
+    assert_eq!(broker["last_malformed"]["reason"], "not JSON");
+    let declared = "[[mqtt.meter]]\nid = \"plant-press-3\"\nmatch = \"plant/press 3\"\n";
+    assert_eq!(broker["proposals"][0]["config"], declared);
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_block_has_the_fields_of_the_product_with_exact_figures() {
     let plant = Plant::start().await;
     let start = at("2026-11-20T16:00:00Z"); // local midnight

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::model::{
-    Block, BlockFlags, Borders, Category, Cause, Change, Commissioning, Condition, Digest, Energy, Identity, Layout,
-    LineStatus, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, Power, Ratio, Reading, Setup,
-    Slot, SourcesStatus, Span, Timestamp,
+    Block, BlockFlags, Borders, BrokerStatus, Category, Cause, Change, Commissioning, Condition, Digest, Energy,
+    Identity, Layout, LineStatus, MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin,
+    Part, Power, Proposal, Ratio, Reading, Setup, Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
 use meterseal::web::{self, ScanNow, Site, Views};
@@ -280,10 +280,40 @@ pub fn sources_status() -> SourcesStatus {
         damaged_answers: 3,
     };
     SourcesStatus {
+        brokers: [("plant".parse().unwrap(), broker_status())].into(),
         meters: [(id("main"), meter)].into(),
         lines: [("msb".parse().unwrap(), line)].into(),
         attempts: 10,
         waits: 0,
+    }
+}
+
+fn broker_status() -> BrokerStatus {
+    BrokerStatus {
+        connected: true,
+        since: at(NOW),
+        problem: None,
+        connects: 2,
+        messages: 40,
+        last_message: Some(at(NOW)),
+        repeated: 3,
+        malformed: 1,
+        last_malformed: Some(MalformedMessage {
+            topic: "plant/oven".to_owned(),
+            time: at(NOW),
+            reason: "not JSON".to_owned(),
+            payload: "{\"p\":".to_owned(),
+        }),
+        unasked: 0,
+        proposals: vec![Proposal {
+            name: "plant/press 3".to_owned(),
+            topic: "plant/press 3".to_owned(),
+            first: at(NOW),
+            last: at(NOW),
+            messages: 7,
+            quantities: vec!["power_kw".parse().unwrap()],
+        }],
+        unnamed: 0,
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Asked {
     pub took: Duration,
 }
 
-const SHARE_OF_ASKS: u32 = 30;
+const SHARE_OF_ASKS: u32 = 20;
 
 /// What a line needs from outside.
 pub struct Outside {
@@ -88,18 +88,8 @@ impl Report {
     /// A line that has not done anything yet.
     pub fn new(line: &Line, now: Timestamp) -> Self {
         let meter = |meter: &MeterConfig| MeterStatus {
-            condition: Condition::Starting,
-            since: now,
-            last_answer: None,
             setup: Some(Arc::new(setup(line, meter))),
-            identity: None,
-            problem: None,
-            refused_registers: Vec::new(),
-            polls: 0,
-            answers: 0,
-            timeouts: 0,
-            exceptions: 0,
-            bad_answers: 0,
+            ..MeterStatus::starting(now)
         };
         Self {
             meters: line.meters.iter().map(meter).collect(),

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::model::jcs;
 use crate::model::{Digest, Quantity, Ratio};
 pub use identity::{Expected, Form, IdentityRegister, Item, text};
+pub(super) use parse::scaled_by;
 pub use parse::{from_value, parse};
 pub use shipped::shipped;
 

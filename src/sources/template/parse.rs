@@ -452,7 +452,7 @@ fn is_energy(unit: Unit) -> bool {
 }
 
 /// Whether a primary value is the secondary one times the ratio of the current transformers, of the voltage ones.
-fn scaled_by(unit: Unit) -> (bool, bool) {
+pub fn scaled_by(unit: Unit) -> (bool, bool) {
     match unit {
         Unit::Amperes => (true, false),
         Unit::Volts => (false, true),

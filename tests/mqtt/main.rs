@@ -1,0 +1,230 @@
+//! MQTT sources against a real broker, with what goes wrong between.
+
+// clippy.toml allows it in test functions; here it is meant for what they call as well.
+#![allow(clippy::unwrap_used)]
+
+mod mosquitto;
+mod plant;
+
+use std::time::Duration;
+
+use meterseal::model::Number;
+use meterseal::sources::mqtt::{Login, Tls, Version};
+use mosquitto::Mosquitto;
+use plant::{Feeder, Network, Plant, broker};
+use tokio::task::spawn_blocking;
+
+const METERS: usize = 40;
+
+/// 2026-11-21T00:00:00Z
+const T: i64 = 1_795_219_200_000;
+
+/// The sample of a meter at an instant: its power tells both.
+fn sample(meter: usize, at: usize) -> (String, Vec<u8>) {
+    let (tp, kw) = (T + i64::try_from(at).unwrap() * 1000, power(meter, at));
+    let text = format!(r#"{{"data":[{{"tp":{tp},"point":[{{"id":0,"val":"S{meter}"}},{{"id":13,"val":{kw}}}]}}]}}"#);
+    ("platform/acrel/meter".to_owned(), text.into_bytes())
+}
+
+fn power(meter: usize, at: usize) -> usize {
+    meter * 100_000 + at
+}
+
+fn samples(at: std::ops::Range<usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    at.flat_map(|at| (0..METERS).map(move |meter| sample(meter, at)))
+}
+
+/// Every sample of `at` is stored once, with its own value, and nothing else is.
+async fn assert_all_stored(plant: &Plant, at: std::ops::Range<usize>) {
+    let stored = plant.until_stored(at.len() * METERS, METERS).await;
+    assert_eq!(stored.len(), at.len() * METERS);
+    for ((meter, time), readings) in stored {
+        let at = usize::try_from((time - T) / 1000).unwrap();
+        let values: Vec<_> = readings.iter().map(|reading| reading.at(0)).collect();
+        let wanted = Number::I64(i64::try_from(power(meter, at)).unwrap());
+        assert_eq!(values, [Some(wanted)], "meter {meter} at {at}");
+        assert!(!readings[0].conflict);
+    }
+}
+
+async fn started(settings: &'static str) -> Mosquitto {
+    spawn_blocking(move || Mosquitto::start_with_tls(settings)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_stored_once_through_cuts_restarts_and_kills() {
+    let mut mosquitto = started("max_inflight_messages 20").await;
+    let network = Network::to(mosquitto.port).await.unwrap();
+    let broker = broker(&mosquitto, network.port, METERS);
+    let mut plant = Plant::start(broker.clone());
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    // Each harm is done while a quarter of the samples is on its way.
+    for round in 0..4 {
+        let before = plant.until("the connection", |broker| broker.connected).await.messages;
+        let fed = feeder.publish(samples(round * 25..(round + 1) * 25));
+        let harmed = async {
+            plant.until("messages", |broker| broker.messages > before + 200).await;
+            match round {
+                0 | 1 => {
+                    network.cut();
+                    plant.until("the cut", |broker| !broker.connected).await;
+                    network.mend();
+                }
+                2 => plant = plant.killed_and_started_again(broker.clone()).await,
+                _ => {
+                    let again = move || {
+                        mosquitto.stop();
+                        mosquitto.start_again();
+                        mosquitto
+                    };
+                    mosquitto = spawn_blocking(again).await.unwrap();
+                }
+            }
+            (plant, mosquitto)
+        };
+        ((), (plant, mosquitto)) = tokio::join!(fed, harmed);
+    }
+    assert_all_stored(&plant, 0..100).await;
+    let told = plant.until("the connection", |broker| broker.connected).await;
+    assert_eq!((told.malformed, told.unasked, told.proposals.len()), (0, 0, 0));
+    plant.end().await;
+    drop(mosquitto);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lost_its_sessions_is_subscribed_to_anew() {
+    let mut mosquitto = started("").await;
+    let mut plant = Plant::start(broker(&mosquitto, mosquitto.port, METERS));
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    feeder.publish(samples(0..5)).await;
+    assert_all_stored(&plant, 0..5).await;
+    mosquitto = spawn_blocking(move || {
+        mosquitto.kill();
+        mosquitto.forget();
+        mosquitto.start_again();
+        mosquitto
+    })
+    .await
+    .unwrap();
+    plant.until("the connection", |broker| broker.connected && broker.connects >= 2).await;
+    // The subscription follows the connection; whatever is published before it is nobody's.
+    feeder.publish((0..METERS).map(|meter| sample(meter, 5))).await;
+    while plant.stored(METERS).await.len() < 6 * METERS {
+        feeder.publish((0..METERS).map(|meter| sample(meter, 5))).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_all_stored(&plant, 0..6).await;
+    plant.end().await;
+    drop(mosquitto);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_5_keeps_its_session_as_well() {
+    let mosquitto = started("max_inflight_messages 20").await;
+    let network = Network::to(mosquitto.port).await.unwrap();
+    let mut broker = broker(&mosquitto, network.port, METERS);
+    broker.version = Version::V5;
+    let mut plant = Plant::start(broker);
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    feeder.publish(samples(0..10)).await;
+    network.cut();
+    plant.until("the cut", |broker| !broker.connected).await;
+    feeder.publish(samples(10..20)).await;
+    network.mend();
+    assert_all_stored(&plant, 0..20).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_while_we_are_away_comes_when_we_are_back() {
+    let mosquitto = spawn_blocking(|| Mosquitto::start("")).await.unwrap();
+    let known = broker(&mosquitto, mosquitto.port, METERS);
+    let mut plant = Plant::start(known.clone());
+    plant.until("the connection", |broker| broker.connected).await;
+    let left = plant.left().await;
+    Feeder::start(&mosquitto).publish(samples(0..20)).await;
+    let mut plant = left.again(known);
+    plant.until_committed(20 * METERS).await;
+    assert_all_stored(&plant, 0..20).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_told_and_costs_nothing_else() {
+    let mosquitto = started("").await;
+    let mut plant = Plant::start(broker(&mosquitto, mosquitto.port, METERS));
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    let topic = || "platform/acrel/meter".to_owned();
+    feeder.publish([(topic(), b"not JSON".to_vec()), sample(0, 0), (topic(), vec![b' '; 20_000]), sample(1, 0)]).await;
+    feeder.publish((2..METERS).map(|meter| sample(meter, 0))).await;
+    let told = plant.until("two malformed messages", |broker| broker.malformed == 2).await;
+    let last = told.last_malformed.unwrap();
+    assert!(last.reason.starts_with("20024 bytes, and `max_packet` is 10000"), "{}", last.reason);
+    feeder
+        .publish([(
+            topic(),
+            br#"{"data":[{"tp":1795219200000,"point":[{"id":0,"val":"X9"},{"id":13,"val":1}]}]}"#.to_vec(),
+        )])
+        .await;
+    let told = plant.until("a proposal", |broker| !broker.proposals.is_empty()).await;
+    assert_eq!((told.proposals[0].name.as_str(), told.connects), ("X9", 1));
+    assert_all_stored(&plant, 0..1).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_nothing_comes_any_more_is_made_anew() {
+    let mosquitto = started("").await;
+    let network = Network::to(mosquitto.port).await.unwrap();
+    let mut plant = Plant::start(broker(&mosquitto, network.port, METERS));
+    plant.until("the connection", |broker| broker.connected).await;
+    network.freeze();
+    let feeder = Feeder::start(&mosquitto);
+    feeder.publish(samples(0..2)).await;
+    let told = plant.until("a connection anew", |broker| broker.connected && broker.connects == 2).await;
+    assert!(told.messages > 0, "what was published meanwhile was kept by the broker");
+    assert_all_stored(&plant, 0..2).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_unknown_meters_is_counted_and_bounded() {
+    let mosquitto = spawn_blocking(|| Mosquitto::start("")).await.unwrap();
+    let mut plant = Plant::start(broker(&mosquitto, mosquitto.port, METERS));
+    plant.until("the connection", |broker| broker.connected).await;
+    let unknown = |at: usize| {
+        let text = format!(r#"{{"data":[{{"tp":{T},"point":[{{"id":0,"val":"X{at}"}},{{"id":13,"val":1}}]}}]}}"#);
+        (format!("platform/{at}/meter"), text.into_bytes())
+    };
+    Feeder::start(&mosquitto).publish((0..3_000).map(unknown).chain([sample(0, 0)])).await;
+    let told = plant.until("the flood", |broker| broker.messages > 3_000 && broker.unnamed > 0).await;
+    assert_eq!((told.proposals.len(), told.malformed), (256, 0));
+    let told = plant.until("all of it", |broker| broker.unnamed == 3_000 - 256).await;
+    assert_eq!(told.connects, 1);
+    plant.until_committed(1).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_let_us_in_says_why() {
+    let mosquitto = started("").await;
+    let mut wrong_password = broker(&mosquitto, mosquitto.port, 1);
+    wrong_password.login = Some(Login { username: "edge".to_owned(), password: Some("wrong".to_owned()) });
+    let mut wrong_ca = broker(&mosquitto, mosquitto.port, 1);
+    let other = started("").await;
+    wrong_ca.tls = Some(Tls { ca: other.tls().unwrap().ca, client: None });
+    let mut nobody = broker(&mosquitto, mosquitto.port, 1);
+    nobody.port = 1;
+    for (broker, why) in
+        [(wrong_password, "does not let this client in"), (wrong_ca, "certificate"), (nobody, "nobody listens there")]
+    {
+        let mut plant = Plant::start(broker);
+        let told = plant.until("a problem", |broker| broker.problem.is_some()).await;
+        assert!(told.problem.as_ref().unwrap().contains(why), "{:?}", told.problem);
+        plant.end().await;
+    }
+}
