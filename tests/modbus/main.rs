@@ -374,7 +374,7 @@ async fn a_meter_is_asked_what_it_is_once_and_again_when_it_is_back() {
                 [registers]\na_count = { address = 0, type = \"u16\", function = \"input\" }\n";
     let template = Arc::new(template::parse("t", text).unwrap());
     let mut plant =
-        Plant::start(vec![line("msb", &device.address, vec![meter("m", 1, &template, Duration::from_millis(100))])])
+        Plant::start(vec![line("msb", &device.address, ["m", "part"].map(|id| meter(id, 1, &template, OFTEN)).into())])
             .await;
     let says = |number: &'static str| {
         move |meter: &MeterStatus| {
@@ -384,12 +384,15 @@ async fn a_meter_is_asked_what_it_is_once_and_again_when_it_is_back() {
     let told = plant.until_meter("m", "the serial number", says("7")).await;
     assert_eq!(told.identity.unwrap().model, None, "what a meter refuses is absent");
     assert!(told.problem.is_none() && told.exceptions == 0, "it is no trouble of the meter");
+    plant.until_meter("part", "the serial number", says("7")).await;
     away.store(true, Ordering::Relaxed);
     serial.store(8, Ordering::Relaxed);
     plant.until_meter("m", "silence", |meter| meter.condition == Condition::Silent && meter.timeouts > 1).await;
-    assert_eq!(device.asked().iter().filter(|asked| asked.address == 100).count(), 1, "not at each poll");
+    assert_eq!(device.asked().iter().filter(|asked| asked.address == 100).count(), 2, "not at each poll");
     away.store(false, Ordering::Relaxed);
-    plant.until_meter("m", "the other serial number", says("8")).await;
+    for id in ["m", "part"] {
+        plant.until_meter(id, "the other serial number", says("8")).await;
+    }
     plant.end().await;
 }
 

@@ -552,7 +552,7 @@ impl State {
     }
 
     fn polled(&mut self, job: PollJob, mut outcome: Outcome) {
-        let PollJob { lane, meter: at, mut link, mut session, told, .. } = job;
+        let PollJob { lane, meter: at, mut link, session, told, .. } = job;
         let (now_ms, now) = (self.clock.since_boot_ms(), self.clock.now());
         let (late, damaged) = (link.late(), link.damaged());
         let meter = &mut self.meters[at];
@@ -583,9 +583,6 @@ impl State {
         } else if outcome.timeouts > 0 {
             self.silent_since_ms.get_or_insert(now_ms);
         }
-        if was_away && outcome.heard {
-            session.was_away();
-        }
         // A poll that was cut short is made again before its turn, when its turn is far.
         meter.due_ms = meter.grid.after(now_ms);
         let cut_short = outcome.timeouts > 0 || outcome.busy || dead_lane || lost || (was_away && outcome.heard);
@@ -607,6 +604,13 @@ impl State {
         }
         let refused = session.asking.refused_registers();
         meter.session = Some(session);
+        if was_away && outcome.heard {
+            // All meters that are parts of the unit were away with it, whichever of them was asked.
+            let unit = self.meters[at].unit;
+            for part in self.meters.iter_mut().filter(|part| part.unit == unit) {
+                part.session.iter_mut().for_each(|session| session.was_away());
+            }
+        }
         for late in &late {
             if let Some(unit) = self.units.iter_mut().find(|unit| unit.id == late.unit) {
                 unit.patience.was_late(now_ms);
