@@ -15,7 +15,8 @@ use crate::sources::{MeterConfig, RatioTooFine, layout};
 /// once.
 const ASK_AGAIN: Duration = Duration::from_secs(3600);
 
-/// The pause after a question that was not answered, so that a meter that keeps silent about itself costs little.
+/// The pause after a question that was not answered; twice as long each time, up to `ASK_AGAIN`. Each costs its line a
+/// whole time-out, and a bus may be full of meters that keep silent about what they do not have.
 const AFTER_SILENCE: Duration = Duration::from_secs(60);
 
 /// The pause after a walk along the models of a SunSpec unit that found nothing to read.
@@ -28,6 +29,8 @@ pub struct Session {
     pub layout: Arc<Layout>,
     /// When the meter is asked what it is.
     identity_due_ms: u64,
+    /// How often in turn it kept silent about that.
+    identity_silences: u32,
     /// Of a SunSpec device.
     chain: Option<Box<Chain>>,
 }
@@ -55,6 +58,7 @@ impl Session {
             asking: Asking::new(meter.template.clone()),
             layout: Arc::new(layout(meter, simulated)?),
             identity_due_ms: 0,
+            identity_silences: 0,
             chain: meter.template.sunspec.then(chain),
         })
     }
@@ -62,7 +66,7 @@ impl Session {
     /// The unit was away and is back: it may be another one.
     pub fn was_away(&mut self) {
         self.asking.forget_silences();
-        self.identity_due_ms = 0;
+        (self.identity_due_ms, self.identity_silences) = (0, 0);
         if let Some(chain) = &mut self.chain {
             chain.due_ms = 0;
             // What was seen before may be another device's. While nothing is known the walk goes on, as a unit that
@@ -131,12 +135,14 @@ impl Session {
 
     /// The meter has said what it is, or refused to.
     pub fn identified(&mut self, now_ms: u64) {
-        self.identity_due_ms = later(now_ms, ASK_AGAIN);
+        (self.identity_due_ms, self.identity_silences) = (later(now_ms, ASK_AGAIN), 0);
     }
 
     /// It kept silent about a part of it.
     pub fn was_not_identified(&mut self, now_ms: u64) {
-        self.identity_due_ms = later(now_ms, AFTER_SILENCE);
+        let pause = AFTER_SILENCE.saturating_mul(1 << self.identity_silences.min(16)).min(ASK_AGAIN);
+        self.identity_due_ms = later(now_ms, pause);
+        self.identity_silences = self.identity_silences.saturating_add(1);
     }
 }
 
@@ -178,10 +184,14 @@ pub fn tell(identity: &mut Identity, register: &IdentityRegister, words: &[u16])
     }
 }
 
-/// What the words of an identity register say: digits, or the text without its padding; `None` for an empty text.
+/// What the words of an identity register say: digits, or the text without its padding; `None` for an empty text, and
+/// for a number of which no bit or every bit is set, as meters give where they have none.
 pub fn said(register: &IdentityRegister, words: &[u16]) -> Option<String> {
     match register.form {
-        Form::Number(_) => Some(decode::joined_in(register.order, words).to_string()),
+        Form::Number(_) => {
+            let is_told = [0, u16::MAX].iter().all(|blank| words.iter().any(|word| word != blank));
+            is_told.then(|| decode::joined_in(register.order, words).to_string())
+        }
         Form::Text { .. } => text(words),
     }
 }
@@ -204,6 +214,8 @@ mod tests {
     fn a_number_is_told_in_digits_and_a_text_without_its_padding() {
         let number = register(Form::Number(Kind::U32));
         assert_eq!(said(&number, &[2, 1]).as_deref(), Some("131073"));
+        assert_eq!(said(&number, &[0, u16::MAX]).as_deref(), Some("65535"));
+        assert_eq!((said(&number, &[0, 0]), said(&number, &[u16::MAX; 2])), (None, None), "it has none");
         let text = register(Form::Text { registers: 3 });
         assert_eq!(said(&text, &[0x6945, 0x4D33, 0x3000]).as_deref(), Some("iEM30"));
         assert_eq!(said(&text, &[0x2020, 0, 0]), None);
@@ -231,10 +243,16 @@ mod tests {
         assert_eq!(due(&session, 0), 1);
         session.was_not_identified(0);
         assert_eq!((due(&session, 59_999), due(&session, 60_000)), (0, 1));
+        session.was_not_identified(0);
+        assert_eq!((due(&session, 119_999), due(&session, 120_000)), (0, 1));
+        (0..40).for_each(|_| session.was_not_identified(0));
+        assert_eq!((due(&session, 3_599_999), due(&session, 3_600_000)), (0, 1));
         session.identified(60_000);
         assert_eq!((due(&session, 3_659_999), due(&session, 3_660_000)), (0, 1));
         session.identified(100_000);
         session.was_away();
         assert_eq!(due(&session, 100_001), 1);
+        session.was_not_identified(100_001);
+        assert_eq!((due(&session, 160_000), due(&session, 160_001)), (0, 1), "it may be another one");
     }
 }
