@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::model::{Alert, AlertKind, Cause, Commissioning, Meter, MeterId, MeterStatus, SourcesStatus, Timestamp};
+use crate::model::{
+    Alert, AlertKind, Cause, ClockState, Commissioning, Meter, MeterId, MeterStatus, SourcesStatus, Stamp, Timestamp,
+};
 use crate::store::{Ledger, Reader, StoreError};
 use rule::Told;
 
@@ -25,6 +27,9 @@ pub struct Views {
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
 }
 
+/// While the clock is not synchronised, records wait for so long. One that bears the time of a clock that stands years
+/// behind, as after a power cut, would be an old story once the clock is right, and its alert over as soon as raised.
+const PATIENCE_MS: u64 = 5 * 60_000;
 /// The pause between looks when nothing changes.
 const LOOK: Duration = Duration::from_secs(60);
 /// So many records of each meter are judged; older ones stay in the store.
@@ -42,9 +47,10 @@ pub async fn run(
 ) -> Result<(), StoreError> {
     let mut records = Records::new(reader, ledger, clock.clone());
     let mut has_failed = false;
+    let begun_ms = clock.since_boot_ms();
     loop {
         let (meters, sources) = (views.meters.borrow().clone(), views.sources.borrow_and_update().clone());
-        match records.look(&meters, &sources).await {
+        match records.look_in_time(&meters, &sources, begun_ms).await {
             Ok(()) => has_failed = false,
             // The store tells of its trouble itself; what could not be kept is found again at the next look.
             Err(error) if error.may_pass() => {
@@ -77,6 +83,20 @@ struct Records {
 impl Records {
     fn new(reader: Reader, ledger: Ledger, clock: Clock) -> Self {
         Self { reader, ledger, clock, known: BTreeMap::new(), told: BTreeSet::new(), open: None }
+    }
+
+    /// Looks, once the clock can be believed or has been waited for long enough.
+    async fn look_in_time(
+        &mut self,
+        meters: &[Meter],
+        sources: &SourcesStatus,
+        begun_ms: u64,
+    ) -> Result<(), StoreError> {
+        let Stamp { since_boot_ms, clock, .. } = self.clock.stamp();
+        if clock != ClockState::Synchronised && since_boot_ms.saturating_sub(begun_ms) < PATIENCE_MS {
+            return Ok(());
+        }
+        self.look(meters, sources).await
     }
 
     /// Makes the records that are due, and tells of those that a person must hear of.
@@ -276,6 +296,32 @@ mod tests {
         let mut plant = plant.again().await;
         plant.says("7").await;
         assert_eq!(plant.alerts(true).await, []);
+    }
+
+    #[tokio::test]
+    async fn an_exchange_during_a_power_cut_is_told_by_the_right_time() {
+        let mut plant = Plant::new();
+        plant.says("7").await;
+        let now = plant.clock.now();
+        // A gateway without a battery for its clock boots years back.
+        plant.clock.reboot();
+        plant.clock.step_to(now.plus_millis(-700 * DAY_MS));
+        plant.clock.set_state(ClockState::Unsynchronised);
+        let begun = plant.clock.since_boot_ms();
+        plant.records.look_in_time(&[], &sources("8"), begun).await.unwrap();
+        assert_eq!(plant.alerts(false).await, []);
+        plant.clock.step_to(now);
+        plant.clock.set_state(ClockState::Synchronised);
+        for _ in 0..2 {
+            plant.records.look_in_time(&[], &sources("8"), begun).await.unwrap();
+            let alerts = plant.alerts(true).await;
+            assert_eq!(alerts.iter().map(|alert| alert.occasion).collect::<Vec<_>>(), [now]);
+        }
+        // Where no time comes, it is told all the same.
+        plant.clock.set_state(ClockState::Unsynchronised);
+        plant.clock.advance(Duration::from_millis(PATIENCE_MS));
+        plant.records.look_in_time(&[], &sources("9"), begun).await.unwrap();
+        assert_eq!(plant.alerts(true).await.len(), 2);
     }
 
     #[tokio::test]
