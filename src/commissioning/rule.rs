@@ -5,6 +5,11 @@ use crate::model::{Alert, AlertKind, Cause, Change, Commissioning, Identity, Met
 /// A change stands as an alert for this long, unless it is taken back.
 const STANDS_MS: i64 = 7 * 86_400_000;
 
+/// A change that is taken back more often than this in a day is two meters that answer in turn, as with one unit number
+/// on both: the last change stands, so that neither records nor alerts pile up.
+const MOST_TAKEN_BACK: usize = 12;
+const DAY_MS: i64 = 86_400_000;
+
 /// What a source tells of one meter.
 pub struct Told<'a> {
     pub meter: &'a MeterId,
@@ -52,6 +57,11 @@ pub fn next(records: &[Commissioning], told: &Told<'_>, now: Timestamp) -> Optio
             silent().count() == before.len()
                 && silent().all(|now| before.iter().any(|was| was.what == now.what && was.from == now.to))
         });
+        let of_late =
+            |record: &&Commissioning| record.cause == Cause::Restored && now.millis_since(record.since) < DAY_MS;
+        if taken_back && last.setup == setup && records.iter().filter(of_late).count() >= MOST_TAKEN_BACK {
+            return None;
+        }
         if taken_back { Cause::Restored } else { Cause::Changed }
     } else if last.setup != setup {
         Cause::Configured
@@ -309,6 +319,23 @@ mod tests {
         let again = Told { meter: &meter, setup: &setup(), heard: true, identity: Some(&said) };
         late.extend(next(&late, &again, at(24 * 9)));
         assert_eq!(late[2].cause, Cause::Changed);
+    }
+
+    #[test]
+    fn two_meters_that_answer_in_turn_fill_no_store_and_stay_told() {
+        let (meter, setup, said) = ("main".parse().unwrap(), setup(), ["7", "8"].map(serial));
+        let mut records = Vec::new();
+        let mut hear = |turn: usize, now| {
+            let told = Told { meter: &meter, setup: &setup, heard: true, identity: Some(&said[turn % 2]) };
+            records.extend(next(&records, &told, now));
+            (records.len(), alerts(&records, "Main", now).len())
+        };
+        let seconds = |turn: usize| at(0).plus_millis(i64::try_from(turn).unwrap() * 1_000);
+        for turn in 0..1_000 {
+            hear(turn, seconds(turn));
+        }
+        assert_eq!(hear(0, seconds(1_000)), (2 + 2 * MOST_TAKEN_BACK, 1));
+        assert_eq!(hear(0, at(25)), (3 + 2 * MOST_TAKEN_BACK, 0), "a day later it may be over");
     }
 
     #[test]
