@@ -1,6 +1,6 @@
 //! What simulated meters say of themselves: what their template expects, and a serial number each.
 
-use crate::sources::template::{Expected, Form, IdentityRegister, Item, Template, WordOrder};
+use crate::sources::template::{Expected, Form, IdentityRegister, Item, Template};
 
 /// The serial number of the first meter.
 const FIRST_SERIAL_NUMBER: u64 = 26_110_001;
@@ -25,8 +25,11 @@ pub(super) fn words(register: &IdentityRegister, template: &Template, index: usi
                 .rev()
                 .map(|at| u16::try_from(number >> (16 * at) & 0xFFFF).unwrap_or(u16::MAX))
                 .collect();
-            if register.order == WordOrder::LowFirst {
+            if register.order.begins_low() {
                 words.reverse();
+            }
+            if register.order.swaps_bytes() {
+                words.iter_mut().for_each(|word| *word = word.swap_bytes());
             }
             words
         }
