@@ -320,20 +320,7 @@ async fn an_alert_that_another_room_raises_reaches_the_webhook_without_a_restart
 async fn a_silent_meter_is_told_and_its_return_too() {
     let plant = Plant::start(None);
     let show = |condition| {
-        let status = MeterStatus {
-            condition,
-            since: START,
-            last_answer: None,
-            setup: None,
-            identity: None,
-            problem: None,
-            refused_registers: Vec::new(),
-            polls: 0,
-            answers: 0,
-            timeouts: 0,
-            exceptions: 0,
-            bad_answers: 0,
-        };
+        let status = MeterStatus { condition, ..MeterStatus::starting(START) };
         let meters = [("main".parse().unwrap(), status)].into();
         plant.sources.send_replace(Arc::new(SourcesStatus { meters, ..SourcesStatus::default() }));
     };

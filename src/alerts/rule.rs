@@ -324,17 +324,8 @@ mod tests {
     fn status(condition: Condition) -> SourcesStatus {
         let status = MeterStatus {
             condition,
-            since: START,
-            last_answer: None,
-            setup: None,
-            identity: None,
             problem: (condition == Condition::Silent).then(|| "no answer within 1 s".into()),
-            refused_registers: Vec::new(),
-            polls: 0,
-            answers: 0,
-            timeouts: 0,
-            exceptions: 0,
-            bad_answers: 0,
+            ..MeterStatus::starting(START)
         };
         SourcesStatus { meters: [("main".parse().unwrap(), status)].into(), ..SourcesStatus::default() }
     }

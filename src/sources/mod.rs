@@ -6,6 +6,7 @@ pub mod mqtt;
 pub mod plausible;
 pub mod scan;
 mod sunspec;
+mod tasks;
 pub mod template;
 mod wire;
 
@@ -13,12 +14,10 @@ pub use layout::{RatioTooFine, layout, setup};
 pub use modbus::number;
 pub use wire::{Serial, Wire};
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +25,7 @@ use crate::clock::Clock;
 use crate::model::{Category, LineName, MeterId, PollReport, Ratio, SourcesStatus};
 use crate::store::Ingest;
 use mqtt::{Broker, Listeners};
+use tasks::Tasks;
 use template::Template;
 
 /// The sources' part of the config.
@@ -120,7 +120,7 @@ pub async fn run(
 ) {
     let Told { status, lines: running } = told;
     let mut listeners = Listeners::new(ingest.clone(), clock.clone());
-    let mut lines = Lines { ingest, clock, running: HashMap::new(), tasks: JoinSet::new(), past: Counted::default() };
+    let mut lines = Lines { ingest, clock, running: Tasks::default(), past: Counted::default() };
     let mut look = tokio::time::interval(TELL_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut config_open, mut polls_open) = (true, true);
@@ -144,8 +144,8 @@ pub async fn run(
                 Some(order) => lines.order(order),
                 None => polls_open = false,
             },
-            Some(ended) = lines.tasks.join_next_with_id() => lines.ended(ended),
-            () = listeners.next_end() => {}
+            () = lines.running.watch() => {}
+            () = listeners.watch() => {}
             _ = look.tick() => drop(status.send_replace(Arc::new(all(&lines, &listeners)))),
         }
     }
@@ -179,8 +179,7 @@ const WAITING_ASKS: usize = 1;
 struct Lines {
     ingest: Ingest,
     clock: Clock,
-    running: HashMap<LineName, Running>,
-    tasks: JoinSet<()>,
+    running: Tasks<Running>,
     /// Of lines that run no more, so that the counts never go back.
     past: Counted,
 }
@@ -188,11 +187,9 @@ struct Lines {
 struct Running {
     line: Arc<Line>,
     block: BlockGrid,
-    stop: CancellationToken,
     polls: mpsc::Sender<PollNow>,
     asks: mpsc::Sender<modbus::AskNow>,
     report: watch::Receiver<modbus::Report>,
-    task: tokio::task::Id,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -202,41 +199,17 @@ struct Counted {
 }
 
 impl Lines {
-    /// Ends what is no longer wanted as it is, then begins what is new. A changed line is begun only when its old task
-    /// has ended, as many a gateway takes one connection only.
+    /// Ends what is no longer wanted as it is, then begins what is new.
     async fn follow(&mut self, config: &Config) {
-        let goes_on = |name: &LineName, running: &Running| {
-            running.block == config.block
-                && config.lines.iter().any(|line| line.name == *name && *line == *running.line)
-        };
-        let leaving: Vec<LineName> = self
-            .running
-            .iter()
-            .filter(|(name, running)| !goes_on(name, running))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let mut leaving: HashMap<tokio::task::Id, Running> = leaving
-            .iter()
-            .filter_map(|name| self.running.remove(name))
-            .map(|running| (running.task, running))
-            .collect();
-        leaving.values().for_each(|running| running.stop.cancel());
-        while !leaving.is_empty() {
-            let Some(ended) = self.tasks.join_next_with_id().await else { break };
-            let id = task_of(&ended);
-            if let Some(running) = leaving.remove(&id) {
-                let report = running.report.borrow();
-                self.past.attempts += report.attempts;
-                self.past.waits += report.waits;
-                if let Err(error) = ended {
-                    end_with(error);
-                }
-            } else {
-                self.ended(ended);
-            }
+        let wanted =
+            |running: &Running| running.block == config.block && config.lines.iter().any(|line| *line == *running.line);
+        for gone in self.running.end_all_but(|_, running| wanted(running)).await {
+            let report = gone.report.borrow();
+            self.past.attempts += report.attempts;
+            self.past.waits += report.waits;
         }
         for line in &config.lines {
-            if !self.running.contains_key(&line.name) {
+            if !self.running.has(&line.name) {
                 self.begin(line, config.block);
             }
         }
@@ -244,35 +217,28 @@ impl Lines {
 
     fn begin(&mut self, line: &Line, block: BlockGrid) {
         let line = Arc::new(line.clone());
-        let (order, orders) = mpsc::channel(WAITING_POLLS);
+        let (polls, orders) = mpsc::channel(WAITING_POLLS);
         let (asks, asked) = mpsc::channel(WAITING_ASKS);
         let (tell, report) = watch::channel(modbus::Report::new(&line, self.clock.now()));
-        let stop = CancellationToken::new();
-        let outside = modbus::Outside {
-            ingest: self.ingest.clone(),
-            clock: self.clock.clone(),
-            polls: orders,
-            asks: asked,
-            report: tell,
-            stop: stop.clone(),
-        };
-        let task = self.tasks.spawn(modbus::run(line.clone(), block, outside)).id();
-        let name = line.name.clone();
-        self.running.insert(name, Running { line, block, stop, polls: order, asks, report, task });
+        let (ingest, clock) = (self.ingest.clone(), self.clock.clone());
+        let known = Running { line: line.clone(), block, polls, asks, report };
+        self.running.begin(line.name.clone(), known, |stop| {
+            modbus::run(line, block, modbus::Outside { ingest, clock, polls: orders, asks: asked, report: tell, stop })
+        });
     }
 
     /// Lines that hold a connection: one without meters has none.
     fn running(&self) -> Arc<Vec<RunningLine>> {
-        let hold = self.running.values().filter(|running| !running.line.meters.is_empty());
-        let line = |running: &Running| RunningLine { line: running.line.clone(), asks: running.asks.clone() };
+        let hold = self.running.iter().filter(|(_, running)| !running.line.meters.is_empty());
+        let line = |(_, running): (_, &Running)| RunningLine { line: running.line.clone(), asks: running.asks.clone() };
         Arc::new(hold.map(line).collect())
     }
 
     fn order(&self, order: PollNow) {
-        let holds = |running: &&Running| running.line.meters.iter().any(|meter| meter.id == order.meter);
-        let refused = match self.running.values().find(holds) {
+        let holds = |running: &Running| running.line.meters.iter().any(|meter| meter.id == order.meter);
+        let refused = match self.running.iter().find(|(_, running)| holds(running)) {
             None => Some((order, None)),
-            Some(running) => running
+            Some((_, running)) => running
                 .polls
                 .try_send(order)
                 .err()
@@ -288,20 +254,10 @@ impl Lines {
         }
     }
 
-    fn ended(&self, ended: Result<(tokio::task::Id, ()), JoinError>) {
-        match ended {
-            Err(error) => end_with(error),
-            Ok((id, ())) => {
-                let name = self.running.iter().find(|(_, running)| running.task == id).map(|(name, _)| name);
-                panic!("the task of line {name:?} ended unasked");
-            }
-        }
-    }
-
     fn status(&self) -> SourcesStatus {
         let mut status =
             SourcesStatus { attempts: self.past.attempts, waits: self.past.waits, ..SourcesStatus::default() };
-        for (name, running) in &self.running {
+        for (name, running) in self.running.iter() {
             let report = running.report.borrow();
             status.attempts += report.attempts;
             status.waits += report.waits;
@@ -310,19 +266,5 @@ impl Lines {
             status.meters.extend(meters.map(|(meter, known)| (meter.id.clone(), known.clone())));
         }
         status
-    }
-}
-
-fn task_of(ended: &Result<(tokio::task::Id, ()), JoinError>) -> tokio::task::Id {
-    match ended {
-        Ok((id, ())) => *id,
-        Err(error) => error.id(),
-    }
-}
-
-/// A line's panic becomes this task's, which the agent ends the process for.
-fn end_with(error: JoinError) {
-    if let Ok(panic) = error.try_into_panic() {
-        std::panic::resume_unwind(panic);
     }
 }

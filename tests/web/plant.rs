@@ -258,17 +258,12 @@ pub fn commissioning() -> Commissioning {
 pub fn sources_status() -> SourcesStatus {
     let meter = MeterStatus {
         condition: Condition::Answering,
-        since: at(NOW),
         last_answer: Some(at(NOW)),
-        setup: None,
-        identity: None,
-        problem: None,
         refused_registers: vec![52],
         polls: 10,
         answers: 9,
         timeouts: 1,
-        exceptions: 0,
-        bad_answers: 0,
+        ..MeterStatus::starting(at(NOW))
     };
     let line = LineStatus {
         connected: true,
