@@ -178,7 +178,12 @@ mod tests {
         assert_eq!(names(&short).last(), Some(&"reactive_power_kvar"));
         let mut narrow = template("");
         narrow.max_registers = 60;
-        assert!(registers(&device(&[(701, 153)]), &narrow).is_empty());
+        for (most, some) in [(122, true), (114, true), (113, false)] {
+            narrow.max_registers = most;
+            let found = registers(&device(&[(701, 153)]), &narrow).len();
+            assert!((found > 0) == some && found < 45, "{found} of model 701 in requests of {most}");
+        }
+        narrow.max_registers = 60;
         assert_eq!(registers(&device(&[(103, 50)]), &narrow).len(), 23);
     }
 
