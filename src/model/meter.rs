@@ -180,6 +180,8 @@ pub struct BrokerStatus {
     pub connects: u64,
     pub messages: u64,
     pub last_message: Option<Timestamp>,
+    /// Connected, and nothing has come for long.
+    pub silent: bool,
     /// Values that were there already, or messages that the broker keeps and that bear no time of their own.
     pub repeated: u64,
     /// Messages that could not be read, and the last of them.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::Web;
 use super::query::{Asked, Nothing};
 use super::wire::{At, Json};
-use crate::model::{BrokerStatus, LineName, MalformedMessage, Proposal, Quantity};
+use crate::model::{BrokerStatus, LineName, MalformedMessage, Proposal, Quantity, SourcesStatus};
 
 #[derive(Serialize)]
-struct BrokerView<'a> {
+pub struct BrokerView<'a> {
     name: &'a LineName,
     connected: bool,
     since: At,
@@ -18,6 +18,7 @@ struct BrokerView<'a> {
     connects: u64,
     messages: u64,
     last_message: Option<At>,
+    silent: bool,
     repeated: u64,
     malformed: u64,
     last_malformed: Option<MalformedView<'a>>,
@@ -48,7 +49,11 @@ struct ProposalView<'a> {
 
 pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
     let sources = web.views.sources.borrow().clone();
-    Json(sources.brokers.iter().map(|(name, broker)| view(name, broker)).collect::<Vec<_>>()).into_response()
+    Json(all(&sources)).into_response()
+}
+
+pub fn all(sources: &SourcesStatus) -> Vec<BrokerView<'_>> {
+    sources.brokers.iter().map(|(name, broker)| view(name, broker)).collect()
 }
 
 fn view<'a>(name: &'a LineName, broker: &'a BrokerStatus) -> BrokerView<'a> {
@@ -60,6 +65,7 @@ fn view<'a>(name: &'a LineName, broker: &'a BrokerStatus) -> BrokerView<'a> {
         connects: broker.connects,
         messages: broker.messages,
         last_message: broker.last_message.map(At),
+        silent: broker.silent,
         repeated: broker.repeated,
         malformed: broker.malformed,
         last_malformed: broker.last_malformed.as_ref().map(malformed),

@@ -8,6 +8,7 @@ use jiff::ToSpan as _;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::brokers::{self, BrokerView};
 use super::commissioning::{self, OneMeterView};
 use super::health::problems;
 use super::meters::{MeterView, Moment};
@@ -47,6 +48,7 @@ struct Snapshot<'a> {
     last_ten_blocks: Vec<BlockView<'a>>,
     alerts: Vec<AlertView<'a>>,
     problems: Vec<String>,
+    brokers: Vec<BrokerView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -109,7 +111,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
     const DAY_MS: i64 = 86_400_000;
     let limit = count("limit", asked.limit.as_deref(), 0..=ALERTS)?.unwrap_or(20);
     let (moment, meters, site) = (Moment::take(&web), web.views.meters.borrow().clone(), web.site());
-    let open = web.views.open.borrow().clone();
+    let (open, sources) = (web.views.open.borrow().clone(), web.views.sources.borrow().clone());
     let meter = match asked.meter_id {
         Some(id) => Some(web.meter(&id)?),
         None => usual_meter(&meters).cloned(),
@@ -151,6 +153,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
         last_ten_blocks: blocks.iter().rev().take(10).map(Into::into).collect(),
         alerts: alerts.iter().map(Into::into).collect(),
         problems: problems(&web),
+        brokers: brokers::all(&sources),
     };
     Ok(Json(snapshot).into_response())
 }

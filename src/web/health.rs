@@ -89,6 +89,8 @@ pub fn problems(web: &Web) -> Vec<String> {
             problems.push(format!("broker {name} is away{}", told(&broker.problem)));
         } else if let Some(problem) = &broker.problem {
             problems.push(format!("broker {name}: {problem}"));
+        } else if broker.silent {
+            problems.push(format!("broker {name} is connected, and nothing comes from it: are the topics right?"));
         }
     }
     for (id, meter) in &sources.meters {

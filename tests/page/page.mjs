@@ -104,7 +104,7 @@ assert.match(await text(page, "#advice"), /No block is running/);
 await page.waitForFunction(() => document.getElementById("about").hidden);
 await page.getByLabel("Meter", { exact: true }).selectOption("main");
 await shown(page, "Shed", "#advice");
-assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Find meters"]);
+assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Heard over MQTT", "Find meters"]);
 assert.equal(await page.locator("#plant [aria-live]").count(), 0);
 assert.equal(await page.getByRole("columnheader", { name: "Power" }).count(), 1);
 await shot(page, "desk");
@@ -141,6 +141,17 @@ assert.match(copied, /\[\[modbus\]\]\nname = .*\ntcp = "127\.0\.0\.1:\d+"\n/);
 assert.equal(copied.split("[[modbus.meter]]").length, 5);
 await shot(page, "find");
 await page.locator("#find summary").click();
+
+// What was heard over MQTT and is not declared, with the lines that declare it.
+assert.match(await text(page, "#heard-sum"), /^1 meter is not declared$/);
+await page.locator("#heard summary").click();
+assert.match(await text(page, "#heard-brokers li"), /^plant: connected, 40 messages, 1 could not be read \(the last on plant\/oven: not JSON\)$/);
+assert.equal(await text(page, "#heard-table tbody th"), "plant/press 3");
+await page.locator("#heard-copy").click();
+await shown(page, "Copied", "#heard-copy");
+assert.match(await page.evaluate(() => navigator.clipboard.readText()), /\[\[mqtt\.meter\]\]\nid = "plant-press-3"\nmatch = "plant\/press 3"\n/);
+await shot(page, "heard");
+await page.locator("#heard summary").click();
 
 // The server goes away and comes back: the page says so and goes on.
 mayFail = true;

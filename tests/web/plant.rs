@@ -291,6 +291,7 @@ fn broker_status() -> BrokerStatus {
         connects: 2,
         messages: 40,
         last_message: Some(at(NOW)),
+        silent: false,
         repeated: 3,
         malformed: 1,
         last_malformed: Some(MalformedMessage {

@@ -82,6 +82,7 @@ impl Report {
                 connects: 0,
                 messages: 0,
                 last_message: None,
+                silent: false,
                 repeated: 0,
                 malformed: 0,
                 last_malformed: None,
@@ -299,6 +300,7 @@ impl Listening {
         self.report.send_modify(|report| {
             report.broker.messages += 1;
             report.broker.last_message = Some(now);
+            report.broker.silent = false;
         });
         if message.payload().is_empty()
             && let Some(cut) = self.dial.cuts.take(&topic, message.id())
@@ -358,12 +360,14 @@ impl Listening {
         let (proposals, unnamed) = (self.meters.proposals(), self.meters.unnamed);
         self.report.send_modify(|report| {
             report.attempts += 1;
-            (report.broker.proposals, report.broker.unnamed) = (proposals, unnamed);
+            let broker = &mut report.broker;
+            (broker.proposals, broker.unnamed) = (proposals, unnamed);
+            let last = broker.last_message.map_or(broker.since, |last| last.max(broker.since));
+            broker.silent = broker.connected && silent_for(last, now, SILENT_AFTER);
             for (meter, publisher) in report.meters.iter_mut().zip(&self.broker.meters) {
                 let limit = publisher.interval.map_or(SILENT_AFTER, |interval| (interval * 5).max(SILENT_AFTER / 15));
                 let last = meter.last_answer.unwrap_or(meter.since);
-                let silent = u128::try_from(now.millis_since(last)).is_ok_and(|ms| ms >= limit.as_millis());
-                if silent && meter.condition != Condition::Silent {
+                if silent_for(last, now, limit) && meter.condition != Condition::Silent {
                     meter.condition = Condition::Silent;
                     meter.since = now;
                     meter.problem = Some(format!("nothing was published for {} s", limit.as_secs()));
@@ -397,6 +401,10 @@ impl Listening {
             report.broker.problem = why;
         });
     }
+}
+
+fn silent_for(last: Timestamp, now: Timestamp, limit: Duration) -> bool {
+    u128::try_from(now.millis_since(last)).is_ok_and(|ms| ms >= limit.as_millis())
 }
 
 /// Stores the readings of a batch, however long the store may need. What cannot be stored is not acknowledged.

@@ -86,14 +86,19 @@ export function findPanel({ ask, put, list }) {
     });
   }
 
-  $("find-copy").addEventListener("click", async () => {
+  copies($("find-copy"), $("find-text"), put);
+}
+
+// Makes `button` copy what stands in `shown`.
+export function copies(button, shown, put) {
+  button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText($("find-text").textContent);
-      put($("find-copy"), "Copied");
-      setTimeout(() => put($("find-copy"), "Copy"), COPIED_MS);
+      await navigator.clipboard.writeText(shown.textContent);
+      put(button, "Copied");
+      setTimeout(() => put(button, "Copy"), COPIED_MS);
     } catch {
       // Where the browser lets no page copy, the text is marked for the keyboard.
-      getSelection().selectAllChildren($("find-text"));
+      getSelection().selectAllChildren(shown);
     }
   });
 }

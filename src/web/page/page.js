@@ -1,7 +1,7 @@
 // The plant on one page: a snapshot to begin with, then the live feed; the snapshot again now and then, and by itself
 // while there is no feed.
 
-import { findPanel } from "/find.js";
+import { copies, findPanel } from "/find.js";
 
 const RECONNECT_MS = [1000, 2000, 5000, 10000, 15000];
 const POLL_MS = 5000;       // without the feed
@@ -9,6 +9,7 @@ const REFRESH_MS = 30000;   // beside the feed: what it does not tell
 const SILENCE_MS = 40000;   // the feed shows a sign of life every 15 s
 const LOST_MS = 10000;      // a connection that is lost for so long is no restart
 const FRESH_MS = 60000;     // a value is stale after max(3 intervals, this)
+const ROWS = 120;           // of what was heard; all of it is in the text to copy
 const UNIT_WIDTH = 36;      // "kWh" beside the axis, px
 const TOKEN = "meterseal-token";
 
@@ -289,6 +290,7 @@ function draw() {
     drawToday();
     drawMeters();
     drawAlerts();
+    drawHeard();
   });
 }
 
@@ -591,10 +593,39 @@ function drawAlerts() {
   });
 }
 
+// How listening to brokers goes, and what to write to declare the meters that were heard.
+function drawHeard() {
+  const brokers = plant.brokers ?? [];
+  const proposed = brokers.filter((broker) => broker.proposals.length > 0);
+  const count = proposed.reduce((sum, broker) => sum + broker.proposals.length, 0);
+  $("heard").hidden = brokers.length === 0;
+  put($("heard-sum"), count === 0 ? "" : count === 1 ? "1 meter is not declared" : `${count} meters are not declared`);
+  list($("heard-brokers"), brokers, (item, broker) => {
+    const state = broker.connected ? broker.silent ? "connected, and nothing comes" : "connected" : `not connected${broker.problem ? `: ${broker.problem}` : ""}`;
+    const bad = broker.last_malformed;
+    const unread = bad ? `, ${asSet(broker.malformed)} could not be read (the last on ${bad.topic}: ${bad.reason})` : "";
+    put(item, `${broker.name}: ${state}, ${asSet(broker.messages)} messages${unread}`);
+  });
+  $("heard-config").hidden = count === 0;
+  const rows = proposed.flatMap((broker) => broker.proposals).slice(0, ROWS);
+  list($("heard-table").tBodies[0], rows, (row, meter) => {
+    put(row.children[0], meter.name);
+    put(row.children[1], meter.topic);
+    put(row.children[2], asSet(meter.messages));
+  }, () => {
+    const row = document.createElement("tr");
+    row.innerHTML = '<th scope="row"></th><td></td><td class="number"></td>';
+    return row;
+  });
+  const text = (broker) => `# below [[mqtt]] ${broker.name}\n${broker.proposals.map((meter) => meter.config).join("")}`;
+  put($("heard-text"), proposed.map(text).join("\n"));
+}
+
 // Ages, clocks and the time left go on between readings.
 setInterval(draw, 1000);
 new ResizeObserver(draw).observe($("chart"));
 
 findPanel({ ask, put, list });
+copies($("heard-copy"), $("heard-text"), put);
 if (token) begin();
 else signOut();
