@@ -70,6 +70,7 @@ fn broker(
     let keep_alive = part.duration("keep_alive", secs(5)..=secs(600)).unwrap_or(secs(30));
     let max_packet = part.get("max_packet").and_then(|field| packet_size(&field)).unwrap_or(MAX_PACKET);
     let asked = part.tables("subscribe").unwrap_or_default();
+    let subscribes = !asked.is_empty();
     let zone = of.and_then(|of| TimeZone::get(of.timezone).ok()).unwrap_or(TimeZone::UTC);
     let (mut subscriptions, mut categories) = (Vec::new(), Vec::new());
     for asked in asked {
@@ -91,7 +92,7 @@ fn broker(
         meters.push(publisher);
         all.push(Meter { simulated, ..meter });
     }
-    if subscriptions.is_empty() {
+    if !subscribes && subscriptions.is_empty() {
         report.warn(place, &part.path_of("subscribe"), "nothing is subscribed to", "add a [[mqtt.subscribe]]");
     }
     part.done(&[]);
@@ -254,6 +255,12 @@ fn subscription(mut part: Section, zone: &TimeZone) -> Option<(Subscription, Opt
             _ => Format::Tasmota { zone: zone.clone() },
         })
     });
+    if format.is_none() {
+        // What is meant for a misspelt format is no fault of its own.
+        for key in ["quantity", "scale", "each", "id", "time", "time_format", "zone", "values"] {
+            part.get(key);
+        }
+    }
     part.done(&[]);
     Some((Subscription { topic: topic?, format: format? }, category))
 }

@@ -219,7 +219,10 @@ impl FromStr for Units {
     fn from_str(text: &str) -> Result<Self, BadOrder> {
         let bad = |part: &str| {
             let part = part.chars().take(20).collect::<String>();
-            BadOrder { key: "units", why: format!("`{}` is no unit from 1 to 255", part.escape_debug()) }
+            BadOrder {
+                key: "units",
+                why: format!("`{}` is no unit, nor a range of units, from 1 to 255", part.escape_debug()),
+            }
         };
         let mut units = Vec::new();
         for part in text.split(',').map(str::trim) {

@@ -167,6 +167,19 @@ fn each_fault_of_a_broker_has_its_line_and_its_words() {
 }
 
 #[test]
+fn a_faulty_subscription_is_told_alone() {
+    let text = GOOD.replacen("format = \"json\"", "format = \"jsn\"", 1);
+    let fault = "m.toml:15: mqtt[0].subscribe[1].format: \"jsn\" is none of acrel-adw, json, plain, shelly, tasmota; \
+                 did you mean \"json\"?";
+    assert_eq!(faults(&text), [fault]);
+    let only = "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[[mqtt]]\nname = \"b\"\nurl = \"mqtt://b\"\n";
+    let nothing = check(only);
+    assert_eq!(nothing.warnings[0].why, "nothing is subscribed to");
+    let faulty = check(&format!("{only}[[mqtt.subscribe]]\ntopic = \"a/#/b\"\nformat = \"shelly\"\n"));
+    assert_eq!((faulty.faults.len(), faulty.warnings.len()), (1, 0));
+}
+
+#[test]
 fn a_broker_without_its_password_or_certificates_is_off_and_the_rest_runs() {
     for (line, other, why) in [
         ("{ env = \"PATH\" }", "{ env = \"NOT_SET_ANYWHERE\" }", "the environment has no NOT_SET_ANYWHERE"),

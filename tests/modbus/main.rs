@@ -169,7 +169,7 @@ async fn a_port_that_is_no_modbus_is_told() {
         }
     };
     let web = problem(|| Act::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n<html>".to_vec())).await;
-    assert!(web.contains("web server") && web.contains("is this port Modbus/TCP?"), "{web}");
+    assert!(web.contains("web server") && web.contains("not that of Modbus/TCP"), "{web}");
     let garbage = problem(|| Act::Raw((100..200).collect())).await;
     assert!(garbage.contains("no Modbus/TCP frame"), "{garbage}");
     let half = problem(|| Act::Half).await;

@@ -44,9 +44,9 @@ pub struct Seen {
 /// What comes from the other side is no Modbus/TCP, or no answer to a read.
 #[derive(Debug, thiserror::Error)]
 enum NotModbus {
-    #[error("the answer begins with {0}, which is no Modbus/TCP frame: is this port Modbus/TCP?")]
+    #[error("the answer begins with {0}, which is no Modbus/TCP frame: the port is that of something else")]
     Frame(String),
-    #[error("the answer is that of a web server ({0}): is this port Modbus/TCP?")]
+    #[error("the answer is that of a web server ({0}): the port is not that of Modbus/TCP")]
     Web(String),
     #[error("the answer says that it is {0} bytes long, and 3 to 254 are possible")]
     Length(u16),
@@ -350,15 +350,15 @@ mod tests {
     fn what_is_no_modbus_is_told() {
         assert_eq!(
             told(b"HTTP/1.1 400 Bad Request\r\n"),
-            "the answer is that of a web server (HTTP/1.1 400 Bad): is this port Modbus/TCP?"
+            "the answer is that of a web server (HTTP/1.1 400 Bad): the port is not that of Modbus/TCP"
         );
         assert_eq!(
             told(b"SSH-2.0-OpenSSH_9.2"),
-            "the answer begins with \"SSH-2.0-OpenSSH_\", which is no Modbus/TCP frame: is this port Modbus/TCP?"
+            "the answer begins with \"SSH-2.0-OpenSSH_\", which is no Modbus/TCP frame: the port is that of something else"
         );
         assert_eq!(
             told(&[0, 7, 1, 0, 0, 3]),
-            "the answer begins with 00 07 01 00 00 03, which is no Modbus/TCP frame: is this port Modbus/TCP?"
+            "the answer begins with 00 07 01 00 00 03, which is no Modbus/TCP frame: the port is that of something else"
         );
         assert_eq!(told(&[0, 7, 0, 0, 0, 255]), "the answer says that it is 255 bytes long, and 3 to 254 are possible");
         assert_eq!(told(&[0, 7, 0, 0, 0, 5, 1, 4, 4, 0, 0]), "the answer says that 4 bytes of values follow, and 2 do");

@@ -60,7 +60,7 @@ impl Ended {
                 _ => "Is the address right, the device on, and this machine in its network?",
             },
             Self::NotModbus { .. } => {
-                "Is this port Modbus/TCP? A device server that hands RTU frames on needs --rtu (`rtu_over_tcp`)."
+                "Modbus/TCP is on port 502 as a rule. A device server that hands RTU frames on is searched as RTU over TCP (`--rtu`)."
             }
             Self::LineDown { .. } => "The daemon reads this bus, and cannot reach it either: mend that first.",
             Self::LineGone { .. } => "Search again.",

@@ -63,9 +63,11 @@ export function findPanel({ ask, put, list }) {
     `${tcp ?? rtu_over_tcp ?? `${serial} (${baud} Bd)`}${line ? `, between the polls of line ${line}` : ""}`;
 
   function end(told) {
-    say(told.found === 0 ? "No unit answers. Are the unit numbers right, and the meters on?" : `${told.found} found.`, told.found === 0 ? "failed" : "");
+    const isNew = /^\[\[modbus/m.test(told.config);
+    const known = told.found > 0 && !isNew ? ` Nothing to append: ${told.found === 1 ? "it is" : "all of them are"} in the config, or not recognised.` : "";
+    say(told.found === 0 ? "No unit answers. Are the unit numbers right, and the meters on?" : `${told.found} found.${known}`, told.found === 0 ? "failed" : "");
     put($("find-text"), told.config);
-    $("find-config").hidden = told.found === 0;
+    $("find-config").hidden = !isNew;
   }
 
   function show(found) {
