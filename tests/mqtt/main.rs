@@ -8,7 +8,8 @@ mod plant;
 
 use std::time::Duration;
 
-use meterseal::model::Number;
+use meterseal::clock::Clock;
+use meterseal::model::{Condition, Number, Timestamp};
 use meterseal::sources::mqtt::{Login, Tls, Version};
 use mosquitto::Mosquitto;
 use plant::{Feeder, Network, Plant, broker};
@@ -188,6 +189,58 @@ async fn a_connection_on_which_nothing_comes_any_more_is_made_anew() {
     let told = plant.until("a connection anew", |broker| broker.connected && broker.connects == 2).await;
     assert!(told.messages > 0, "what was published meanwhile was kept by the broker");
     assert_all_stored(&plant, 0..2).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_asks_for_a_certificate_gets_ours() {
+    let mosquitto = started("cafile {folder}/ca.pem\nrequire_certificate true").await;
+    let stranger = broker(&mosquitto, mosquitto.port, METERS);
+    let mut known = stranger.clone();
+    known.tls.as_mut().unwrap().client = Some(mosquitto.client_certificate());
+    let mut plant = Plant::start(stranger);
+    let told = plant.until("a problem", |broker| broker.problem.is_some()).await;
+    assert!(!told.connected && told.problem.unwrap().to_lowercase().contains("certificate"));
+    plant.end().await;
+    let mut plant = Plant::start(known);
+    plant.until("the connection", |broker| broker.connected).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_see_whether_we_listen() {
+    let mosquitto = spawn_blocking(|| Mosquitto::start("")).await.unwrap();
+    let network = Network::to(mosquitto.port).await.unwrap();
+    let mut plant = Plant::start(broker(&mosquitto, network.port, METERS));
+    plant.until("the connection", |broker| broker.connected).await;
+    Feeder::heard(&mosquitto, "meterseal/test/status", "online").await;
+    // The broker says it by our will.
+    network.cut();
+    Feeder::heard(&mosquitto, "meterseal/test/status", "offline").await;
+    network.mend();
+    plant.until("the connection", |broker| broker.connects == 2 && broker.connected).await;
+    Feeder::heard(&mosquitto, "meterseal/test/status", "online").await;
+    plant.end().await;
+    Feeder::heard(&mosquitto, "meterseal/test/status", "offline").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_publishes_no_more_is_silent_and_so_is_its_broker() {
+    let mosquitto = spawn_blocking(|| Mosquitto::start("")).await.unwrap();
+    let clock = Clock::manual(Timestamp::from_millis(T));
+    let mut plant = Plant::start_by(clock.clone(), broker(&mosquitto, mosquitto.port, 1));
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    feeder.publish([sample(0, 0)]).await;
+    let told = plant.until("a message", |broker| broker.messages == 1).await;
+    assert!(!told.silent);
+    plant.until_meter("answering", Condition::Answering).await;
+    clock.advance(Duration::from_secs(16 * 60));
+    plant.until("silence", |broker| broker.silent && broker.connected).await;
+    plant.until_meter("silence", Condition::Silent).await;
+    feeder.publish([sample(0, 1)]).await;
+    plant.until("a message", |broker| broker.messages == 2 && !broker.silent).await;
+    plant.until_meter("answering", Condition::Answering).await;
     plant.end().await;
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use meterseal::sources::mqtt::{Login, Tls};
+use meterseal::sources::mqtt::{ClientCertificate, Login, Tls};
 
 pub const USERNAME: &str = "edge";
 pub const PASSWORD: &str = "not-a-default";
@@ -82,6 +82,12 @@ impl Mosquitto {
         fs::remove_file(self.folder.path().join("mosquitto.db")).ok();
     }
 
+    /// A certificate of our own, for a broker that asks for one: `require_certificate true`, and `cafile {folder}/ca.pem`.
+    pub fn client_certificate(&self) -> ClientCertificate {
+        let read = |name: &str| fs::read(self.folder.path().join(name)).unwrap();
+        ClientCertificate { chain: read("client.pem"), key: read("client.key") }
+    }
+
     /// How a client knows it.
     pub fn tls(&self) -> Option<Tls> {
         self.tls.then(|| Tls { ca: Some(fs::read(self.folder.path().join("ca.pem")).unwrap()), client: None })
@@ -98,7 +104,7 @@ impl Mosquitto {
              autosave_on_changes false\nmax_queued_messages 0\n{}\n",
             self.port,
             folder.display(),
-            self.settings
+            self.settings.replace("{folder}", &folder.display().to_string())
         );
         let secured = format!(
             "certfile {0}/server.pem\nkeyfile {0}/server.key\nallow_anonymous false\npassword_file {0}/passwd\n",
@@ -147,16 +153,21 @@ fn run(command: &mut Command) {
     assert!(status.unwrap().success(), "{command:?}");
 }
 
-/// An authority and a certificate for `localhost`, by openssl.
+/// An authority, a certificate for `localhost` and one for a client, by openssl.
 fn certificates(folder: &Path) {
     let openssl = |arguments: &[&str]| run(Command::new("openssl").args(arguments).current_dir(folder));
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    openssl(
-        &[&["req", "-x509", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem"], &key[..]].concat(),
-    );
-    openssl(&[&["req", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"], &key[..5]].concat());
-    fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-    let sign =
-        ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
-    openssl(&[&sign[..], &["-extfile", "names", "-out", "server.pem"]].concat());
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority =
+        ["req", "-x509", "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&authority[..], &key[..]].concat());
+    for (name, whom, usage) in [
+        ("server", "/CN=localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1\n"),
+        ("client", "/CN=edge", "extendedKeyUsage=clientAuth\n"),
+    ] {
+        let [key_file, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
+        openssl(&[&["req", "-subj", whom, "-keyout", &key_file, "-out", &request], &key[..]].concat());
+        fs::write(folder.join("usage"), usage).unwrap();
+        let sign = ["x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
+        openssl(&[&sign[..], &["-in", &request, "-extfile", "usage", "-out", &certificate]].concat());
+    }
 }

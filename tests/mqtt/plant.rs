@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meterseal::clock::Clock;
-use meterseal::model::{BrokerStatus, Category, Ratio, SourcesStatus, StoredReading, Timestamp};
+use meterseal::model::{BrokerStatus, Category, Condition, Ratio, SourcesStatus, StoredReading, Timestamp};
 use meterseal::sources::mqtt::formats::Format;
 use meterseal::sources::mqtt::{Broker, Publisher, Subscription, Version};
 use meterseal::sources::{Config, Told, run};
 use meterseal::store::{self, Store};
-use rumqttc_v4::{AsyncClient, MqttOptions, PublishOptions, SessionMode};
+use rumqttc_v4::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, SessionMode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::copy_bidirectional;
@@ -72,6 +72,10 @@ pub struct Plant {
 
 impl Plant {
     pub fn start(broker: Broker) -> Self {
+        Self::start_by(Clock::trusted(), broker)
+    }
+
+    pub fn start_by(clock: Clock, broker: Broker) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let kept = store::Config {
             path: folder.path().join("store"),
@@ -80,12 +84,11 @@ impl Plant {
             max_disk: 1 << 30,
             reserve: 1 << 20,
         };
-        store::init(&kept, &"test".parse().unwrap(), &Clock::trusted()).unwrap();
-        Self::on(kept, folder, broker)
+        store::init(&kept, &"test".parse().unwrap(), &clock).unwrap();
+        Self::on(kept, folder, clock, broker)
     }
 
-    fn on(kept: store::Config, folder: Arc<tempfile::TempDir>, broker: Broker) -> Self {
-        let clock = Clock::trusted();
+    fn on(kept: store::Config, folder: Arc<tempfile::TempDir>, clock: Clock, broker: Broker) -> Self {
         let store = Store::open(kept.clone(), clock.clone(), None).unwrap();
         let config = Config { brokers: vec![broker], ..Config::default() };
         let (config, follow) = watch::channel(Arc::new(config));
@@ -121,7 +124,7 @@ impl Plant {
     pub async fn killed_and_started_again(mut self, broker: Broker) -> Self {
         self.tasks.shutdown().await;
         self.store.close().await.unwrap();
-        Self::on(self.kept, self._folder, broker)
+        Self::on(self.kept, self._folder, Clock::trusted(), broker)
     }
 
     /// Waits until the broker's status is as wanted, and gives it.
@@ -131,6 +134,14 @@ impl Plant {
             return status.brokers.values().next().unwrap().clone();
         }
         panic!("{what} did not come about: {:#?}", self.status.borrow());
+    }
+
+    /// Waits until the first meter does as wanted.
+    pub async fn until_meter(&mut self, what: &str, wanted: Condition) {
+        let does = |status: &Arc<SourcesStatus>| status.meters.values().next().is_some_and(|m| m.condition == wanted);
+        if timeout(PATIENCE, self.status.wait_for(does)).await.is_err() {
+            panic!("{what} did not come about: {:#?}", self.status.borrow());
+        }
     }
 
     /// Waits until this many readings are in the store.
@@ -184,7 +195,7 @@ pub struct Left {
 
 impl Left {
     pub fn again(self, broker: Broker) -> Plant {
-        Plant::on(self.kept, self.folder, broker)
+        Plant::on(self.kept, self.folder, Clock::trusted(), broker)
     }
 }
 
@@ -234,6 +245,23 @@ impl Feeder {
             under_way.push(self.publish_one(topic, payload));
         }
         while under_way.next().await.is_some() {}
+    }
+
+    /// Waits for a message on a topic.
+    pub async fn heard(mosquitto: &Mosquitto, topic: &str, wanted: &str) {
+        let mut options = MqttOptions::new(format!("listener-{wanted}"), ("localhost", mosquitto.port));
+        options.set_keep_alive(5);
+        let (client, mut events) = AsyncClient::builder(options).build();
+        client.subscribe(topic, rumqttc_v4::QoS::AtLeastOnce).await.unwrap();
+        let heard = async {
+            loop {
+                match events.poll().await.unwrap() {
+                    Event::Incoming(Packet::Publish(message)) if message.payload == wanted.as_bytes() => return,
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, heard).await.unwrap_or_else(|_| panic!("{wanted} was not heard on {topic}"));
     }
 
     async fn publish_one(&self, topic: String, payload: Vec<u8>) {
