@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
+#[path = "mqtt/mosquitto.rs"]
+#[allow(dead_code, reason = "the tests of MQTT sources use all of it")]
+mod mosquitto;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -195,6 +199,22 @@ fn the_demos_own_meters_are_found_between_its_polls() {
     };
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&events.last().unwrap()["event"], &events.last().unwrap()["found"]), (&"end".into(), &3.into()));
+    demo.interrupt();
+}
+
+#[test]
+fn two_more_meters_publish_through_a_broker_that_is_given() {
+    let (folder, broker) = (tempfile::tempdir().unwrap(), mosquitto::Mosquitto::start(""));
+    let demo = Demo::start(folder.path(), &["--mqtt", &format!("mqtt://127.0.0.1:{}", broker.port)]);
+    for (id, name) in [("press", "Press (Acrel, MQTT)"), ("plug", "Plug (Tasmota, MQTT)")] {
+        let shows = |meter: &Value| meter["power_kw"].is_number() && meter["condition"] == "answering";
+        let meter = demo.wait(&format!("/api/meters/{id}"), shows);
+        assert_eq!((meter["name"].as_str(), &meter["simulated"]), (Some(name), &Value::Bool(true)));
+        assert_eq!((meter["kind"].as_str(), meter["broker"].as_str()), (Some("mqtt"), Some("demo-broker")));
+        demo.wait(&format!("/api/meters/{id}/current-block"), |block| {
+            block["kwh"].as_f64().is_some_and(|kwh| kwh > 0.0)
+        });
+    }
     demo.interrupt();
 }
 

@@ -45,7 +45,7 @@ pub struct MeterView<'a> {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum OriginView<'a> {
     Modbus { line: &'a str, unit: u8, template: &'a str, verified: bool },
-    Mqtt { broker: &'a str, name: &'a str },
+    Mqtt { broker: &'a str, r#match: &'a str },
     Sum { add: &'a [MeterId], subtract: &'a [MeterId] },
 }
 
@@ -156,7 +156,7 @@ fn origin_view(origin: &Origin) -> OriginView<'_> {
         Origin::Modbus { line, unit, template, verified } => {
             OriginView::Modbus { line: line.as_str(), unit: *unit, template, verified: *verified }
         }
-        Origin::Mqtt { broker, name } => OriginView::Mqtt { broker: broker.as_str(), name },
+        Origin::Mqtt { broker, name } => OriginView::Mqtt { broker: broker.as_str(), r#match: name },
         Origin::Sum { add, subtract } => OriginView::Sum { add, subtract },
     }
 }
