@@ -182,13 +182,15 @@ fn the_demos_own_meters_are_found_between_its_polls() {
     // A search under way keeps another out, and who goes away ends his own.
     let mut slow = Command::new("sh").args(["-c", &format!("exec {}", order("1-247"))]).stdout(Stdio::piped()).spawn();
     let slow = slow.as_mut().unwrap();
-    let mut begun = String::new();
-    BufReader::new(slow.stdout.take().unwrap()).read_line(&mut begun).unwrap();
+    // Kept open until the search is to end: a client whose output is closed goes away by itself.
+    let (mut told, mut begun) = (BufReader::new(slow.stdout.take().unwrap()), String::new());
+    told.read_line(&mut begun).unwrap();
     assert!(begun.starts_with(r#"{"event":"begun","tcp":"#), "{begun}");
     let refused: Value = serde_json::from_str(&shell(&order("1-3"))).unwrap();
     assert_eq!((&refused["status"], &refused["title"]), (&409.into(), &"Conflict".into()));
     slow.kill().unwrap();
     slow.wait().unwrap();
+    drop(told);
     let began = Instant::now();
     let events = loop {
         let events = shell(&order("1-3"));
@@ -211,9 +213,8 @@ fn two_more_meters_publish_through_a_broker_that_is_given() {
         let meter = demo.wait(&format!("/api/meters/{id}"), shows);
         assert_eq!((meter["name"].as_str(), &meter["simulated"]), (Some(name), &Value::Bool(true)));
         assert_eq!((meter["kind"].as_str(), meter["broker"].as_str()), (Some("mqtt"), Some("demo-broker")));
-        demo.wait(&format!("/api/meters/{id}/current-block"), |block| {
-            block["kwh"].as_f64().is_some_and(|kwh| kwh > 0.0)
-        });
+        let counts = |plant: &Value| plant["current_blocks"][id]["kwh"].as_f64().is_some_and(|kwh| kwh > 0.0);
+        demo.wait("/api/dashboard/snapshot", counts);
     }
     demo.interrupt();
 }
