@@ -17,6 +17,7 @@ use super::link::{Link, Trouble};
 use super::pace::{Connecting, Grid, Patience, Share, border_after};
 use super::plan::Request;
 use super::poll::{Outcome, Target, Unknown, poll};
+use super::rtu::Owed;
 use super::session::Session;
 use crate::clock::Clock;
 use crate::model::{Condition, LineStatus, MeterStatus, Timestamp};
@@ -180,6 +181,8 @@ struct Lane {
     connecting: Connecting,
     /// Something was heard on this connection.
     heard: bool,
+    /// The answers that may still come to requests of the connection before.
+    owed: Owed,
 }
 
 enum LaneAt {
@@ -305,6 +308,7 @@ impl State {
             at: LaneAt::Closed { retry_ms: 0 },
             connecting: Connecting::new(start.plus(at, line.parallel.max(1))),
             heard: false,
+            owed: Owed::default(),
         });
         let border = border_after(block, clock.now());
         Self {
@@ -474,7 +478,7 @@ impl State {
             Done::Connected { lane, link: Err(why) } => {
                 let why = format!("no connection to {}: {why}", self.line.wire);
                 self.report.send_modify(|report| report.attempts += 1);
-                self.close(lane, &why);
+                self.closed(lane, &why);
                 if self.open_lanes() == 0 {
                     self.go_down(&why);
                 }
@@ -484,8 +488,9 @@ impl State {
         }
     }
 
-    fn connected(&mut self, lane: usize, link: Box<Link>) {
+    fn connected(&mut self, lane: usize, mut link: Box<Link>) {
         let now_ms = self.clock.since_boot_ms();
+        link.expect(std::mem::take(&mut self.lanes[lane].owed));
         self.lanes[lane].at = LaneAt::Idle(link);
         self.lanes[lane].heard = false;
         let now = self.clock.now();
@@ -503,8 +508,13 @@ impl State {
         }
     }
 
+    fn close(&mut self, lane: usize, link: Link, why: &str) {
+        self.lanes[lane].owed = link.owed();
+        self.closed(lane, why);
+    }
+
     /// The lane has no connection any more. It is opened again, soon if it worked.
-    fn close(&mut self, lane: usize, why: &str) {
+    fn closed(&mut self, lane: usize, why: &str) {
         let now_ms = self.clock.since_boot_ms();
         let closed = &mut self.lanes[lane];
         if closed.heard {
@@ -624,11 +634,11 @@ impl State {
         let limit = (self.line.timeout * SILENT_TIMEOUTS).max(SILENT_AT_LEAST).as_millis();
         let silent_ms = self.silent_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
         if let Some(why) = outcome.broken {
-            self.close(lane, &why);
+            self.close(lane, *link, &why);
         } else if dead_lane {
-            self.close(lane, "this connection is not served");
+            self.close(lane, *link, "this connection is not served");
         } else if u128::from(silent_ms) >= limit {
-            self.close(lane, &format!("no unit has answered for {} s", silent_ms / 1000));
+            self.close(lane, *link, &format!("no unit has answered for {} s", silent_ms / 1000));
         } else {
             self.lanes[lane].at = LaneAt::Idle(link);
         }
@@ -647,7 +657,7 @@ impl State {
             report.line.damaged_answers += damaged;
         });
         match &asked.answer {
-            Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => self.close(lane, &why.clone()),
+            Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => self.close(lane, *link, &why.clone()),
             answer => {
                 if matches!(answer, Ok(_) | Err(Trouble::Exception(_))) {
                     self.lanes[lane].heard = true;

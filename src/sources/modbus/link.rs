@@ -15,7 +15,7 @@ use tokio_modbus::{Error, ProtocolError};
 
 use super::frames::{Frames, Late, Seen, look};
 use super::plan::Request;
-use super::rtu::{Rtu, Timing};
+use super::rtu::{Owed, Rtu, Timing};
 use super::serial::Port;
 use crate::sources::Wire;
 use crate::sources::template::Function;
@@ -75,6 +75,24 @@ impl Link {
             Self::Tcp(numbered) => numbered.read(unit, request, wait).await,
             Self::RtuOverTcp(rtu) => rtu.read(unit, request, wait).await,
             Self::Serial(rtu) => rtu.read(unit, request, wait).await,
+        }
+    }
+
+    /// What the connection after this one must know. Answers that bear numbers end with their connection.
+    pub fn owed(self) -> Owed {
+        match self {
+            Self::Tcp(_) => Owed::default(),
+            Self::RtuOverTcp(rtu) => rtu.owed(),
+            Self::Serial(rtu) => rtu.owed(),
+        }
+    }
+
+    /// Takes the place of a connection.
+    pub fn expect(&mut self, owed: Owed) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::RtuOverTcp(rtu) => rtu.expect(owed),
+            Self::Serial(rtu) => rtu.expect(owed),
         }
     }
 

@@ -88,6 +88,13 @@ pub struct Rtu<S> {
     longest_wait: Duration,
 }
 
+/// The answers that may still come to requests of a connection that is closed.
+#[derive(Debug, Default)]
+pub struct Owed {
+    units: BTreeMap<u8, Unanswered>,
+    longest_wait: Duration,
+}
+
 /// Why an attempt gave nothing.
 enum Failed {
     /// An answer came, and it cannot be used: worth a second request.
@@ -170,6 +177,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             self.units.entry(unit).or_default().is_away();
         }
         answer.map_err(Trouble::from)
+    }
+
+    /// What the connection that takes the place of this one must know: a unit, or the gateway before it, keeps an answer
+    /// for longer than a socket or a port stays closed.
+    pub fn owed(self) -> Owed {
+        Owed { units: self.units, longest_wait: self.longest_wait }
+    }
+
+    /// Takes the place of a connection.
+    pub fn expect(&mut self, owed: Owed) {
+        (self.units, self.longest_wait) = (owed.units, owed.longest_wait);
     }
 
     /// The answers that came when nobody waited for them any more, since the last call.

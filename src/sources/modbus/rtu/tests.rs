@@ -109,6 +109,27 @@ async fn what_is_no_answer_is_told_and_what_is_damaged_is_asked_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_outlives_its_connection_is_not_taken_for_another() {
+    let (mut rtu, mut far) = pair();
+    assert_eq!(rtu.read(1, &request(5, 4), WAIT).await, Err(Trouble::Silent(WAIT)));
+    let withheld = right(&asked(&mut far).await);
+    let owed = rtu.owed();
+    let (mut rtu, mut far) = pair();
+    rtu.expect(owed);
+    let device = async {
+        let first = asked(&mut far).await;
+        far.write_all(&withheld).await.unwrap();
+        sleep(20 * MS).await;
+        far.write_all(&right(&first)).await.unwrap();
+        let second = asked(&mut far).await;
+        far.write_all(&right(&second)).await.unwrap();
+    };
+    let wanted = request(25, 4);
+    let (words_read, ()) = tokio::join!(rtu.read(1, &wanted, WAIT), device);
+    assert_eq!(words_read, Ok(words(1, 25, 4)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_damaged_answer_costs_one_more_request() {
     let (mut rtu, mut far) = pair();
     let device = async {
