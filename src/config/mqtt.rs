@@ -76,7 +76,7 @@ fn broker(
     for asked in asked {
         let Some((subscription, category)) = subscription(asked, &zone) else { continue };
         subscriptions.push(subscription);
-        categories.extend(category);
+        categories.push(category);
     }
     let simulated = part.flag("simulated").unwrap_or(false);
     let mut meters: Vec<Publisher> = Vec::new();
@@ -377,7 +377,7 @@ fn own_topic(part: &mut Section, zone: &TimeZone) -> Option<Subscription> {
 fn publisher(
     mut part: Section,
     broker: Option<&LineName>,
-    categories: &[Category],
+    categories: &[Option<Category>],
     known: &mut Known,
 ) -> Option<(Publisher, Meter)> {
     let path = part.path_of("id");
@@ -391,7 +391,8 @@ fn publisher(
     };
     let category = match (part.get("category"), categories) {
         (Some(field), _) => super::meters::category_of(&field),
-        (None, [one, rest @ ..]) if rest.iter().all(|other| other == one) => Some(*one),
+        // Only where every subscription says the same: another one may be the meter's.
+        (None, [Some(one), rest @ ..]) if rest.iter().all(|other| *other == Some(*one)) => Some(*one),
         (None, _) => category(&mut part),
     };
     let interval = part.duration("interval", INTERVAL);

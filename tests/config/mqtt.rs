@@ -30,7 +30,7 @@ values = { power_kw = { pointer = "/p", scale = 0.001 }, energy_import_kwh = "/e
 [[mqtt.meter]]
 id = "press-3"
 match = "20112301120035"
-interval = "1min"
+category = "CONS"
 [[mqtt.meter]]
 id = "oven"
 match = "hall/oven/energy"
@@ -154,9 +154,9 @@ fn each_fault_of_a_broker_has_its_line_and_its_words() {
             "m.toml:26: mqtt[0].meter[1].match: \"hall/+/energy\" is no topic; a topic has no wildcards",
         ),
         (
-            "category = \"CONS\"\n",
-            "",
-            "m.toml:19: mqtt[0].meter[0].category: is missing; say what it stands at: category = \"CONS\" (or PROD, STOR, INJ); it gives power its sign",
+            "category = \"CONS\"\n[[mqtt.meter]]",
+            "[[mqtt.meter]]",
+            "m.toml:20: mqtt[0].meter[0].category: is missing; say what it stands at: category = \"CONS\" (or PROD, STOR, INJ); it gives power its sign",
         ),
     ];
     for (line, other, fault) in cases {

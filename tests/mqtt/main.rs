@@ -9,8 +9,9 @@ mod plant;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
-use meterseal::model::{Condition, Number, Timestamp};
-use meterseal::sources::mqtt::{Login, Tls, Version};
+use meterseal::model::{Condition, Number, Ratio, Timestamp};
+use meterseal::sources::mqtt::formats::{Format, Plain};
+use meterseal::sources::mqtt::{Login, Subscription, Tls, Version};
 use mosquitto::Mosquitto;
 use plant::{Feeder, Network, Plant, broker};
 use tokio::task::spawn_blocking;
@@ -241,6 +242,26 @@ async fn a_meter_that_publishes_no_more_is_silent_and_so_is_its_broker() {
     feeder.publish([sample(0, 1)]).await;
     plant.until("a message", |broker| broker.messages == 2 && !broker.silent).await;
     plant.until_meter("answering", Condition::Answering).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_without_a_time_that_come_in_one_moment_are_readings_of_their_own() {
+    let mosquitto = spawn_blocking(|| Mosquitto::start("")).await.unwrap();
+    let mut known = broker(&mosquitto, mosquitto.port, 1);
+    let plain = Plain { quantity: "power_kw".parse().unwrap(), scale: Ratio::ONE };
+    known.subscriptions = vec![Subscription { topic: "hall/+".to_owned(), format: Format::Plain(plain) }];
+    let mut plant = Plant::start(known.clone());
+    plant.until("the connection", |broker| broker.connected).await;
+    let left = plant.left().await;
+    let kept: Vec<_> = [5, 5, 7, 7, 8].map(|kw| ("hall/S0".to_owned(), kw.to_string().into_bytes())).into();
+    for message in &kept {
+        Feeder::start(&mosquitto).publish([message.clone()]).await;
+    }
+    let plant = left.again(known);
+    let stored = plant.until_stored(kept.len(), 1).await;
+    let values: Vec<_> = stored.values().flatten().map(|reading| (reading.at(0), reading.conflict)).collect();
+    assert_eq!(values, [5, 5, 7, 7, 8].map(|kw| (Some(Number::I64(kw)), false)));
     plant.end().await;
 }
 

@@ -506,6 +506,10 @@ impl State {
         if self.silent_since_ms.take().is_some() || was_down {
             self.units.iter_mut().for_each(|unit| unit.patience.try_now(now_ms));
         }
+        if was_down {
+            // What was unplugged may come back with other meters.
+            self.meters.iter_mut().filter_map(|meter| meter.session.as_mut()).for_each(|session| session.was_away());
+        }
     }
 
     fn close(&mut self, lane: usize, link: Link, why: &str) {
@@ -568,7 +572,7 @@ impl State {
         let meter = &mut self.meters[at];
         let unit = &mut self.units[meter.unit];
         unit.busy = false;
-        let was_away = unit.patience.misses() > 1;
+        let (was_away, missed_one) = (unit.patience.misses() > 1, unit.patience.misses() == 1);
         // A second connection that a gateway takes and never serves says nothing of the unit.
         let others_heard = self.lanes.iter().enumerate().any(|(other, lane_at)| other != lane && lane_at.heard);
         let unheard = outcome.requests > 0 && !outcome.heard && !outcome.away;
@@ -619,6 +623,13 @@ impl State {
             let unit = self.meters[at].unit;
             for part in self.meters.iter_mut().filter(|part| part.unit == unit) {
                 part.session.iter_mut().for_each(|session| session.was_away());
+            }
+        }
+        if missed_one && outcome.heard {
+            // An exchange may take no longer than one poll.
+            let unit = self.meters[at].unit;
+            for part in self.meters.iter_mut().filter(|part| part.unit == unit) {
+                part.session.iter_mut().for_each(|session| session.may_be_another(now_ms));
             }
         }
         for late in &late {

@@ -75,6 +75,18 @@ impl Session {
         }
     }
 
+    /// The unit missed one poll: time enough to be exchanged, and too common to ask much for it. What was told within
+    /// the last minute is believed.
+    pub fn may_be_another(&mut self, now_ms: u64) {
+        let sooner = |due_ms: u64| due_ms.min(now_ms.max(due_ms.saturating_sub(later(0, ASK_AGAIN - AFTER_SILENCE))));
+        if self.identity_silences == 0 {
+            self.identity_due_ms = sooner(self.identity_due_ms);
+        }
+        if let Some(chain) = self.chain.as_mut().filter(|chain| chain.is_known) {
+            chain.due_ms = sooner(chain.due_ms);
+        }
+    }
+
     /// Whether it is known which registers the meter has.
     pub fn is_known(&self) -> bool {
         self.chain.as_ref().is_none_or(|chain| chain.is_known)
@@ -254,5 +266,13 @@ mod tests {
         assert_eq!(due(&session, 100_001), 1);
         session.was_not_identified(100_001);
         assert_eq!((due(&session, 160_000), due(&session, 160_001)), (0, 1), "it may be another one");
+        session.may_be_another(150_000);
+        assert_eq!(due(&session, 150_000), 0, "it was asked in vain");
+        session.identified(200_000);
+        session.may_be_another(210_000);
+        assert_eq!((due(&session, 259_999), due(&session, 260_000)), (0, 1), "what it said of late is believed");
+        session.identified(260_000);
+        session.may_be_another(1_000_000);
+        assert_eq!(due(&session, 1_000_000), 1);
     }
 }

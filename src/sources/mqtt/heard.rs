@@ -12,6 +12,9 @@ use crate::sources::layout::{self, Mounting, RatioTooFine};
 /// told, whatever is published.
 const PROPOSALS: usize = 256;
 
+/// Messages that come in one moment are told apart by a millisecond each, up to this: beyond it the clock was set back.
+const MOST_AHEAD_MS: i64 = 10_000;
+
 /// A reading names its values by one byte.
 const MOST_VALUES: usize = 255;
 
@@ -33,6 +36,8 @@ struct Known {
     layout: Arc<Layout>,
     /// Place in the layout by the quantity as published.
     places: BTreeMap<Quantity, u8>,
+    /// When a message without a time of its own came last.
+    arrived: Option<Timestamp>,
 }
 
 /// What became of a sample.
@@ -57,7 +62,8 @@ impl Meters {
                 slots: Vec::new(),
             });
             let publisher = publisher.clone();
-            let known = Known { at, scales: BTreeMap::new(), layout, places: BTreeMap::new(), publisher };
+            let known =
+                Known { at, scales: BTreeMap::new(), layout, places: BTreeMap::new(), arrived: None, publisher };
             (known.publisher.matches.clone(), known)
         });
         Self { known: known.collect(), proposals: BTreeMap::new(), unnamed: 0 }
@@ -81,7 +87,14 @@ impl Meters {
         values.dedup_by_key(|(place, _)| *place);
         let taken = match sample.time {
             Some(time) => taken.by_device(time),
-            None => taken,
+            // What the broker kept for us comes in one moment: each is a reading of its own all the same.
+            None => {
+                let time = known.arrived.map_or(taken.time, |last| taken.time.max(last.plus_millis(1)));
+                let ahead = time.millis_since(taken.time);
+                let time = if (0..=MOST_AHEAD_MS).contains(&ahead) { time } else { taken.time };
+                known.arrived = Some(time);
+                Stamp { time, ..taken }
+            }
         };
         Heard::Reading(known.at, Reading { layout: known.layout.clone(), taken, values: Values::from(values) })
     }
