@@ -117,16 +117,22 @@ async fn an_answer_that_outlives_its_connection_is_not_taken_for_another() {
     let (mut rtu, mut far) = pair();
     rtu.expect(owed);
     let device = async {
-        let first = asked(&mut far).await;
-        far.write_all(&withheld).await.unwrap();
-        sleep(20 * MS).await;
-        far.write_all(&right(&first)).await.unwrap();
-        let second = asked(&mut far).await;
-        far.write_all(&right(&second)).await.unwrap();
+        let mut withheld = Some(withheld);
+        loop {
+            let request = asked(&mut far).await;
+            if let Some(withheld) = withheld.take() {
+                far.write_all(&withheld).await.unwrap();
+                sleep(20 * MS).await;
+            }
+            far.write_all(&right(&request)).await.unwrap();
+        }
     };
     let wanted = request(25, 4);
-    let (words_read, ()) = tokio::join!(rtu.read(1, &wanted, WAIT), device);
-    assert_eq!(words_read, Ok(words(1, 25, 4)));
+    let read = tokio::select! {
+        read = rtu.read(1, &wanted, WAIT) => read,
+        () = device => unreachable!(),
+    };
+    assert_eq!(read, Ok(words(1, 25, 4)));
 }
 
 #[tokio::test(start_paused = true)]
