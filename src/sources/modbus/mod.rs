@@ -23,6 +23,9 @@ pub(super) use line::{AskNow, Asked};
 pub use line::{Outside, Report, run};
 pub(super) use link::{Link, Trouble, exception};
 pub(super) use plan::{Limits, Request, plan};
+pub(super) use rtu::Owed;
+#[cfg(test)]
+pub(super) use rtu::with_sum;
 pub(super) use session::{said, tell as tell_identity};
 
 use super::{Line, MeterConfig, PollFailed};

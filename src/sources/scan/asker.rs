@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::recognise::{Answer, Question};
 use crate::model::LineName;
-use crate::sources::modbus::{AskNow, Asked, CONNECT_AT_LEAST, Link, Request, Trouble};
+use crate::sources::modbus::{AskNow, Asked, CONNECT_AT_LEAST, Link, Owed, Request, Trouble};
 use crate::sources::{RunningLine, Wire};
 
 /// The pause between two requests: polite, and enough for devices that need one.
@@ -85,6 +85,8 @@ enum Way {
     Own {
         wire: Wire,
         link: Option<Box<Link>>,
+        /// The answers that may still come to requests of the connection before.
+        owed: Owed,
     },
     Line(RunningLine),
 }
@@ -104,7 +106,7 @@ pub struct Asker {
 
 impl Asker {
     pub fn new(wire: Wire) -> Self {
-        Self::by(Way::Own { wire, link: None })
+        Self::by(Way::Own { wire, link: None, owed: Owed::default() })
     }
 
     /// Between the polls of a line.
@@ -116,9 +118,13 @@ impl Asker {
         Self { way, last: None, heard: false, nonsense: 0, closed: 0, requests: 0, late: Vec::new() }
     }
 
-    /// Asks over this from now on.
+    /// Asks over this from now on: the same bus, with other settings.
     pub fn reopen(&mut self, wire: Wire) {
-        *self = Self { requests: self.requests, ..Self::new(wire) };
+        let Self { way, requests, .. } = std::mem::replace(self, Self::new(wire));
+        self.requests = requests;
+        if let (Way::Own { link, owed: before, .. }, Way::Own { owed, .. }) = (way, &mut self.way) {
+            *owed = link.map_or(before, |link| link.owed());
+        }
     }
 
     /// Units whose answers came after their time-out since the last call, and after how long.
@@ -156,8 +162,8 @@ impl Asker {
         let Question { function, address, count } = *question;
         let request = Request { function, address, count, registers: 0..0 };
         self.requests += 1;
-        let (own, wire) = match &mut self.way {
-            Way::Own { wire, link } => (link.take(), wire.clone()),
+        let (own, wire, owed) = match &mut self.way {
+            Way::Own { wire, link, owed } => (link.take(), wire.clone(), std::mem::take(owed)),
             Way::Line(line) => {
                 let line = line.clone();
                 return self.read_on(line, unit, request, wait).await;
@@ -165,13 +171,17 @@ impl Asker {
         };
         let mut link = match own {
             Some(link) => link,
-            None => self.open(&wire).await?,
+            None => {
+                let mut link = self.open(&wire).await?;
+                link.expect(owed);
+                link
+            }
         };
         let from = Instant::now();
         let answer = link.read(unit, &request, wait).await;
         let took = from.elapsed().saturating_sub(GAP);
         self.late.extend(link.late().into_iter().map(|late| (late.unit, late.after)));
-        let mut kept = Some(link);
+        let (mut kept, mut owed) = (Some(link), Owed::default());
         match &answer {
             Ok(_) | Err(Trouble::Exception(_)) => {
                 self.heard = true;
@@ -179,7 +189,7 @@ impl Asker {
             }
             Err(Trouble::Silent(_) | Trouble::Noise(_) | Trouble::Wrong(_) | Trouble::Held) => {}
             Err(Trouble::Nonsense(why) | Trouble::Broken(why)) => {
-                kept = None;
+                owed = kept.take().map_or(owed, |link| link.owed());
                 self.nonsense += u32::from(matches!(answer, Err(Trouble::Nonsense(_))));
                 if self.nonsense >= MOST_NONSENSE && !self.heard {
                     return Err(Ended::NotModbus { to: wire.to_string(), why: why.clone() });
@@ -190,7 +200,7 @@ impl Asker {
                 }
             }
         }
-        self.way = Way::Own { wire, link: kept };
+        self.way = Way::Own { wire, link: kept, owed };
         Ok((answer, took))
     }
 
@@ -229,5 +239,63 @@ impl Asker {
             _ => self.closed = 0,
         }
         Ok((answer, took))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::modbus::with_sum;
+    use crate::sources::template::Function;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const WAIT: Duration = Duration::from_millis(200);
+
+    fn question(address: u16) -> Question {
+        Question { function: Function::Input, address, count: 4 }
+    }
+
+    /// The next request, and its answer: registers hold their address.
+    async fn answer_to_next(line: &mut TcpStream) -> Vec<u8> {
+        let mut asked = [0; 8];
+        line.read_exact(&mut asked).await.unwrap();
+        let [unit, function, high, low, _, count, ..] = asked;
+        let address = u16::from_be_bytes([high, low]);
+        let mut answer = vec![unit, function, count * 2];
+        answer.extend((address..address + u16::from(count)).flat_map(u16::to_be_bytes));
+        with_sum(&answer)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_outlives_its_connection_is_not_taken_for_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut asker = Asker::new(Wire::RtuOverTcp(listener.local_addr().unwrap().to_string()));
+        let device = async {
+            let (mut line, _) = listener.accept().await.unwrap();
+            let withheld = answer_to_next(&mut line).await;
+            // A gateway ends the connection, and what lies behind it gives its answer to the next one.
+            answer_to_next(&mut line).await;
+            drop(line);
+            let (mut line, _) = listener.accept().await.unwrap();
+            let first = answer_to_next(&mut line).await;
+            line.write_all(&withheld).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            line.write_all(&first).await.unwrap();
+            loop {
+                let answer = answer_to_next(&mut line).await;
+                line.write_all(&answer).await.unwrap();
+            }
+        };
+        let search = async {
+            assert_eq!(asker.ask(1, &question(5), WAIT).await.unwrap().answer, Answer::Nothing);
+            assert_eq!(asker.ask(1, &question(5), WAIT).await.unwrap().answer, Answer::Nothing);
+            asker.ask(1, &question(25), WAIT).await.unwrap().answer
+        };
+        let answer = tokio::select! {
+            answer = search => answer,
+            () = device => unreachable!(),
+        };
+        assert_eq!(answer, Answer::Words(vec![25, 26, 27, 28]));
     }
 }

@@ -22,6 +22,8 @@ use super::plan::Request;
 use crate::model::Parity;
 use crate::sources::Serial;
 use crate::sources::template::Function;
+#[cfg(test)]
+pub use frame::with_sum;
 use frame::{Ask, Content, Frame, LONGEST, REQUEST};
 use unanswered::{Origin, Unanswered};
 
