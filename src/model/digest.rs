@@ -13,7 +13,7 @@ pub struct Digest([u8; 32]);
 
 /// The text is not 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a SHA-256 digest of 64 hex digits")]
+#[error("not a SHA-256 digest of 64 lower-case hex digits")]
 pub struct NotHex;
 
 impl Digest {
@@ -56,13 +56,18 @@ impl FromStr for Digest {
     type Err = NotHex;
 
     fn from_str(text: &str) -> Result<Self, NotHex> {
+        // One digest has one form: upper case is no hex here.
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Ok(digit - b'0'),
+            b'a'..=b'f' => Ok(digit - b'a' + 10),
+            _ => Err(NotHex),
+        };
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 {
             return Err(NotHex);
         }
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| NotHex)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| NotHex)?;
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
         }
         Ok(Self(bytes))
     }
@@ -91,6 +96,8 @@ mod tests {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert_eq!("zz".repeat(32).parse::<Digest>(), Err(NotHex));
+        for bad in ["zz", "+f", "FF", "é"] {
+            assert_eq!(bad.repeat(32).parse::<Digest>(), Err(NotHex), "{bad}");
+        }
     }
 }
