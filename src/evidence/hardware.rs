@@ -1,0 +1,99 @@
+//! What this machine is, so that a store that was copied to another one is noticed.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Digest;
+
+/// By what a machine is known, each as its SHA-256; what cannot be read is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// machine-id(5): of the installation.
+    machine: Option<Digest>,
+    /// Serial number of the board, by device tree or DMI.
+    board: Option<Digest>,
+    /// Addresses of the network interfaces that are devices.
+    addresses: Vec<Digest>,
+}
+
+/// A serial number is a line; what is longer is none.
+const LONGEST: usize = 256;
+
+impl Hardware {
+    /// That of the machine whose files lie below `root`.
+    pub fn read(root: &Path) -> Self {
+        let serials = ["proc/device-tree/serial-number", "sys/class/dmi/id/board_serial"];
+        let interfaces = fs::read_dir(root.join("sys/class/net")).into_iter().flatten().flatten();
+        let mut addresses: Vec<_> = interfaces
+            .filter(|interface| interface.path().join("device").exists())
+            .filter_map(|interface| word(&interface.path().join("address")))
+            .collect();
+        addresses.sort();
+        Self {
+            machine: word(&root.join("etc/machine-id")),
+            board: serials.iter().find_map(|serial| word(&root.join(serial))),
+            addresses,
+        }
+    }
+
+    /// Another machine: two of the three differ. One alone is a new network card, a repaired board or a new installation;
+    /// what either side does not know says nothing.
+    pub fn is_other(&self, now: &Self) -> bool {
+        let differ = |kept: Option<Digest>, now: Option<Digest>| kept.zip(now).is_some_and(|(kept, now)| kept != now);
+        let known = !self.addresses.is_empty() && !now.addresses.is_empty();
+        let moved = known && !self.addresses.iter().any(|address| now.addresses.contains(address));
+        let all = [differ(self.machine, now.machine), differ(self.board, now.board), moved];
+        all.into_iter().filter(|differs| *differs).count() >= 2
+    }
+}
+
+/// The digest of a one-line file that says something.
+fn word(path: &Path) -> Option<Digest> {
+    let text = fs::read(path).ok().filter(|text| text.len() <= LONGEST)?;
+    let text = String::from_utf8_lossy(&text).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
+    let says_nothing = text.is_empty() || text.bytes().all(|letter| matches!(letter, b'0' | b':' | b'-'));
+    (!says_nothing).then(|| Digest::of(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(id: &str, serial: &str, address: &str) -> Hardware {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("etc/machine-id", &format!("{id}\n"));
+        write("proc/device-tree/serial-number", &format!("{serial}\0"));
+        write("sys/class/net/eth0/address", &format!("{address}\n"));
+        write("sys/class/net/eth0/device/vendor", "");
+        // A bridge or a container's interface is made up anew at each start.
+        write("sys/class/net/docker0/address", "02:42:00:00:00:01\n");
+        Hardware::read(root.path())
+    }
+
+    #[test]
+    fn two_of_three_must_differ() {
+        let here = machine("a", "100", "10:00:00:00:00:01");
+        assert!(!here.is_other(&here));
+        assert!(!here.is_other(&machine("b", "100", "10:00:00:00:00:01")), "installed anew");
+        assert!(!here.is_other(&machine("a", "100", "10:00:00:00:00:02")), "a new network card");
+        assert!(here.is_other(&machine("b", "200", "10:00:00:00:00:01")));
+        assert!(here.is_other(&machine("a", "200", "10:00:00:00:00:02")));
+        assert!(here.is_other(&machine("b", "100", "10:00:00:00:00:02")));
+    }
+
+    #[test]
+    fn what_is_not_known_says_nothing() {
+        let here = machine("a", "100", "10:00:00:00:00:01");
+        assert!(!here.is_other(&machine("b", "", "00:00:00:00:00:00")));
+        assert!(!here.is_other(&Hardware::default()));
+        assert!(!Hardware::default().is_other(&here));
+        assert_eq!(machine("", "000", "00:00:00:00:00:00"), Hardware::default());
+    }
+}
