@@ -504,8 +504,8 @@ fn problems(config: &Config, store: &Store, refused: &[Fault]) -> Vec<String> {
 
 /// The site is in every sealed record, so a store goes on with the site that it was made for.
 fn other_site(config: &Config, store: &Store) -> Option<String> {
-    let of = &store.identity().site;
-    (*of != config.site_id)
+    let of = store.identity().site.clone();
+    (of != config.site_id)
         .then(|| format!("the store was made for site {of}, and the config says site {}", config.site_id))
 }
 

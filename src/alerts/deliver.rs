@@ -181,7 +181,7 @@ impl Delivery {
             },
         };
         let identity = self.reader.identity();
-        let body = fill(&webhook.body, alert, identity, &webhook.contact);
+        let body = fill(&webhook.body, alert, &identity, &webhook.contact);
         // The same alert sent twice, after an answer that was lost, is known by its key.
         let key = format!("{}-{}-alert-{}", identity.gateway, identity.epoch, alert.id);
         let request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json");

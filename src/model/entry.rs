@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::jcs::{self, NotCanonical};
-use super::{Digest, MeterId, Timestamp, merkle};
+use super::{Block, Digest, MeterId, Timestamp, merkle};
 
 /// What an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -47,6 +47,12 @@ impl EntryKind {
 
     pub fn named(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The kind of a block's entry: a silence is a block of which nothing is known.
+    pub fn of(block: &Block) -> Self {
+        let is_silent = block.import.is_none() && block.export.is_none() && block.covered_ms == 0;
+        if is_silent { Self::Silence } else { Self::Block }
     }
 
     /// Whether its record is of a meter, and so bears `meter` and `prev`.

@@ -9,13 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Created, Identity, Scope, StoreError, sqlite};
+use super::{Created, Identity, Scope, StoreError, log, sqlite};
 use crate::clock::Clock;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
@@ -60,13 +60,16 @@ const SCHEMA: &str = "
 ";
 
 /// Steps from each version to the next; step 0 leads from version 1 to 2.
-const MIGRATIONS: [&str; VERSION as usize - 1] = ["
+const MIGRATIONS: [&str; VERSION as usize - 1] = [
+    "
     -- Rows are only ever added. `record` is canonical JSON (JCS).
     CREATE TABLE commissionings (
         id INTEGER PRIMARY KEY, meter INTEGER NOT NULL, since INTEGER NOT NULL, record TEXT NOT NULL
     ) STRICT;
     CREATE INDEX commissionings_of_meter ON commissionings (meter, id);
-"];
+",
+    log::SCHEMA,
+];
 
 /// The connection that writes `evidence.db`.
 pub struct Evidence {
@@ -149,11 +152,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
     random(&mut epoch)?;
     random(&mut token)?;
     let public = ed25519_dalek::SigningKey::from_bytes(&private).verifying_key().to_bytes();
-    let identity = Identity {
-        site: site.clone(),
-        gateway: Digest::of(&public).to_string()[..32].to_owned(),
-        epoch: epoch.iter().map(|byte| format!("{byte:02x}")).collect(),
-    };
+    let identity = Identity { site: site.clone(), gateway: log::gateway_of(&public), epoch: log::hex(&epoch) };
     let token = URL_SAFE_NO_PAD.encode(token);
 
     let mut connection = sqlite::create(&making, 1, SCHEMA)?;
@@ -177,6 +176,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
         transaction.commit()
     };
     fill(&connection).map_err(|error| sqlite::fault(&making, error))?;
+    while log::take_up_step(&connection, clock.now()).map_err(|error| sqlite::fault(&making, error))?.is_some() {}
     sqlite::finish(connection).map_err(|error| sqlite::fault(&making, error))?;
     std::fs::rename(&making, &path).map_err(io(&path))?;
     flush_folder(root)?;
@@ -240,16 +240,7 @@ impl Evidence {
     }
 
     pub fn identity(&self) -> Result<Identity, StoreError> {
-        let text = |name: &str| -> Result<String, StoreError> {
-            self.connection
-                .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
-                .map_err(|error| self.fault(error))
-        };
-        let site = text("site")?;
-        let site = site
-            .parse()
-            .map_err(|_| StoreError::Damaged { file: self.path.clone(), what: format!("`{site}` is no site id") })?;
-        Ok(Identity { site, gateway: text("gateway")?, epoch: text("epoch")? })
+        log::kept_identity(&self.connection).map_err(|error| self.fault(error))
     }
 
     pub fn tokens(&self) -> Result<Vec<(Digest, Scope)>, StoreError> {

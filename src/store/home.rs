@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::lock::Lock;
-use super::{Shared, StoreError, mutex};
+use super::{Shared, StoreError, mutex, read};
 
 impl Shared {
     /// To be asked before each commit, and before files are touched by name: fails while the store is not at its path.
@@ -27,7 +27,7 @@ impl Shared {
             }
             error => error,
         })?;
-        evidence.reopen(&self.identity)?;
+        evidence.reopen(&read(&self.identity))?;
         self.pool.clear();
         *lock = Some(taken);
         Ok(())

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::codec::{decode_borders, encode_borders};
 use super::evidence::Evidence;
-use super::{Sealing, StoreError};
+use super::{Sealing, StoreError, log};
 use crate::model::{
     Alert, Block, BlockFlags, Category, Commissioning, Digest, Energy, MeterId, Method, Power, Span, Timestamp,
 };
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 /// No block that is not a silence of many is longer than this; the index `long_blocks` has the others.
 const LONG_MS: i64 = 7_200_000;
 
-pub fn seal(evidence: &mut Evidence, sealing: &Sealing) -> Result<(), StoreError> {
+/// Blocks get their entries in the log in the same transaction.
+pub fn seal(evidence: &mut Evidence, sealing: &Sealing, now: Timestamp) -> Result<(), StoreError> {
     let work = |connection: &mut Connection| -> rusqlite::Result<Result<(), StoreError>> {
         let transaction = connection.transaction()?;
         let mut stored: i64 = transaction.query_row(
@@ -21,15 +22,23 @@ pub fn seal(evidence: &mut Evidence, sealing: &Sealing) -> Result<(), StoreError
             [i64::try_from(sealing.blocks.len()).unwrap_or(i64::MAX)],
             |row| row.get(0),
         )?;
-        for block in &sealing.blocks {
-            stored += 1;
-            if !insert_block(&transaction, block, stored)? {
-                return Ok(Err(StoreError::Sealed {
-                    meter: block.meter.clone(),
-                    start: block.span.start(),
-                    revision: block.revision,
-                }));
+        let sealed_before = log::append(&transaction, now, |log| {
+            for block in &sealing.blocks {
+                stored += 1;
+                let meter = meter_number(&transaction, &block.meter)?;
+                if !insert_block(&transaction, block, meter, stored, log.next())? {
+                    return Ok(Some(block));
+                }
+                log.block(block, meter)?;
             }
+            Ok(None)
+        })?;
+        if let Some(block) = sealed_before {
+            return Ok(Err(StoreError::Sealed {
+                meter: block.meter.clone(),
+                start: block.span.start(),
+                revision: block.revision,
+            }));
         }
         for (meter, at) in &sealing.sealed_through {
             let meter = meter_number(&transaction, meter)?;
@@ -61,12 +70,17 @@ pub fn seal(evidence: &mut Evidence, sealing: &Sealing) -> Result<(), StoreError
 }
 
 /// False when this revision of the block exists already.
-fn insert_block(transaction: &Transaction<'_>, block: &Block, stored: i64) -> rusqlite::Result<bool> {
-    let meter = meter_number(transaction, &block.meter)?;
+fn insert_block(
+    transaction: &Transaction<'_>,
+    block: &Block,
+    meter: i64,
+    stored: i64,
+    (epoch, index): (i64, u64),
+) -> rusqlite::Result<bool> {
     let changed = transaction
         .prepare_cached(
             "INSERT OR IGNORE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-             ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+             ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
         )?
         .execute(params![
             meter,
@@ -92,11 +106,13 @@ fn insert_block(transaction: &Transaction<'_>, block: &Block, stored: i64) -> ru
             block.interval_ms,
             block.template.map(|digest| *digest.as_bytes()),
             block.sealed.as_millis(),
+            epoch,
+            index.cast_signed(),
         ])?;
     Ok(changed == 1)
 }
 
-fn meter_number(connection: &Connection, meter: &MeterId) -> rusqlite::Result<i64> {
+pub fn meter_number(connection: &Connection, meter: &MeterId) -> rusqlite::Result<i64> {
     if let Some(number) = find_meter(connection, meter)? {
         return Ok(number);
     }
@@ -104,7 +120,7 @@ fn meter_number(connection: &Connection, meter: &MeterId) -> rusqlite::Result<i6
     Ok(connection.last_insert_rowid())
 }
 
-fn find_meter(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<i64>> {
+pub fn find_meter(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached("SELECT id FROM meters WHERE name = ?1")?;
     statement.query_row([meter.as_str()], |row| row.get(0)).optional()
 }
@@ -190,6 +206,46 @@ pub fn revisions(connection: &Connection, meter: &MeterId, start: Timestamp) -> 
     rows.collect()
 }
 
+/// One revision of a block of the meter with this number and name.
+pub fn block(
+    connection: &Connection,
+    (number, meter): (i64, &MeterId),
+    start: Timestamp,
+    revision: u32,
+) -> rusqlite::Result<Option<Block>> {
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM blocks WHERE meter = ?1 AND start = ?2 AND revision = ?3")?;
+    statement.query_row(params![number, start.as_millis(), revision], |row| read_block(row, meter)).optional()
+}
+
+/// Blocks without an entry in the log, each with its meter's number, in the order in which they were stored.
+pub fn unlogged_blocks(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<(i64, Block)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT blocks.*, name FROM blocks INDEXED BY blocks_to_log JOIN meters ON meters.id = meter
+         WHERE log_index IS NULL ORDER BY stored LIMIT ?1",
+    )?;
+    let rows = statement.query_map([limit], |row| {
+        let name: String = row.get("name")?;
+        let meter = name.parse().map_err(|error: crate::model::BadId| refused(&error))?;
+        Ok((row.get(0)?, read_block(row, &meter)?))
+    })?;
+    rows.collect()
+}
+
+/// Keeps where the log has a block.
+pub fn mark_block(connection: &Connection, meter: i64, block: &Block, epoch: i64, index: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE blocks SET log_epoch = ?4, log_index = ?5 WHERE meter = ?1 AND start = ?2 AND revision = ?3",
+        )?
+        .execute(params![meter, block.span.start().as_millis(), block.revision, epoch, index.cast_signed()])
+        .map(|_| ())
+}
+
+fn refused(error: &dyn std::error::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(error.to_string().into())
+}
+
 fn read_block(row: &Row<'_>, meter: &MeterId) -> rusqlite::Result<Block> {
     let torn = |at: usize| rusqlite::Error::InvalidColumnType(at, "blocks".to_owned(), rusqlite::types::Type::Null);
     let time = |at: usize| row.get::<_, i64>(at).map(Timestamp::from_millis);
@@ -253,15 +309,33 @@ pub fn state(connection: &Connection, name: &str) -> rusqlite::Result<Option<ser
         .transpose()
 }
 
-pub fn commission(connection: &Connection, record: &Commissioning) -> rusqlite::Result<()> {
-    let bytes = record.to_record().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    // A meter's number without a record of it does no harm.
-    let meter = meter_number(connection, &record.meter)?;
+/// A commissioning record gets its entry in the log in the same transaction.
+pub fn commission(connection: &Connection, record: &Commissioning, now: Timestamp) -> rusqlite::Result<()> {
+    let bytes = record.to_record().map_err(|error| refused(&error))?;
+    let transaction = connection.unchecked_transaction()?;
+    let meter = meter_number(&transaction, &record.meter)?;
+    log::append(&transaction, now, |log| {
+        let (epoch, index) = log.next();
+        transaction.execute(
+            "INSERT INTO commissionings (meter, since, record, log_epoch, log_index) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![meter, record.since.as_millis(), String::from_utf8_lossy(&bytes), epoch, index.cast_signed()],
+        )?;
+        log.commissioning(transaction.last_insert_rowid(), (meter, &record.meter), serde_json::json!(record))
+    })?;
+    transaction.commit()
+}
+
+/// A commissioning record as it is stored.
+pub fn commissioning_text(connection: &Connection, id: i64) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT record FROM commissionings WHERE id = ?1")?;
+    statement.query_row([id], |row| row.get(0)).optional()
+}
+
+/// Keeps where the log has a commissioning record.
+pub fn mark_commissioning(connection: &Connection, id: i64, epoch: i64, index: u64) -> rusqlite::Result<()> {
     connection
-        .execute(
-            "INSERT INTO commissionings (meter, since, record) VALUES (?1, ?2, ?3)",
-            params![meter, record.since.as_millis(), String::from_utf8_lossy(&bytes)],
-        )
+        .prepare_cached("UPDATE commissionings SET log_epoch = ?2, log_index = ?3 WHERE id = ?1")?
+        .execute(params![id, epoch, index.cast_signed()])
         .map(|_| ())
 }
 

@@ -9,6 +9,7 @@ mod home;
 mod ledger;
 mod live;
 mod lock;
+mod log;
 mod pool;
 mod queue;
 mod raw;
@@ -33,11 +34,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
+use crate::model::note::SignedCheckpoint;
 use crate::model::{
-    Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp,
+    Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, entry,
 };
 use evidence::Evidence;
 use lock::Lock;
+pub use log::{Append, Epoch, LogPlace, Opening, Succession, SuccessionCause};
 pub use reader::{Reader, ReadingStream};
 use writer::Writer;
 
@@ -126,6 +129,13 @@ pub struct Identity {
     pub epoch: String,
 }
 
+impl Identity {
+    /// The origin of the log's epoch.
+    pub fn origin(&self) -> String {
+        entry::origin(self.site.as_str(), &self.gateway, &self.epoch)
+    }
+}
+
 /// What `init` made. The token is shown once and kept only as its SHA-256.
 #[derive(Debug)]
 pub struct Created {
@@ -154,7 +164,8 @@ struct Shared {
     clock: Clock,
     /// `None` once the store is closed. Never asked for while `evidence` is held.
     lock: Mutex<Option<Lock>>,
-    identity: Identity,
+    /// Another one after a succession.
+    identity: RwLock<Arc<Identity>>,
     tokens: Vec<(Digest, Scope)>,
     config: RwLock<Config>,
     evidence: Mutex<Evidence>,
@@ -226,7 +237,7 @@ impl Shared {
     fn keep_state(&self, name: &'static str, value: &impl Serialize) -> Result<(), StoreError> {
         let value = serde_json::to_value(value).unwrap_or_default();
         let sealing = Sealing { state: vec![(name, value)], ..Sealing::default() };
-        self.write_evidence(|evidence| ledger::seal(evidence, &sealing))
+        self.write_evidence(|evidence| ledger::seal(evidence, &sealing, self.clock.now()))
     }
 }
 
@@ -290,7 +301,7 @@ impl Store {
         }
         let shared = Arc::new(Shared {
             lock: Mutex::new(Some(lock)),
-            identity: evidence.identity()?,
+            identity: RwLock::new(Arc::new(evidence.identity()?)),
             tokens: evidence.tokens()?,
             redates: RwLock::new(Arc::new(evidence.redates()?)),
             evidence: Mutex::new(evidence),
@@ -311,6 +322,7 @@ impl Store {
             root,
             clock,
         });
+        shared.write_evidence(|evidence| log::take_up(evidence, shared.clock.now()))?;
         let writer = Writer::new(shared.clone())?;
         let queue_end = shared.clone();
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
@@ -322,8 +334,8 @@ impl Store {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        read(&self.shared.identity).clone()
     }
 
     pub fn ingest(&self) -> Ingest {
@@ -455,7 +467,7 @@ impl Ledger {
         let shared = self.shared.clone();
         blocking(move || {
             shared.write_evidence(|evidence| {
-                ledger::seal(evidence, &sealing)?;
+                ledger::seal(evidence, &sealing, shared.clock.now())?;
                 if moved {
                     *write(&shared.redates) = Arc::new(evidence.redates()?);
                 }
@@ -477,7 +489,42 @@ impl Ledger {
 
     /// Adds a commissioning record.
     pub async fn commission(&self, record: Commissioning) -> Result<(), StoreError> {
-        self.write(move |connection| ledger::commission(connection, &record)).await
+        let now = self.shared.clock.now();
+        self.write(move |connection| ledger::commission(connection, &record, now)).await
+    }
+
+    /// Has the log commit to all of this or to nothing; the place of each entry.
+    pub async fn append(&self, wanted: Vec<Append>) -> Result<Vec<LogPlace>, StoreError> {
+        let now = self.shared.clock.now();
+        self.write(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let epoch = log::kept_identity(&transaction)?.epoch;
+            let indices = log::append_all(&transaction, now, &wanted)?;
+            transaction.commit()?;
+            Ok(indices.into_iter().map(|index| LogPlace { epoch: epoch.clone(), index }).collect())
+        })
+        .await
+    }
+
+    /// Signs the log as it is. The checkpoint is durable before it is returned, and the same again while nothing was
+    /// appended.
+    pub async fn checkpoint(&self) -> Result<SignedCheckpoint, StoreError> {
+        let now = self.shared.clock.now();
+        self.write(move |connection| log::checkpoint(connection, now)).await
+    }
+
+    /// Ends the epoch of the log and opens the next one; who keeps the store from then on.
+    pub async fn succeed(&self, wish: Succession) -> Result<Arc<Identity>, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            shared.write_evidence(|evidence| {
+                let next = log::succeed(&evidence.connection, &wish, shared.clock.now());
+                let next = Arc::new(next.map_err(|error| evidence.fault(error))?);
+                *write(&shared.identity) = next.clone();
+                Ok(next)
+            })
+        })
+        .await
     }
 
     pub async fn clear_alert(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {

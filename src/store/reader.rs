@@ -117,8 +117,9 @@ impl Reader {
         }
     }
 
-    pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+    /// Who keeps this store now.
+    pub fn identity(&self) -> Arc<Identity> {
+        read(&self.shared.identity).clone()
     }
 
     /// A meter's readings with `from <= time < to`.
@@ -224,7 +225,7 @@ impl Reader {
         self.evidence(ledger::last_good_config).await
     }
 
-    async fn evidence<T: Send + 'static>(
+    pub(super) async fn evidence<T: Send + 'static>(
         &self,
         query: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const NOON: i64 = 1_763_726_400_000; // 2025-11-21T12:00:00Z
 
-fn config(folder: &TempDir) -> Config {
+pub(super) fn config(folder: &TempDir) -> Config {
     Config {
         path: folder.path().join("store"),
         commit_every: Duration::from_millis(1),
@@ -20,14 +20,14 @@ fn config(folder: &TempDir) -> Config {
     }
 }
 
-struct House {
-    folder: TempDir,
-    clock: Clock,
-    store: Store,
-    created: Created,
+pub(super) struct House {
+    pub(super) folder: TempDir,
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) created: Created,
 }
 
-fn house() -> House {
+pub(super) fn house() -> House {
     // In memory where there is such a folder: these tests ask what is found, not what outlives the power.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let clock = Clock::manual(Timestamp::from_millis(NOON));
@@ -38,7 +38,7 @@ fn house() -> House {
 
 impl House {
     /// Ends the store and opens it again.
-    async fn again(self) -> Self {
+    pub(super) async fn again(self) -> Self {
         let Self { folder, clock, store, created } = self;
         store.close().await.unwrap();
         let store = Store::open(config(&folder), clock.clone(), None).unwrap();
@@ -60,7 +60,7 @@ impl House {
     }
 }
 
-fn meter(name: &str) -> MeterId {
+pub(super) fn meter(name: &str) -> MeterId {
     name.parse().unwrap()
 }
 
@@ -106,7 +106,7 @@ async fn a_store_is_made_once_and_opened_by_one() {
     assert!(matches!(again, Err(StoreError::Exists { .. })));
     let second = Store::open(config(&house.folder), house.clock.clone(), None);
     assert!(matches!(second.err(), Some(StoreError::Locked { pid, .. }) if pid == std::process::id()));
-    assert_eq!(house.store.identity(), &house.created.identity);
+    assert_eq!(*house.store.identity(), house.created.identity);
     assert_eq!(house.created.identity.gateway.len(), 32);
     let reader = house.store.reader();
     assert_eq!(reader.scope_of(&house.created.token), Some(Scope::Admin));
@@ -435,7 +435,7 @@ fn a_making_that_was_cut_short_leaves_no_store() {
 }
 
 /// Every file below `root` and its bytes.
-fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for file in root.read_dir().unwrap().flatten() {
         if file.path().is_dir() {
@@ -449,7 +449,7 @@ fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_named_and_not_touched() {
-    for (name, newest) in [("evidence.db", 2), ("raw/00000000000000000001.db", 1)] {
+    for (name, newest) in [("evidence.db", 3), ("raw/00000000000000000001.db", 1)] {
         let house = house();
         house.put(vec![reading(&layout("m1"), NOON, &[(0, 1)])]).await;
         let House { folder, clock, store, .. } = house;
@@ -467,7 +467,7 @@ async fn a_file_of_a_newer_version_is_named_and_not_touched() {
     }
 }
 
-fn commissioned(name: &str, since: i64, cause: Cause) -> Commissioning {
+pub(super) fn commissioned(name: &str, since: i64, cause: Cause) -> Commissioning {
     let setup = Setup {
         line: "msb".parse().unwrap(),
         wire: "192.0.2.10:502".to_owned(),
@@ -516,7 +516,7 @@ async fn a_store_of_version_1_becomes_what_a_new_one_is() {
         assert_eq!(store.reader().commissionings(&meter("m1"), 9).await.unwrap().len(), turn);
         store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
         store.close().await.unwrap();
-        assert_eq!(evidence::version(&path).unwrap(), 2);
+        assert_eq!(evidence::version(&path).unwrap(), 3);
     }
     let schema = |path: &Path| -> Vec<Option<String>> {
         let connection = rusqlite::Connection::open(path.join("evidence.db")).unwrap();

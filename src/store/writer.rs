@@ -358,7 +358,7 @@ impl Writer {
                 self.shared.pool.forget(&failed.path);
                 raw::delete(&failed.path)?;
             }
-            let pen = Pen::create(&folder, &self.shared.identity, first_seq, day, synchronised)?;
+            let pen = Pen::create(&folder, &read(&self.shared.identity), first_seq, day, synchronised)?;
             write(&self.shared.raw).push(pen.file.clone());
             self.pen = Some(pen);
         }

@@ -1,0 +1,300 @@
+//! The log as it is appended to, signed and read, beside a plain tree over all its entries.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::model::entry::Reason;
+use crate::model::note::SignedCheckpoint;
+use crate::model::{BlockFlags, Borders, Category, Cause, Energy, Method, Span, merkle};
+use crate::store::tests::{House, commissioned, house, meter};
+use crate::store::{Ledger, Reader, Sealing};
+
+const HALF: i64 = 1_800_000;
+
+fn block(name: &str, at: i64, revision: u32) -> Block {
+    let start = 1_763_726_400_000 + at * HALF;
+    let time = Timestamp::from_millis;
+    let is_silent = at % 5 == 4;
+    Block {
+        meter: meter(name),
+        span: Span::new(time(start), time(start + HALF)).unwrap(),
+        nominal_ms: 1_800_000,
+        revision,
+        category: Category::Cons,
+        import: (!is_silent).then_some(Energy::from_uwh(at)),
+        export: None,
+        max_power: None,
+        min_power: None,
+        covered_ms: if is_silent { 0 } else { 1_800_000 },
+        coverage: 10_000,
+        method: Method::Counter,
+        is_peak_hour: false,
+        flags: BlockFlags::NONE,
+        readings_sha256: Digest::of(&at.to_le_bytes()),
+        through_seq: 7,
+        borders: Borders::default(),
+        zone: "UTC".to_owned(),
+        interval_ms: 1_000,
+        template: None,
+        sealed: time(start + HALF + 10_000),
+    }
+}
+
+fn audit(number: u64) -> Append {
+    Append::Audit { action: "export".to_owned(), by: "first".to_owned(), detail: json!({"number": number}) }
+}
+
+fn wish(cause: SuccessionCause) -> Succession {
+    Succession { cause, site: None, last_outside: None }
+}
+
+async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
+    ledger.seal(Sealing { blocks, ..Sealing::default() }).await.unwrap();
+}
+
+/// A tree as RFC 6962 section 2.1 defines it, each subtree computed anew.
+fn plain_root(leaves: &[Digest]) -> Digest {
+    match leaves {
+        [] => merkle::empty(),
+        [one] => *one,
+        more => {
+            let (left, right) = more.split_at(usize::try_from(merkle::split(more.len() as u64)).unwrap());
+            merkle::node(&plain_root(left), &plain_root(right))
+        }
+    }
+}
+
+/// The data of the first `size` leaves, by the entry tiles.
+async fn leaves(reader: &Reader, epoch: &str, size: u64) -> Vec<Vec<u8>> {
+    let mut leaves = Vec::new();
+    for n in 0..size.div_ceil(TILE) {
+        let width = u16::try_from((size - n * TILE).min(TILE)).unwrap();
+        let bytes = reader.entry_tile(epoch, n, width).await.unwrap().unwrap();
+        let mut rest = bytes.as_slice();
+        while let Some((len, more)) = rest.split_first_chunk::<2>() {
+            let (data, more) = more.split_at(u16::from_be_bytes(*len).into());
+            leaves.push(data.to_vec());
+            rest = more;
+        }
+    }
+    assert_eq!(leaves.len() as u64, size);
+    leaves
+}
+
+/// All that must hold of the signed part of every epoch.
+async fn holds(reader: &Reader, notes: &[SignedCheckpoint]) {
+    let epochs = reader.epochs().await.unwrap();
+    assert_eq!(epochs.last().map(|epoch| &epoch.identity), Some(&*reader.identity()));
+    for (at, epoch) in epochs.iter().enumerate() {
+        let id = epoch.identity.epoch.as_str();
+        let origin = epoch.identity.origin();
+        let Some(newest) = reader.checkpoint(id).await.unwrap() else { continue };
+        let head = &newest.checkpoint;
+        let mut keys = vec![&epoch.key];
+        let next = epochs.get(at + 1);
+        keys.extend(next.filter(|next| next.reason == Reason::KeyRotation).map(|next| &next.key));
+        newest.verify(&keys).unwrap();
+        assert_eq!((&head.origin, head.size <= epoch.size), (&origin, true));
+
+        let data = leaves(reader, id, head.size).await;
+        let hashes: Vec<Digest> = data.iter().map(|data| merkle::leaf(data)).collect();
+        assert_eq!(plain_root(&hashes), head.root);
+        opens(reader, epoch, &data).await;
+        tiles(reader, id, &hashes).await;
+        for note in notes.iter().filter(|note| note.checkpoint.origin == origin) {
+            let old = &note.checkpoint;
+            assert_eq!(old.root, plain_root(&hashes[..usize::try_from(old.size).unwrap()]), "another tree was signed");
+            let proof = reader.consistency(id, old.size, head.size).await.unwrap().unwrap();
+            merkle::verify_consistency((old.size, &old.root), (head.size, &head.root), &proof).unwrap();
+        }
+        for index in (0..head.size).step_by(7) {
+            let path = reader.inclusion(id, index, head.size).await.unwrap().unwrap();
+            let leaf = hashes[usize::try_from(index).unwrap()];
+            assert_eq!(merkle::root_by_inclusion(leaf, index, head.size, &path), Ok(head.root));
+        }
+    }
+}
+
+/// Every signed entry is what its opening says, and each meter's chain has no hole.
+async fn opens(reader: &Reader, epoch: &Epoch, data: &[Vec<u8>]) {
+    let id = epoch.identity.epoch.as_str();
+    let indices: Vec<u64> = (0..data.len() as u64).collect();
+    let openings = reader.openings(id, indices.clone()).await.unwrap();
+    assert_eq!(openings.iter().map(|opening| opening.index).collect::<Vec<_>>(), indices);
+    let mut newest: BTreeMap<MeterId, Vec<u64>> = BTreeMap::new();
+    for (opening, data) in openings.iter().zip(data) {
+        let subject = opening.meter.as_ref().map(|(meter, salt)| entry::subject(salt, meter));
+        let (kind, time) = (opening.kind, opening.time);
+        let entry = Entry { kind, time, subject, commit: entry::commit(&opening.salt, &opening.record) };
+        assert_eq!(entry.to_bytes(), *data);
+        let record: Value = serde_json::from_slice(&opening.record).unwrap();
+        assert_eq!(jcs::to_vec(&record).unwrap(), opening.record);
+        assert_eq!(kind == EntryKind::Succession, opening.index == 0);
+        if let Some((meter, _)) = &opening.meter {
+            let chain = newest.entry(meter.clone()).or_default();
+            assert_eq!(
+                (record["prev"].as_u64(), record["meter"].as_str()),
+                (chain.last().copied(), Some(meter.as_str()))
+            );
+            chain.push(opening.index);
+        }
+        if matches!(kind, EntryKind::Block | EntryKind::Silence) {
+            let block = Block::from_record(&opening.record).unwrap();
+            assert_eq!(kind, EntryKind::of(&block));
+            let stored = reader.revisions(&block.meter, block.span.start()).await.unwrap();
+            assert!(stored.contains(&block));
+        }
+    }
+    for (meter, chain) in newest {
+        assert_eq!(reader.entries_of_meter(id, &meter).await.unwrap(), chain);
+    }
+}
+
+/// The tiles of each level, up to what is signed and not one hash further.
+async fn tiles(reader: &Reader, epoch: &str, leaves: &[Digest]) {
+    let mut level_hashes = leaves.to_vec();
+    for level in 0.. {
+        let count = level_hashes.len() as u64;
+        for (n, tile) in (0..).zip(level_hashes.chunks(256)) {
+            for width in [1, tile.len() / 2 + 1, tile.len()] {
+                let bytes = reader.tile(epoch, level, n, u16::try_from(width).unwrap()).await.unwrap().unwrap();
+                assert_eq!(rows::hashes(&bytes).unwrap(), tile[..width]);
+            }
+            if tile.len() < 256 {
+                let beyond = u16::try_from(tile.len() + 1).unwrap();
+                assert_eq!(reader.tile(epoch, level, n, beyond).await.unwrap(), None);
+                assert!(level > 0 || reader.entry_tile(epoch, n, beyond).await.unwrap().is_none());
+            }
+        }
+        assert_eq!(reader.tile(epoch, level, count.div_ceil(TILE), 1).await.unwrap(), None);
+        if count == 0 {
+            break;
+        }
+        level_hashes = level_hashes.as_chunks::<256>().0.iter().map(|tile| plain_root(tile)).collect();
+    }
+    for (n, width) in [(u64::MAX, 256), (0, 0), (0, 257)] {
+        assert_eq!(reader.tile(epoch, 0, n, width).await.unwrap(), None);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Seal(Vec<u8>),
+    Revise(u8),
+    Commission(u8),
+    Append(u16),
+    Config,
+    Checkpoint,
+    NextDay,
+    Restart,
+    Succeed(SuccessionCause),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let cause = prop_oneof![
+        Just(SuccessionCause::KeyRotation),
+        Just(SuccessionCause::Site),
+        Just(SuccessionCause::Restore),
+        Just(SuccessionCause::Rollback),
+        Just(SuccessionCause::Clone),
+    ];
+    let step = prop_oneof![
+        4 => prop::collection::vec(0_u8..4, 0..9).prop_map(Step::Seal),
+        2 => (0_u8..4).prop_map(Step::Revise),
+        2 => (0_u8..4).prop_map(Step::Commission),
+        2 => (1_u16..200).prop_map(Step::Append),
+        1 => Just(Step::Config),
+        4 => Just(Step::Checkpoint),
+        1 => Just(Step::NextDay),
+        1 => Just(Step::Restart),
+        1 => cause.prop_map(Step::Succeed),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+async fn act(mut house: House, steps: Vec<Step>) {
+    let (mut at, mut number, mut notes): (i64, u64, Vec<SignedCheckpoint>) = (0, 0, Vec::new());
+    let mut revisions: BTreeMap<String, (i64, u32)> = BTreeMap::new();
+    for step in steps {
+        let ledger = house.store.ledger();
+        house.clock.advance(Duration::from_secs(60));
+        match step {
+            Step::Seal(meters) => {
+                let mut blocks = Vec::new();
+                for name in meters.iter().map(|meter| format!("m{meter}")) {
+                    blocks.push(block(&name, at, 0));
+                    revisions.insert(name, (at, 0));
+                    at += 1;
+                }
+                seal(&ledger, blocks).await;
+            }
+            Step::Revise(meter) => {
+                let name = format!("m{meter}");
+                if let Some((at, revision)) = revisions.get_mut(&name) {
+                    *revision += 1;
+                    seal(&ledger, vec![block(&name, *at, *revision)]).await;
+                }
+            }
+            Step::Commission(meter) => {
+                number += 1;
+                let since = i64::try_from(number).unwrap();
+                ledger.commission(commissioned(&format!("m{meter}"), since, Cause::First)).await.unwrap();
+            }
+            Step::Append(many) => {
+                let places = ledger.append((0..u64::from(many)).map(|at| audit(number + at)).collect()).await.unwrap();
+                number += u64::from(many);
+                assert!(places.windows(2).all(|pair| pair[0].index + 1 == pair[1].index));
+            }
+            Step::Config => {
+                let wanted = Append::Config {
+                    config_sha256: Digest::of(b"config"),
+                    program: "meterseal 0.1.0".to_owned(),
+                    meters: vec![meter("m9")],
+                };
+                ledger.append(vec![wanted]).await.unwrap();
+            }
+            Step::Checkpoint => {
+                let note = ledger.checkpoint().await.unwrap();
+                assert_eq!(ledger.checkpoint().await.unwrap(), note, "nothing was appended");
+                notes.push(note);
+            }
+            Step::NextDay => house.clock.advance(Duration::from_secs(86_400)),
+            Step::Restart => {
+                drop(ledger);
+                house = house.again().await;
+            }
+            Step::Succeed(cause) => {
+                let before = house.store.identity();
+                let after = ledger.succeed(wish(cause)).await.unwrap();
+                assert_ne!(after.epoch, before.epoch);
+                assert_eq!(after.gateway == before.gateway, cause != SuccessionCause::Clone);
+                assert_eq!((&after, &after), (&house.store.identity(), &house.store.reader().identity()));
+            }
+        }
+    }
+    notes.push(house.store.ledger().checkpoint().await.unwrap());
+    holds(&house.store.reader(), &notes).await;
+    // Whatever ended, every block that was sealed can be proven somewhere.
+    for (name, (at, revision)) in revisions {
+        let sealed = block(&name, at, 0);
+        let reader = house.store.reader();
+        let places = reader.entries_of_block(&sealed.meter, sealed.span.start()).await.unwrap();
+        assert_eq!(places.len(), usize::try_from(revision).unwrap() + 1);
+        for (revision, place) in (0..).zip(places) {
+            let opening = reader.openings(&place.epoch, vec![place.index]).await.unwrap().remove(0);
+            assert_eq!(Block::from_record(&opening.record).unwrap(), block(&name, at, revision));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn rows_tiles_and_a_plain_tree_agree_after_anything(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(act(house(), steps));
+    }
+}
