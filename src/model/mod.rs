@@ -5,9 +5,11 @@ mod block;
 mod commissioning;
 mod digest;
 pub mod entry;
+mod export;
 mod id;
 mod identity;
 pub mod jcs;
+mod job;
 pub mod merkle;
 mod meter;
 pub mod note;
@@ -23,8 +25,10 @@ pub use alert::{Alert, AlertKind};
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
+pub use export::{ExportEvent, ExportOrder, ExportRefused, instant_ns, written_ns};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use identity::Identity;
+pub use job::{Artifact, Job, JobId, JobProgress, JobRequest, JobState, NotAJobId, RunningJob};
 pub use meter::{
     BrokerStatus, Category, Condition, LineStatus, MalformedMessage, Meter, MeterStatus, Origin, PollReport,
     PolledValue, Proposal, SourcesStatus,
