@@ -3,4 +3,15 @@
 
 pub mod epoch;
 pub mod hardware;
+pub mod influx;
 pub mod mark;
+
+use influx::{Connection, Query};
+
+/// What the config says of this room.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// In the order of the file; those that are off for want of a secret are not among them.
+    pub connections: Vec<Connection>,
+    pub queries: Vec<Query>,
+}

@@ -18,6 +18,7 @@ mod quantity;
 mod reading;
 mod recompute;
 pub mod record;
+mod row;
 mod scan;
 mod time;
 
@@ -37,6 +38,7 @@ pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
 pub use recompute::{Recomputed, part_before, part_within};
+pub use row::{Cell, FieldType, FieldValue, ResultRow, Row, Tags};
 pub use scan::{
     BadOrder, Bus, Candidate, FoundUnit, Parity, RecognisedBy, ScanEvent, ScanOrder, ScanRequest, SerialSettings, Units,
 };
