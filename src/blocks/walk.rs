@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::calendar::Spans;
 use super::interval::reach_of;
-use super::register::border_of;
+use super::register::{Register, border_of};
 use super::rule::{Carry, Tally, Terms, committed};
 use super::window::{View, Window};
 use crate::model::{
@@ -47,7 +47,7 @@ pub struct Walk<'a> {
     nature: Nature,
     /// What is in effect from a little before the first block on, by start.
     records: Vec<Block>,
-    /// A register's next words, looked for beyond what is held, by role.
+    /// A direction's next words, looked for beyond what is held, by role.
     far: [Option<Far>; 2],
     /// A reading too old to be booked came since the last block.
     pub rejected: bool,
@@ -56,10 +56,15 @@ pub struct Walk<'a> {
     pub made: Vec<Block>,
 }
 
-/// The values of one register that decide what comes after where it stood.
+/// One direction's words beyond what is held. It serves all blocks of a gap, so that their readings are read once.
 struct Far {
-    stood: super::register::Register,
+    /// Where its register stood then; empty where the last reading told of an interval.
+    stood: Register,
+    after: Timestamp,
+    /// The words after that, but for those that change nothing, such as a night of zeros.
     found: Vec<Border>,
+    /// Where the search stopped.
+    rest: Window,
 }
 
 impl<'a> Walk<'a> {
@@ -291,7 +296,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Looks for the next words of one register alone, and keeps them for the blocks that follow.
+    /// Looks for the next words of one direction alone, and keeps them for the blocks that follow.
     async fn look_far(
         &mut self,
         tally: &mut Tally,
@@ -299,35 +304,34 @@ impl<'a> Walk<'a> {
         role: Role,
         last: Timestamp,
     ) -> Result<(), StoreError> {
-        let registers = |tally: &Tally| tally.track(role).map(|track| track.register().clone()).unwrap_or_default();
-        let stood = registers(tally);
-        let by_register = stood.last().is_some();
-        if by_register
-            && let Some(far) = &self.far[slot]
-            && far.stood.stands_as(&stood)
-        {
-            far.found.iter().for_each(|border| tally.take_ahead(*border));
+        let register = |tally: &Tally| tally.track(role).map(|track| track.register().clone()).unwrap_or_default();
+        let stood = register(tally);
+        let known = self.far[slot].take().filter(|far| far.after <= last && far.stood.stands_as(&stood));
+        let mut far = known.unwrap_or_else(|| {
+            let rest = self.view.from(last.plus_millis(1));
+            Far { stood, after: last, found: Vec::new(), rest }
+        });
+        for border in far.found.iter().filter(|border| border.time > last) {
             if !tally.wants(role) {
-                return Ok(());
+                break;
             }
-            // The register ended, and of the intervals after it this block wants more than the one before did.
+            tally.take_ahead(*border);
         }
-        let mut found = Vec::new();
-        let mut window = self.view.from(last.plus_millis(1));
+        // Whether an interval counts depends on the block, so that after one nothing is known to change nothing.
+        let mut by_register = far.stood.last().is_some() && far.found.iter().all(|border| border.interval.is_none());
         while tally.wants(role)
-            && let Some(reading) = window.pop().await?
+            && let Some(reading) = far.rest.pop().await?
         {
             if let Some(border) = border_of(&reading, role, reading.layout.slot_of(role)) {
-                let before = registers(tally);
+                let before = register(tally);
                 tally.take_ahead(border);
-                // Values that change nothing, such as a night of zeros, need not be kept.
-                if border.interval.is_some() || !before.stands_as(&registers(tally)) {
-                    found.push(border);
+                by_register &= border.interval.is_none();
+                if !by_register || !before.stands_as(&register(tally)) {
+                    far.found.push(border);
                 }
             }
         }
-        // How far intervals are looked for goes by the gaps of each block, not by where they stood.
-        self.far[slot] = by_register.then_some(Far { stood, found });
+        self.far[slot] = Some(far);
         Ok(())
     }
 

@@ -37,6 +37,12 @@ enum Source {
 /// A stretch of readings that is put in order in memory.
 const STRETCH_MS: i64 = 6 * 3_600_000;
 
+#[cfg(test)]
+thread_local! {
+    /// How often the store was read, for tests of what a gap costs.
+    pub static FILLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl View {
     pub fn from(&self, from: Timestamp) -> Window {
         let source = if from > self.horizon {
@@ -102,6 +108,8 @@ impl Window {
 
     /// Reads more; false at the end.
     async fn fill(&mut self) -> Result<bool, StoreError> {
+        #[cfg(test)]
+        FILLS.set(FILLS.get() + usize::from(!matches!(self.source, Source::Ended)));
         let view = &self.view;
         match &mut self.source {
             Source::Ended => return Ok(false),

@@ -1,6 +1,7 @@
 //! Energy by intervals: the rule by itself, and the block task over the real store.
 
 use super::super::rule::tests::{close_all, reading, terms};
+use super::super::window::FILLS;
 use super::*;
 use crate::model::{Interval, Label, Recomputed, Slot};
 
@@ -311,6 +312,37 @@ async fn intervals_stand_over_a_restart_and_a_silence() {
         let silent = blocks.iter().filter(|block| block.net().is_none()).map(|block| block.span.millis()).sum::<i64>();
         assert_eq!(silent, 3 * DAY - 2 * HOUR + HALF - HALF, "{label:?} {blocks:#?}");
     }
+}
+
+/// More readings than are held, so that what comes after a gap is looked for by itself.
+#[tokio::test]
+async fn a_gap_of_intervals_is_read_once_and_not_for_each_of_its_blocks() {
+    const GAP: (i64, i64) = (HOUR, 13 * HOUR);
+    let plant = one_meter();
+    let quarters = |from: i64, to: i64| (from / (15 * MINUTE)..to / (15 * MINUTE)).map(|at| at * 15 * MINUTE);
+    let end = GAP.1 + 26 * HOUR;
+    plant.clock.advance_to(at(end));
+    let layout = by_interval(15, Label::End);
+    let power = |ms| {
+        let values = values(Say { power: Some(1.0), ..Say::default() });
+        Reading { layout: layout.clone(), taken: Stamp { time: at(ms), ..plant.clock.stamp() }, values }
+    };
+    plant.put((0..end).step_by(10_000).map(|ms| power(ms + 5_000)).collect()).await;
+    let told = quarters(0, GAP.0).chain(quarters(GAP.1, end));
+    plant.put(told.map(|start| plant.interval(start, 15, Label::End, 0.25)).collect()).await;
+    let readings = usize::try_from(end / 10_000).unwrap();
+    FILLS.set(0);
+    plant.seal().await;
+    let fills = FILLS.get();
+    let blocks = plant.blocks("m").await;
+    let within = |block: &Block| block.span.start() >= at(GAP.0) && block.span.end() <= at(GAP.1);
+    let by_interval = blocks.iter().filter(|block| block.method == Method::Interval && block.coverage == 10_000);
+    // The last one waits for what may come late.
+    assert_eq!(by_interval.filter(|block| !within(block)).count(), 2 + 26 * 2 - 1, "{blocks:#?}");
+    assert_eq!(blocks.iter().filter(|block| within(block)).count(), 12 * 2);
+    // Once for the blocks themselves and once beyond them, in batches of 2000 from files of a day.
+
+    assert!(fills <= 2 * (readings / 2_000 + 2), "{fills} reads of {readings} readings");
 }
 
 #[tokio::test]
