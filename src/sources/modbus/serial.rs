@@ -1,9 +1,11 @@
 //! A serial port as a stream of bytes: opened raw, for this program alone, and never as a controlling terminal.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -24,13 +26,12 @@ pub struct Port {
 impl Port {
     /// Opens the port and sets it up. What an earlier program left in its queues is thrown away.
     pub async fn open(serial: &Serial) -> io::Result<Self> {
-        let serial = serial.clone();
-        // An adapter that hangs can keep its driver waiting for seconds, and this thread serves all lines.
-        let opened = tokio::task::spawn_blocking(move || opened(&serial)).await.map_err(io::Error::other)?;
+        let to_open = serial.clone();
+        let fd = once(&serial.device, move || opened(&to_open)).await?;
         // SAFETY: an `OwnedFd` is open until it is dropped and always says the same number, and no other takes its place
         // here: `fd` is never lent out to be changed.
         #[allow(unsafe_code)]
-        let fd = unsafe { AsyncFd::register(opened?) }?;
+        let fd = unsafe { AsyncFd::register(fd) }?;
         Ok(Self { fd })
     }
 }
@@ -40,6 +41,48 @@ impl Drop for Port {
         // Closing would wait for bytes that a port which is stuck never sends. One that is gone has no queues.
         termios::tcflush(self.fd.get_ref(), QueueSelector::IOFlush).ok();
     }
+}
+
+/// The ports that are being opened.
+static OPENING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A port is being opened for as long as this lives.
+struct Opening(PathBuf);
+
+impl Opening {
+    fn begin(device: &Path) -> Option<Self> {
+        let is_first = ports().insert(device.to_owned());
+        is_first.then(|| Self(device.to_owned()))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        ports().remove(&self.0);
+    }
+}
+
+/// Nothing that could fail is done while the lock is held.
+fn ports() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    OPENING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a port away from the thread that serves all lines, as an adapter that hangs can keep its driver waiting. Who
+/// waits for it may give up, but the attempt goes on; were another one begun beside it, threads would pile up.
+async fn once<T: Send + 'static>(
+    device: &Path,
+    open: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let Some(opening) = Opening::begin(device) else {
+        let text = "its driver still hangs in the last attempt to open it: unplug the adapter and plug it in again";
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+    };
+    let attempt = tokio::task::spawn_blocking(move || {
+        let opened = open();
+        drop(opening);
+        opened
+    });
+    attempt.await.map_err(io::Error::other)?
 }
 
 fn opened(serial: &Serial) -> io::Result<OwnedFd> {
@@ -160,7 +203,23 @@ mod tests {
     use rustix::termios::LocalModes;
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt as _;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_driver_that_hangs_is_asked_once() {
+        let device = Path::new("/dev/ttyHANGS");
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let hanging = once(device, move || Ok(held.recv().is_ok()));
+        assert!(tokio::time::timeout(Duration::from_millis(10), hanging).await.is_err());
+        let why = once(device, || Ok(true)).await.unwrap_err().to_string();
+        assert!(why.starts_with("its driver still hangs in the last attempt to open it"), "{why}");
+        assert!(once(Path::new("/dev/ttyOTHER"), || Ok(true)).await.unwrap());
+        let_go.send(()).unwrap();
+        while once(device, || Ok(true)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[tokio::test]
     async fn a_port_is_set_up_as_told_and_hands_every_byte_on_as_it_is() {
