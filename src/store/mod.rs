@@ -40,7 +40,7 @@ use crate::model::{
 };
 use evidence::Evidence;
 use lock::Lock;
-pub use log::{Append, Epoch, LogPlace, Opening, Succession, SuccessionCause};
+pub use log::{Append, Epoch, LogPlace, Opening, Succession};
 pub use reader::{Reader, ReadingStream};
 use writer::Writer;
 

@@ -13,44 +13,18 @@ use crate::store::{Identity, ledger};
 /// A new epoch that is wanted.
 #[derive(Clone, Debug)]
 pub struct Succession {
-    pub cause: SuccessionCause,
+    /// Any but [`Reason::Init`].
+    pub reason: Reason,
     /// The site from now on; `None` when it stays.
     pub site: Option<SiteId>,
     /// The newest checkpoint that others hold, as a signed note.
     pub last_outside: Option<String>,
 }
 
-/// Why it is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SuccessionCause {
-    /// A new signing key, which the old one vouches for.
-    KeyRotation,
-    /// The site's id was changed.
-    Site,
-    /// A backup was restored, with its key.
-    Restore,
-    /// The store is behind what the gateway has signed, or does not agree with it.
-    Rollback,
-    /// The store is on other hardware: the gateway gets a new id and key.
-    Clone,
-}
-
-impl SuccessionCause {
-    fn reason(self) -> Reason {
-        match self {
-            Self::KeyRotation => Reason::KeyRotation,
-            Self::Site => Reason::Site,
-            Self::Restore => Reason::Restore,
-            Self::Rollback => Reason::Rollback,
-            Self::Clone => Reason::Clone,
-        }
-    }
-
-    /// Whether this store alone goes on from what it holds. If not, another image of it may have signed a longer log
-    /// of the old epoch, and so nothing more of that one is signed here.
-    fn is_alone(self) -> bool {
-        matches!(self, Self::KeyRotation | Self::Site)
-    }
+/// Whether this store alone goes on from what it holds. If not, another image of it may have signed a longer log of the
+/// old epoch, and so nothing more of that one is signed here.
+fn is_alone(reason: Reason) -> bool {
+    matches!(reason, Reason::KeyRotation | Reason::Site)
 }
 
 /// What an epoch is opened with.
@@ -179,6 +153,9 @@ pub fn stored(connection: &Connection, epoch: i64, size: Option<u64>) -> rusqlit
 
 /// Ends the current epoch and opens the next one, in one transaction. Seqs go on counting.
 pub fn succeed(connection: &Connection, wish: &Succession, now: Timestamp) -> rusqlite::Result<Identity> {
+    if wish.reason == Reason::Init {
+        return Err(rusqlite::Error::InvalidParameterName("a store is made once".to_owned()));
+    }
     let transaction = connection.unchecked_transaction()?;
     let mut old = current(&transaction)?;
     let old_origin = old.identity.origin();
@@ -187,23 +164,23 @@ pub fn succeed(connection: &Connection, wish: &Succession, now: Timestamp) -> ru
         identity.site = site.clone();
     }
     let mut public = old.public;
-    if matches!(wish.cause, SuccessionCause::KeyRotation | SuccessionCause::Clone) {
+    if matches!(wish.reason, Reason::KeyRotation | Reason::Clone) {
         let key = SigningKey::from_bytes(&random()?);
         public = key.verifying_key().to_bytes();
-        if wish.cause == SuccessionCause::Clone {
+        if wish.reason == Reason::Clone {
             identity.gateway = gateway_of(&public);
         }
         transaction
             .execute("INSERT INTO keys VALUES (?1, ?2, ?3)", params![public, key.to_bytes(), now.as_millis()])?;
     }
-    let last_local = if wish.cause == SuccessionCause::KeyRotation {
+    let last_local = if wish.reason == Reason::KeyRotation {
         let origin = identity.origin();
         let new_key = VerifierKey::new(&*origin, public).to_string();
         let record = json!({"new_key": new_key, "new_origin": origin});
         append(&transaction, now, |log| log.record(EntryKind::Key, record))?;
         old = current(&transaction)?;
         Some(sign(&transaction, &old, Some((&origin, &key_of(&transaction, &public)?)), now)?)
-    } else if wish.cause.is_alone() {
+    } else if is_alone(wish.reason) {
         Some(sign(&transaction, &old, None, now)?)
     } else {
         stored(&transaction, old.number, None)?
@@ -218,7 +195,7 @@ pub fn succeed(connection: &Connection, wish: &Succession, now: Timestamp) -> ru
         transaction.execute("DELETE FROM keys WHERE public = ?1", [old.public])?;
     }
     let note = last_local.map(|note| note.note());
-    let opened = Opened { identity, public, reason: wish.cause.reason() };
+    let opened = Opened { identity, public, reason: wish.reason };
     open(&transaction, &opened, (Some(&old_origin), note.as_deref(), wish.last_outside.as_deref()), now)?;
     carry_over(&transaction, &old, signed, now)?;
     transaction.commit()?;

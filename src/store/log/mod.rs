@@ -17,7 +17,7 @@ use super::ledger;
 use crate::model::entry::{self, Entry, EntryKind, Salt};
 use crate::model::merkle::Frontier;
 use crate::model::{Block, Digest, MeterId, Timestamp, jcs};
-pub use epoch::{Succession, SuccessionCause};
+pub use epoch::Succession;
 pub(super) use epoch::{checkpoint, gateway_of, hex, kept_identity, succeed};
 pub use read::{Epoch, LogPlace, Opening};
 pub(super) use take_up::{take_up, take_up_step};

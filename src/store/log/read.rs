@@ -161,6 +161,18 @@ impl Reader {
         self.proof(epoch, new, (1..=new).contains(&old), move |tiles| merkle::consistency(tiles, old, new)).await
     }
 
+    /// The root of the first `size` entries, signed or not: whether the store agrees with what others have seen of it.
+    /// `None` where it does not go as far.
+    pub async fn root_at(&self, epoch: &str, size: u64) -> Result<Option<Digest>, StoreError> {
+        self.of_log(epoch, move |connection, log| {
+            if size > log.size {
+                return Ok(None);
+            }
+            merkle::root(&mut Tiles::new(connection, log.number, size), size).map(Some)
+        })
+        .await
+    }
+
     async fn proof(
         &self,
         epoch: &str,
@@ -192,20 +204,26 @@ impl Reader {
     }
 }
 
-/// An epoch's number in its rows, and how much of it is signed.
+/// An epoch's number in its rows, how much of it there is, and how much is signed.
 struct Log {
     number: i64,
+    size: u64,
     signed: u64,
 }
 
 impl Log {
     fn find(connection: &Connection, epoch: &str) -> rusqlite::Result<Option<Self>> {
         let mut statement = connection.prepare_cached(
-            "SELECT number, (SELECT max(size) FROM checkpoints WHERE checkpoints.epoch = number)
+            "SELECT number, size, (SELECT max(size) FROM checkpoints WHERE checkpoints.epoch = number)
              FROM epochs WHERE epoch = ?1",
         )?;
         let found = statement.query_row([epoch], |row| {
-            Ok(Self { number: row.get(0)?, signed: row.get::<_, Option<i64>>(1)?.unwrap_or(0).cast_unsigned() })
+            let signed: Option<i64> = row.get(2)?;
+            Ok(Self {
+                number: row.get(0)?,
+                size: row.get::<_, i64>(1)?.cast_unsigned(),
+                signed: signed.unwrap_or(0).cast_unsigned(),
+            })
         });
         found.optional()
     }

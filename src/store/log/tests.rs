@@ -48,8 +48,8 @@ fn audit(number: u64) -> Append {
     Append::Audit { action: "export".to_owned(), by: "first".to_owned(), detail: json!({"number": number}) }
 }
 
-fn wish(cause: SuccessionCause) -> Succession {
-    Succession { cause, site: None, last_outside: None }
+fn wish(reason: Reason) -> Succession {
+    Succession { reason, site: None, last_outside: None }
 }
 
 async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
@@ -100,6 +100,7 @@ async fn holds(reader: &Reader, notes: &[SignedCheckpoint]) {
         newest.verify(&keys).unwrap();
         assert_eq!((&head.origin, head.size <= epoch.size), (&origin, true));
 
+        assert_eq!(reader.root_at(id, epoch.size + 1).await.unwrap(), None);
         let data = leaves(reader, id, head.size).await;
         let hashes: Vec<Digest> = data.iter().map(|data| merkle::leaf(data)).collect();
         assert_eq!(plain_root(&hashes), head.root);
@@ -107,6 +108,7 @@ async fn holds(reader: &Reader, notes: &[SignedCheckpoint]) {
         tiles(reader, id, &hashes).await;
         for note in notes.iter().filter(|note| note.checkpoint.origin == origin) {
             let old = &note.checkpoint;
+            assert_eq!(reader.root_at(id, old.size).await.unwrap(), Some(old.root));
             assert_eq!(old.root, plain_root(&hashes[..usize::try_from(old.size).unwrap()]), "another tree was signed");
             let proof = reader.consistency(id, old.size, head.size).await.unwrap().unwrap();
             merkle::verify_consistency((old.size, &old.root), (head.size, &head.root), &proof).unwrap();
@@ -191,16 +193,16 @@ enum Step {
     Checkpoint,
     NextDay,
     Restart,
-    Succeed(SuccessionCause),
+    Succeed(Reason),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let cause = prop_oneof![
-        Just(SuccessionCause::KeyRotation),
-        Just(SuccessionCause::Site),
-        Just(SuccessionCause::Restore),
-        Just(SuccessionCause::Rollback),
-        Just(SuccessionCause::Clone),
+    let reason = prop_oneof![
+        Just(Reason::KeyRotation),
+        Just(Reason::Site),
+        Just(Reason::Restore),
+        Just(Reason::Rollback),
+        Just(Reason::Clone),
     ];
     let step = prop_oneof![
         4 => prop::collection::vec(0_u8..4, 0..9).prop_map(Step::Seal),
@@ -211,7 +213,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Checkpoint),
         1 => Just(Step::NextDay),
         1 => Just(Step::Restart),
-        1 => cause.prop_map(Step::Succeed),
+        1 => reason.prop_map(Step::Succeed),
     ];
     prop::collection::vec(step, 1..25)
 }
@@ -267,11 +269,11 @@ async fn act(mut house: House, steps: Vec<Step>) {
                 drop(ledger);
                 house = house.again().await;
             }
-            Step::Succeed(cause) => {
+            Step::Succeed(reason) => {
                 let before = house.store.identity();
-                let after = ledger.succeed(wish(cause)).await.unwrap();
+                let after = ledger.succeed(wish(reason)).await.unwrap();
                 assert_ne!(after.epoch, before.epoch);
-                assert_eq!(after.gateway == before.gateway, cause != SuccessionCause::Clone);
+                assert_eq!(after.gateway == before.gateway, reason != Reason::Clone);
                 assert_eq!((&after, &after), (&house.store.identity(), &house.store.reader().identity()));
             }
         }
