@@ -9,13 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Created, Identity, Scope, StoreError, log, sqlite};
+use super::{Bearer, Created, Identity, Scope, StoreError, jobs, log, sqlite};
 use crate::clock::Clock;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
@@ -69,6 +69,7 @@ const MIGRATIONS: [&str; VERSION as usize - 1] = [
     CREATE INDEX commissionings_of_meter ON commissionings (meter, id);
 ",
     log::SCHEMA,
+    jobs::SCHEMA,
 ];
 
 /// The connection that writes `evidence.db`.
@@ -243,9 +244,9 @@ impl Evidence {
         log::kept_identity(&self.connection).map_err(|error| self.fault(error))
     }
 
-    pub fn tokens(&self) -> Result<Vec<(Digest, Scope)>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<(Digest, Scope)>> {
-            let mut statement = self.connection.prepare("SELECT sha256, scope FROM tokens")?;
+    pub fn tokens(&self) -> Result<Vec<(Digest, Bearer)>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<(Digest, Bearer)>> {
+            let mut statement = self.connection.prepare("SELECT sha256, scope, name FROM tokens")?;
             let rows = statement.query_map([], |row| {
                 let scope: String = row.get(1)?;
                 let scope = match scope.as_str() {
@@ -254,7 +255,7 @@ impl Evidence {
                     "ingest" => Scope::Ingest,
                     _ => Scope::Read,
                 };
-                Ok((Digest::from_bytes(row.get(0)?), scope))
+                Ok((Digest::from_bytes(row.get(0)?), Bearer { name: row.get(2)?, scope }))
             })?;
             rows.collect()
         };

@@ -6,6 +6,7 @@
 mod codec;
 mod evidence;
 mod home;
+mod jobs;
 mod ledger;
 mod live;
 mod lock;
@@ -39,6 +40,7 @@ use crate::model::{
     Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, entry,
 };
 use evidence::Evidence;
+pub use jobs::{Dropped, Held, JOBS, JobEnd, NoRoom};
 use lock::Lock;
 pub use log::{Append, Epoch, LogPlace, Opening, Succession};
 pub use reader::{Reader, ReadingStream};
@@ -51,7 +53,7 @@ pub struct Config {
     /// Readings are durable at the latest this long after they came.
     pub commit_every: Duration,
     pub keep_raw: Duration,
-    /// Bytes that raw readings may take.
+    /// Bytes that raw readings and the bundles of exports may take together.
     pub max_disk: u64,
     /// Bytes set aside for blocks and evidence.
     pub reserve: u64,
@@ -166,7 +168,7 @@ struct Shared {
     lock: Mutex<Option<Lock>>,
     /// Another one after a succession.
     identity: RwLock<Arc<Identity>>,
-    tokens: Vec<(Digest, Scope)>,
+    tokens: Vec<(Digest, Bearer)>,
     config: RwLock<Config>,
     evidence: Mutex<Evidence>,
     /// By first seq; only the writing thread adds and removes.
@@ -179,6 +181,10 @@ struct Shared {
     committed: watch::Sender<u64>,
     feed: broadcast::Sender<Arc<Vec<crate::model::StoredReading>>>,
     sealed: broadcast::Sender<Arc<Vec<Block>>>,
+    /// Counts the changes of export jobs.
+    jobs_changed: watch::Sender<u64>,
+    /// Taken after `evidence`, never before it.
+    holds: Mutex<jobs::Holds>,
     counters: Counters,
     /// Why the last commit failed.
     trouble: RwLock<Option<String>>,
@@ -313,6 +319,8 @@ impl Store {
             committed: watch::Sender::new(through),
             feed: broadcast::Sender::new(FEED),
             sealed: broadcast::Sender::new(FEED),
+            jobs_changed: watch::Sender::new(0),
+            holds: Mutex::default(),
             counters: Counters::default(),
             trouble: RwLock::default(),
             damaged: Mutex::default(),
@@ -561,6 +569,14 @@ pub enum Scope {
     Ingest,
     Export,
     Admin,
+}
+
+/// Who shows a token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bearer {
+    /// The token's.
+    pub name: String,
+    pub scope: Scope,
 }
 
 /// How the store is doing. Counters are since start.

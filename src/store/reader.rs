@@ -9,8 +9,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::search::{Cursor, Side};
 use super::{
-    Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search,
-    sqlite, writer,
+    Bearer, Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read,
+    search, sqlite, writer,
 };
 use crate::model::{
     Alert, Block, Commissioning, Digest, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp,
@@ -19,7 +19,7 @@ use crate::model::{
 /// Reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Readings of one meter in batches, in order of effective time, then seq. Bounded in memory.
@@ -213,11 +213,19 @@ impl Reader {
         self.evidence(move |connection| ledger::alerts(connection, open_only, limit)).await
     }
 
-    /// What the bearer of this token may do; `None` for an unknown one. Compares digests in constant time.
-    pub fn scope_of(&self, token: &str) -> Option<Scope> {
+    /// Whose token this is; `None` for an unknown one. Compares digests in constant time.
+    pub fn bearer_of(&self, token: &str) -> Option<&Bearer> {
         let digest = Digest::of(token.as_bytes());
         let known = self.shared.tokens.iter();
-        known.filter(|(known, _)| bool::from(known.as_bytes().ct_eq(digest.as_bytes()))).map(|(_, scope)| *scope).next()
+        known
+            .filter(|(known, _)| bool::from(known.as_bytes().ct_eq(digest.as_bytes())))
+            .map(|(_, bearer)| bearer)
+            .next()
+    }
+
+    /// What the bearer of this token may do; `None` for an unknown one.
+    pub fn scope_of(&self, token: &str) -> Option<Scope> {
+        self.bearer_of(token).map(|bearer| bearer.scope)
     }
 
     /// The text of the last config that was good.

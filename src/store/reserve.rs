@@ -46,11 +46,16 @@ impl Reserve {
         self.held > floor && self.set(self.held.saturating_sub(piece).max(floor))
     }
 
+    /// What must be free for it to be filled again, and to stay so.
+    pub fn room_needed(&self) -> u64 {
+        let missing = self.wanted.saturating_sub(self.held);
+        missing.saturating_add(self.wanted / 4).saturating_add(SLACK)
+    }
+
     /// Fills it again as far as there is ample room.
     pub fn refill(&mut self) {
-        let missing = self.wanted.saturating_sub(self.held);
         let free = sqlite::free_bytes(self.path.parent().unwrap_or(&self.path)).unwrap_or(0);
-        if missing == 0 || free < missing.saturating_add(self.wanted / 4).saturating_add(SLACK) {
+        if !self.is_used() || free < self.room_needed() {
             return;
         }
         let filled = self.file().and_then(|file| {

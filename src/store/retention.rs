@@ -1,8 +1,8 @@
-//! Which raw files go, and when. Pure.
+//! Which raw files and which bundles go, and when. Pure.
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{JobId, Timestamp};
 
 const DAY_MS: i64 = 86_400_000;
 /// Deletions by age within one day of monotonic time: a clock that leaps must not take the history with it.
@@ -23,6 +23,36 @@ pub fn expired(files: &[Aged], now: Timestamp, keep: Duration) -> usize {
     let known = |file: &Aged| file.synchronised && file.day.saturating_mul(DAY_MS) <= now.as_millis();
     let past = |file: &Aged| file.day.saturating_mul(DAY_MS).saturating_add(keep) <= now.as_millis();
     files.iter().rposition(|file| known(file) && past(file)).unwrap_or(0)
+}
+
+/// A bundle that nobody has fetched for so long may go.
+const BUNDLE_MS: i64 = 30 * DAY_MS;
+
+/// What retention knows of the bundle of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    pub id: JobId,
+    pub ended: Timestamp,
+    pub is_downloaded: bool,
+    pub bytes: u64,
+}
+
+/// The bundles that go so that `excess` bytes are won, the oldest first: those that somebody has downloaded, and those
+/// that have expired; none expires while `now` is not known.
+pub fn bundles_to_go(bundles: &[Bundle], now: Option<Timestamp>, excess: u64) -> Vec<Bundle> {
+    let is_expired = |bundle: &Bundle| now.is_some_and(|now| now.millis_since(bundle.ended) >= BUNDLE_MS);
+    let mut may_go: Vec<Bundle> =
+        bundles.iter().filter(|bundle| bundle.is_downloaded || is_expired(bundle)).copied().collect();
+    may_go.sort_by_key(|bundle| (bundle.ended, bundle.id));
+    let mut won: u64 = 0;
+    may_go
+        .into_iter()
+        .take_while(|bundle| {
+            let wanted = won < excess;
+            won = won.saturating_add(bundle.bytes);
+            wanted
+        })
+        .collect()
 }
 
 /// The deletions of the last day of monotonic time, so that it bears no more than two.
@@ -82,6 +112,29 @@ mod tests {
         assert_eq!(expired_on(101, &[9, 50_000, 11, 12]), 2);
         assert_eq!(expired_on(200, &[9, 50_000]), 0);
         assert_eq!(expired_on(200, &[9, 0]), 0);
+    }
+
+    #[test]
+    fn bundles_that_somebody_has_or_nobody_wants_go_oldest_first() {
+        let at = |day: i64| Timestamp::from_millis(day * DAY_MS);
+        let mut last = None;
+        let mut bundle = |day: i64, is_downloaded: bool, bytes: u64| {
+            let id = JobId::after(last, at(day), [0; 10]);
+            last = Some(id);
+            Bundle { id, ended: at(day), is_downloaded, bytes }
+        };
+        let bundles = [bundle(0, false, 10), bundle(5, true, 10), bundle(10, false, 10), bundle(3, true, 10)];
+        let going = |day: Option<i64>, excess: u64| -> Vec<i64> {
+            let going = bundles_to_go(&bundles, day.map(at), excess);
+            going.iter().map(|bundle| bundle.ended.as_millis() / DAY_MS).collect()
+        };
+        assert_eq!(going(Some(20), 0), [0; 0]);
+        assert_eq!(going(Some(20), 1), [3]);
+        assert_eq!(going(Some(20), 11), [3, 5]);
+        assert_eq!(going(Some(29), 100), [3, 5], "one that nobody has fetched stays for 30 days");
+        assert_eq!(going(Some(30), 100), [0, 3, 5]);
+        assert_eq!(going(Some(40), 100), [0, 3, 5, 10]);
+        assert_eq!(going(None, 100), [3, 5], "nothing expires by a clock that may be wrong");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The store as the house uses it, over its own outer side.
 
+mod jobs;
+
 use super::*;
 use crate::model::{
     AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Energy, Interval, Label, Layout,
@@ -449,7 +451,7 @@ pub(super) fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_named_and_not_touched() {
-    for (name, newest) in [("evidence.db", 3), ("raw/00000000000000000001.db", 1)] {
+    for (name, newest) in [("evidence.db", 4), ("raw/00000000000000000001.db", 1)] {
         let house = house();
         house.put(vec![reading(&layout("m1"), NOON, &[(0, 1)])]).await;
         let House { folder, clock, store, .. } = house;
@@ -516,7 +518,7 @@ async fn a_store_of_version_1_becomes_what_a_new_one_is() {
         assert_eq!(store.reader().commissionings(&meter("m1"), 9).await.unwrap().len(), turn);
         store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
         store.close().await.unwrap();
-        assert_eq!(evidence::version(&path).unwrap(), 3);
+        assert_eq!(evidence::version(&path).unwrap(), 4);
     }
     let schema = |path: &Path| -> Vec<Option<String>> {
         let connection = rusqlite::Connection::open(path.join("evidence.db")).unwrap();

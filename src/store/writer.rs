@@ -485,6 +485,10 @@ impl Writer {
         }
         let files = self.shared.files();
         let mut bytes: u64 = files.iter().map(|file| size(file)).sum();
+        match self.make_room_among_bundles(bytes, config.max_disk) {
+            Ok(bundles) => bytes = bytes.saturating_add(bundles),
+            Err(error) => tracing::warn!(%error, "what exports take on disk is not counted"),
+        }
         for file in files.iter().take(files.len().saturating_sub(1)) {
             if bytes <= config.max_disk {
                 break;
@@ -492,6 +496,14 @@ impl Writer {
             bytes = bytes.saturating_sub(size(file));
             self.delete(file, "max_disk is reached");
         }
+    }
+
+    /// What bundles take on disk, after those have gone that may when they and raw readings reach `max_disk` together.
+    fn make_room_among_bundles(&self, raw: u64, max_disk: u64) -> Result<u64, StoreError> {
+        let bundles = self.shared.bundle_bytes()?;
+        let excess = raw.saturating_add(bundles).saturating_sub(max_disk);
+        let won = if bundles > 0 && excess > 0 { self.shared.delete_bundles(excess)? } else { 0 };
+        Ok(bundles.saturating_sub(won))
     }
 
     fn delete(&self, file: &Arc<RawFile>, why: &str) {
