@@ -67,23 +67,43 @@ pub fn write_f64(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
 }
 
+/// Whether `text` is a finite double just as [`write_f64`] writes it.
+pub fn is_f64(text: &str) -> bool {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => ryu_js::Buffer::new().format_finite(value) == text,
+        _ => false,
+    }
+}
+
 /// Appends a JSON string with the escapes of RFC 8785 section 3.2.2.2.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
-        }
+    // Most texts have nothing to escape and are copied whole. This look at all bytes has no early end, so that the
+    // compiler can do many at once.
+    if text.bytes().fold(false, |found, byte| found | needs_escape(byte)) {
+        text.bytes().for_each(|byte| write_escaped(byte, out));
+    } else {
+        out.extend_from_slice(text.as_bytes());
     }
     out.push(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn write_escaped(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        0x0c => out.extend_from_slice(b"\\f"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+        _ => out.push(byte),
+    }
 }
 
 #[cfg(test)]
