@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use meterseal::evidence::influx::{Connection, Login, PATIENCE, Secret, Server};
+use meterseal::model::{FieldValue, Row};
 
 pub const USERNAME: &str = "edge";
 pub const PASSWORD: &str = "not a \"default\"";
@@ -200,4 +201,26 @@ fn certificate(folder: &Path) {
         .output()
         .expect("openssl is missing: run tests/setup");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// Rows as lines of the line protocol, one value each.
+pub fn line_protocol(rows: &[Row]) -> Vec<u8> {
+    let escaped = |text: &str, marks: &[char]| {
+        text.chars().flat_map(|c| marks.contains(&c).then_some('\\').into_iter().chain([c])).collect::<String>()
+    };
+    let name = [',', '=', ' '];
+    let line = |row: &Row| {
+        let tag = |(tag, value): &(Box<str>, Box<str>)| format!(",{}={}", escaped(tag, &name), escaped(value, &name));
+        let tags: String = row.tags.iter().map(tag).collect();
+        let value = match &row.value {
+            FieldValue::F64(number) => format!("{number:?}"),
+            FieldValue::I64(number) => format!("{number}i"),
+            FieldValue::U64(number) => format!("{number}u"),
+            FieldValue::Bool(value) => value.to_string(),
+            FieldValue::Str(text) => format!("\"{}\"", escaped(text, &['"', '\\'])),
+        };
+        let measurement = escaped(&row.measurement, &[',', ' ']);
+        format!("{measurement}{tags} {}={value} {}\n", escaped(&row.field, &name), row.time_ns)
+    };
+    rows.iter().map(line).collect::<String>().into_bytes()
 }

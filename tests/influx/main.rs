@@ -3,12 +3,17 @@
 // clippy.toml allows it in test functions; here it is meant for what they call as well.
 #![allow(clippy::unwrap_used)]
 
+mod fake;
 mod influxd;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
-use influxd::{Influxd, installed};
-use meterseal::evidence::influx::{Credentials, Influx, InfluxError, Login, Secret, Selection, Server};
+use fake::{Answer, Asked, Ends, Fake, points};
+use influxd::{Influxd, installed, line_protocol};
+use meterseal::evidence::influx::{Connection, Credentials, Influx, InfluxError, Login, Secret, Selection, Server};
 use meterseal::model::{Cell, FieldType, FieldValue, ResultRow, Row};
 
 /// 2026-11-21T00:00:00Z
@@ -181,7 +186,7 @@ async fn version_1_is_tested_by_what_it_refuses() {
     assert_eq!(rows(&influx, &selection("energy")).await.unwrap().len(), 1);
     secured.query("CREATE USER guest WITH PASSWORD 'guest'");
     let nobody = Server::One { database: "plant".to_owned(), retention_policy: None, login: None };
-    let nobody = meterseal::evidence::influx::Connection { server: nobody, ..secured.connection() };
+    let nobody = Connection { server: nobody, ..secured.connection() };
     for refused in [by(&secured, "edge", "wrong"), by(&secured, "guest", "guest"), nobody] {
         let influx = Influx::open(&refused).unwrap();
         for error in [influx.test().await.unwrap_err(), rows(&influx, &selection("energy")).await.unwrap_err()] {
@@ -189,11 +194,363 @@ async fn version_1_is_tested_by_what_it_refuses() {
             assert!(!error.to_string().contains("wrong\""), "{error}");
         }
     }
-    let untrusted = meterseal::evidence::influx::Connection { ca: None, ..secured.connection() };
+    let untrusted = Connection { ca: None, ..secured.connection() };
     let error = Influx::open(&untrusted).unwrap().test().await.unwrap_err();
     assert!(matches!(&error, InfluxError::Wrong { why, .. } if why.contains("`ca`")), "{error}");
     let plain = secured.connection().url.replace("https", "http");
-    let plain = meterseal::evidence::influx::Connection { url: plain, ca: None, ..secured.connection() };
+    let plain = Connection { url: plain, ca: None, ..secured.connection() };
     let error = Influx::open(&plain).unwrap().test().await.unwrap_err();
     assert!(matches!(error, InfluxError::Wrong { .. }), "{error}");
+}
+
+/// A server of each version with the same points.
+fn fakes(rows: &[Row]) -> [Fake; 3] {
+    [1, 2, 3].map(|version| Fake::start(version, rows.to_vec()))
+}
+
+fn by_time(rows: &mut [Row]) {
+    rows.sort_by(|a, b| (a.time_ns, &a.tags, &a.field).cmp(&(b.time_ns, &b.tags, &b.field)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_points_give_the_same_rows_from_every_version() {
+    let wanted = points("en ergy, \"x\"", T, 1_000_000_007, 20_000);
+    let end = wanted.last().unwrap().time_ns + 1;
+    for fake in fakes(&wanted) {
+        let influx = Influx::open(&fake.connection()).unwrap();
+        let selection = selection("en ergy, \"x\"");
+        let schema = influx.schema(&selection, T..end).await.unwrap();
+        assert_eq!(schema.fields.len(), 5);
+        let (mut rows, middle) = (Vec::new(), T + (end - T) / 3);
+        for slice in [T..middle, middle..middle + 1, middle + 1..end, end..end + 1] {
+            let sink = &mut |row| {
+                rows.push(row);
+                Ok::<_, InfluxError>(())
+            };
+            let read = influx.rows(&selection, &schema, slice, sink).await.unwrap();
+            assert_eq!((read.empty_strings, read.empty_tags), (0, 0));
+        }
+        by_time(&mut rows);
+        assert!(rows == wanted, "version {}: {} rows", fake.version, rows.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_server_gives_the_rows_that_were_written() {
+    let server = Influxd::start();
+    let mut wanted = points("en ergy, x", T, 1_000_000_007, 20_000);
+    if installed() == 1 {
+        wanted.retain(|row| row.value.kind() != FieldType::U64);
+    }
+    server.write(&line_protocol(&wanted));
+    let influx = Influx::open(&server.connection()).unwrap();
+    let selection = selection("en ergy, x");
+    let schema = influx.schema(&selection, T..T + HOUR).await.unwrap();
+    let mut rows = Vec::new();
+    let mut start = T;
+    while start < T + 4 * HOUR {
+        let sink = &mut |row| {
+            rows.push(row);
+            Ok::<_, InfluxError>(())
+        };
+        influx.rows(&selection, &schema, start..start + HOUR / 3, sink).await.unwrap();
+        start += HOUR / 3;
+    }
+    by_time(&mut rows);
+    assert!(rows == wanted, "{} rows", rows.len());
+    let tested = influx.test().await.unwrap();
+    assert!(tested.server_version.starts_with(&format!("{}.", installed())), "{tested:?}");
+}
+
+/// What an answer spoilt by `harm` comes to, from each version.
+async fn spoilt(harm: impl Fn(&Fake, &Asked, Answer) -> Answer + Send + Sync + 'static) -> Vec<InfluxError> {
+    let rows = points("energy", T, 1_000_000, 400);
+    let (mut errors, harm) = (Vec::new(), Arc::new(harm));
+    for fake in fakes(&rows) {
+        let (fake, harm) = (Arc::new(fake), harm.clone());
+        let of = Arc::downgrade(&fake);
+        fake.spoil(move |asked, answer| harm(&of.upgrade().unwrap(), asked, answer));
+        let mut connection = fake.connection();
+        connection.patience = Duration::from_secs(1);
+        let influx = Influx::open(&connection).unwrap();
+        errors.push(self::rows(&influx, &selection("energy")).await.expect_err(&format!("version {}", fake.version)));
+    }
+    errors
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_says_what_the_caller_can_do() {
+    let page = "<!DOCTYPE html><html><body>Sign in</body></html>";
+    for status in [401, 403] {
+        for error in spoilt(move |_, _, _| Answer::new(status, r#"{"message":"unauthorized access"}"#)).await {
+            assert!(
+                matches!(&error, InfluxError::Refused { why, .. } if why.contains("unauthorized access")),
+                "{error}"
+            );
+        }
+    }
+    for status in [413, 422, 504] {
+        for error in spoilt(move |_, _, _| Answer::new(status, "")).await {
+            assert!(matches!(error, InfluxError::Smaller { .. }), "{error}");
+        }
+    }
+    for (status, body) in [(429, ""), (500, "oops"), (502, page), (503, page)] {
+        for error in spoilt(move |_, _, _| {
+            let headers = vec![("Retry-After", "7".to_owned())];
+            Answer { headers, ..Answer::new(status, body) }
+        })
+        .await
+        {
+            let seven = Some(Duration::from_secs(7));
+            assert!(matches!(error, InfluxError::Passing { retry_after, .. } if retry_after == seven), "{error}");
+        }
+    }
+    for (status, body) in [(200, page), (400, "{\"error\":\"found EOF\"}"), (404, ""), (301, page)] {
+        for error in spoilt(move |_, _, _| Answer::new(status, body)).await {
+            assert!(matches!(error, InfluxError::Wrong { .. }), "{error}");
+        }
+    }
+    let moved = |_: &Fake, _: &Asked, _| {
+        let headers = vec![("Location", "https://elsewhere.example/login?secret=x".to_owned())];
+        Answer { headers, ..Answer::new(302, "") }
+    };
+    for error in spoilt(moved).await {
+        let told = error.to_string();
+        assert!(told.contains("https://elsewhere.example/login\"") && !told.contains("secret"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_after_good_rows_in_a_good_status_is_an_error() {
+    let told = |fake: &Fake, message: &str| match fake.version {
+        1 => format!("{{\"results\":[{{\"statement_id\":0,\"error\":\"{message}\"}}]}}\n"),
+        2 => {
+            format!("#datatype,string,long\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,{message},897\r\n")
+        }
+        _ => format!("{{\"error\":\"{message}\"}}\n"),
+    };
+    for (message, wanted) in [
+        ("query-timeout limit exceeded", "Smaller"),
+        ("Query would exceed file limit of 432 parquet files", "Smaller"),
+        ("memory allocation limit reached: limit 10 bytes", "Smaller"),
+        ("max-concurrent-queries limit exceeded(3; 2)", "Passing"),
+        ("database not found: x", "Unknown"),
+        ("something unforeseen", "Wrong"),
+    ] {
+        for error in spoilt(move |fake, _, answer| {
+            let body = String::from_utf8(answer.body).unwrap() + &told(fake, message);
+            Answer { body: body.into_bytes(), ..Answer::new(200, "") }
+        })
+        .await
+        {
+            assert!(format!("{error:?}").starts_with(wanted) && error.to_string().contains(message), "{error:?}");
+        }
+    }
+    // Older servers write the table of the error without annotations.
+    for error in spoilt(move |fake, _, answer| {
+        let mut body = String::from_utf8(answer.body).unwrap();
+        body +=
+            if fake.version == 2 { "error,reference\r\npanic: oh no,\r\n" } else { "{\"error\":\"panic: oh no\"}\n" };
+        Answer::new(200, body)
+    })
+    .await
+    {
+        assert!(matches!(&error, InfluxError::Wrong { why, .. } if why.contains("panic: oh no")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_cut_short_is_an_error_wherever_it_is_cut() {
+    for part in 0..24 {
+        for error in spoilt(move |_, _, answer| {
+            let at = answer.body.len() * part / 24;
+            Answer { ends: Ends::Lost(at), ..answer }
+        })
+        .await
+        {
+            assert!(matches!(error, InfluxError::Passing { .. }), "{error}");
+        }
+        // By something in between, which ends its own answer well. Version 3 says nowhere that its answer is whole, and
+        // a line that is cut is all that can be seen.
+        for error in spoilt(move |fake, _, mut answer| {
+            let mut at = answer.body.len() * part / 24;
+            while fake.version == 3 && (at == 0 || matches!(answer.body[at - 1], b'\n' | b'}')) {
+                at += 1;
+            }
+            answer.body.truncate(at);
+            answer
+        })
+        .await
+        {
+            assert!(matches!(error, InfluxError::Passing { .. }), "{error}");
+        }
+    }
+    for error in spoilt(|_, _, answer| Answer { ends: Ends::Stalled(200), ..answer }).await {
+        assert!(matches!(&error, InfluxError::Passing { why, .. } if why.contains("stopped")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_dataset_can_hold_is_refused_by_its_row() {
+    let at = |time_ns: i64, field: &str, value| Row {
+        time_ns: T + time_ns,
+        measurement: "energy".into(),
+        tags: [("line".into(), "a".into())].into(),
+        field: field.into(),
+        value,
+    };
+    let text = |text: &str| FieldValue::Str(text.into());
+    let named = |error: &InfluxError, what: &str| {
+        let named = format!("energy,line=a f at 2026-11-21T00:00:00.000000002Z {what}");
+        assert!(matches!(error, InfluxError::Bad { why, .. } if why.contains(&named)), "{error}");
+    };
+    for fake in fakes(&[at(1, "f", text("ä")), at(2, "f", text("a\u{fffd}"))]) {
+        let influx = Influx::open(&fake.connection()).unwrap();
+        named(&rows(&influx, &selection("energy")).await.unwrap_err(), "holds U+FFFD");
+        fake.spoil(|_, answer| {
+            Answer::new(
+                200,
+                answer.body.iter().map(|byte| if *byte == 0xa4 { b'x' } else { *byte }).collect::<Vec<_>>(),
+            )
+        });
+        let error = rows(&influx, &selection("energy")).await.unwrap_err();
+        assert!(matches!(&error, InfluxError::Bad { why, .. } if why.contains("UTF-8")), "{error}");
+    }
+    for (number, shown) in [(f64::NAN, "is NaN"), (f64::INFINITY, "is inf"), (f64::NEG_INFINITY, "is -inf")] {
+        let fake = Fake::start(2, vec![at(1, "f", FieldValue::F64(1.0)), at(2, "f", FieldValue::F64(number))]);
+        let influx = Influx::open(&fake.connection()).unwrap();
+        named(&rows(&influx, &selection("energy")).await.unwrap_err(), shown);
+    }
+    let fake = Fake::start(2, vec![at(1, "f", FieldValue::F64(1.0)), at(2, "f", FieldValue::I64(1))]);
+    let error = rows(&Influx::open(&fake.connection()).unwrap(), &selection("energy")).await.unwrap_err();
+    assert!(matches!(&error, InfluxError::Bad { why, .. } if why.contains("field f of energy is")), "{error}");
+    // A server that does not keep to the time it was asked for.
+    for fake in fakes(&[at(1, "f", text("ä")), at(HOUR, "f", text("ä"))]) {
+        fake.spoil(|_, answer| {
+            let moved = String::from_utf8(answer.body).unwrap().replace("2026-11-21", "2025-11-21");
+            Answer::new(200, moved.replace(&(T + 1).to_string(), &(T - 1).to_string()))
+        });
+        let error = rows(&Influx::open(&fake.connection()).unwrap(), &selection("energy")).await.unwrap_err();
+        assert!(matches!(&error, InfluxError::Wrong { why, .. } if why.contains("outside of the time")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_empty_is_absent_and_counted() {
+    let mut given = points("energy", T, 1_000_000, 100);
+    let empty: Vec<_> = (0..given.len()).filter(|at| given[*at].value.kind() == FieldType::Str).step_by(2).collect();
+    empty.iter().for_each(|at| given[*at].value = FieldValue::Str("".into()));
+    let wanted: Vec<_> = given.iter().filter(|row| row.value != FieldValue::Str("".into())).cloned().collect();
+    for fake in fakes(&given) {
+        let influx = Influx::open(&fake.connection()).unwrap();
+        let schema = influx.schema(&selection("energy"), T..T + HOUR).await.unwrap();
+        let mut rows = Vec::new();
+        let mut sink = |row: Row| {
+            rows.push(row);
+            Ok::<_, InfluxError>(())
+        };
+        let read = influx.rows(&selection("energy"), &schema, T..T + HOUR, &mut sink).await.unwrap();
+        by_time(&mut rows);
+        assert!(rows == wanted, "version {}", fake.version);
+        assert_eq!(read.empty_strings, u64::try_from(empty.len()).unwrap());
+        if fake.version == 1 {
+            continue;
+        }
+        fake.spoil(|_, answer| {
+            let text = String::from_utf8(answer.body).unwrap();
+            Answer::new(200, text.replace("\"line\":\"a\"", "\"line\":\"\"").replace(",a,m 1\r\n", ",,m 1\r\n"))
+        });
+        let mut tags = Vec::new();
+        let mut sink = |row: Row| {
+            tags.push(row.tags);
+            Ok::<_, InfluxError>(())
+        };
+        let read = influx.rows(&selection("energy"), &schema, T..T + HOUR, &mut sink).await.unwrap();
+        let alone =
+            tags.iter().filter(|tags| matches!(&tags[..], [(tag, value)] if **tag == *"meter" && **value == *"m 1"));
+        assert_eq!(read.empty_tags, u64::try_from(alone.count()).unwrap());
+        assert!(read.empty_tags > 10);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_tested_and_names_what_is_wrong() {
+    let given = points("energy", T, 1_000_000, 10);
+    for fake in fakes(&given) {
+        let tested = Influx::open(&fake.connection()).unwrap().test().await.unwrap();
+        assert!(tested.server_version.starts_with(&format!("{}.", fake.version)), "{tested:?}");
+        let proven = if fake.version == 1 { Credentials::NotAsked } else { Credentials::Proven };
+        assert_eq!(tested.credentials, proven);
+        let with = |server: Server| Connection { server, ..fake.connection() };
+        let (org, database, token) = ("plant".to_owned(), "elsewhere".to_owned(), Secret(fake::TOKEN.to_owned()));
+        let unknown = match fake.version {
+            1 => with(Server::One { database, retention_policy: None, login: None }),
+            2 => with(Server::Two { org: org.clone(), bucket: database, token }),
+            _ => with(Server::Three { database, token: Some(token) }),
+        };
+        let influx = Influx::open(&unknown).unwrap();
+        let error = influx.test().await.unwrap_err();
+        assert!(matches!(error, InfluxError::Unknown { .. }), "{error}");
+        let error = influx.schema(&selection("energy"), T..T + HOUR).await.unwrap_err();
+        assert!(matches!(error, InfluxError::Unknown { .. }), "{error}");
+        let error = rows(&Influx::open(&fake.connection()).unwrap(), &selection("other")).await.unwrap_err();
+        assert!(matches!(error, InfluxError::Unknown { .. }), "{error}");
+        // Another version's server.
+        let other = Connection {
+            server: fakes(&given)[usize::from(fake.version % 3)].connection().server,
+            ..fake.connection()
+        };
+        let error = Influx::open(&other).unwrap().test().await.unwrap_err();
+        assert!(matches!(error, InfluxError::Wrong { .. } | InfluxError::Refused { .. }), "{error}");
+        let (bucket, database, wrong) = ("plant".to_owned(), "plant".to_owned(), Secret("guessed".to_owned()));
+        let refused = match fake.version {
+            1 => continue,
+            2 => [
+                with(Server::Two { org, bucket, token: wrong.clone() }),
+                with(Server::Two { org: "other".into(), bucket: "plant".into(), token: wrong }),
+            ],
+            _ => [
+                with(Server::Three { database: database.clone(), token: Some(wrong) }),
+                with(Server::Three { database, token: None }),
+            ],
+        };
+        for refused in refused {
+            let influx = Influx::open(&refused).unwrap();
+            for error in [influx.test().await.unwrap_err(), rows(&influx, &selection("energy")).await.unwrap_err()] {
+                assert!(matches!(error, InfluxError::Refused { .. }), "{error}");
+                assert!(!error.to_string().contains("guessed") && !format!("{refused:?}").contains("guessed"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_or_does_not_answer_is_told_apart() {
+    let fake = Fake::start(1, Vec::new());
+    // Connections are taken by the system, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let connection = Connection { url, patience: Duration::from_millis(300), ..fake.connection() };
+    let error = rows(&Influx::open(&connection).unwrap(), &selection("energy")).await.unwrap_err();
+    assert!(matches!(error, InfluxError::Smaller { .. }), "{error}");
+    drop(silent);
+    let error = rows(&Influx::open(&connection).unwrap(), &selection("energy")).await.unwrap_err();
+    assert!(matches!(error, InfluxError::Passing { .. }), "{error}");
+    // An answer whose end is that of its connection.
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", old.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = old.accept().unwrap();
+        std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.0 200 OK\r\n\r\n{\"results\":[{\"statement_id\":0}]}").unwrap();
+    });
+    let connection = Connection { url, ..fake.connection() };
+    let error = rows(&Influx::open(&connection).unwrap(), &selection("energy")).await.unwrap_err();
+    assert!(matches!(&error, InfluxError::Wrong { why, .. } if why.contains("where it ends")), "{error}");
+    for bad in ["not a url", "http://"] {
+        let connection = Connection { url: bad.to_owned(), ..fake.connection() };
+        assert!(matches!(Influx::open(&connection), Err(InfluxError::Wrong { .. })));
+    }
+    let connection = Connection { ca: Some(b"no certificate".to_vec()), ..fake.connection() };
+    assert!(matches!(Influx::open(&connection), Err(InfluxError::Wrong { .. })));
 }

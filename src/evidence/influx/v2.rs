@@ -187,6 +187,7 @@ const OWN: usize = 3;
 pub struct Answer {
     connection: String,
     csv: Csv,
+    begun: bool,
     annotations: Annotations,
     at: At,
 }
@@ -210,7 +211,7 @@ enum At {
 impl Answer {
     pub fn new(connection: &str) -> Self {
         let annotations = Annotations::default();
-        Self { connection: connection.to_owned(), csv: Csv::default(), annotations, at: At::Start }
+        Self { connection: connection.to_owned(), csv: Csv::default(), begun: false, annotations, at: At::Start }
     }
 
     pub fn feed<E: From<InfluxError>>(
@@ -218,14 +219,15 @@ impl Answer {
         bytes: &[u8],
         take: &mut impl FnMut(&Block, &Record) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Self { connection, csv, annotations, at } = self;
+        let Self { connection, csv, begun, annotations, at } = self;
+        *begun |= !bytes.is_empty();
         let faulty = |fault| E::from(wrong(connection, &format!("it has {fault}")));
         csv.feed(bytes, faulty, &mut |record| take_record(connection, annotations, at, record, take))
     }
 
-    /// An error unless the answer was whole: every block ends with an empty line.
+    /// An error unless the answer was whole: every result ends with an empty line, one without tables too.
     pub fn finish(self) -> Result<(), InfluxError> {
-        if self.csv.is_between_records() && matches!(self.at, At::Start) {
+        if self.begun && self.csv.is_between_records() && matches!(self.at, At::Start) {
             return Ok(());
         }
         Err(InfluxError::passing(&self.connection, "the server cut its answer short; ask again"))
