@@ -204,8 +204,14 @@ impl Evidence {
         const SMALL: u64 = 64 << 20;
         let path = root.join(FILE);
         find(root)?;
-        let version = version(root)?;
+        version(root)?;
         let mut connection = sqlite::open(&path).map_err(remedy)?;
+        // What a crash left in the write-ahead log counts as well: there a step may be done that the header has not yet.
+        let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+        let version: u32 = version.map_err(|error| remedy(sqlite::fault(&path, error)))?;
+        if version > VERSION {
+            return Err(StoreError::Newer { file: path, version, known: VERSION });
+        }
         if path.metadata().is_ok_and(|file| file.len() <= SMALL) {
             sqlite::check(&connection, &path).map_err(remedy)?;
         }

@@ -47,7 +47,7 @@ impl House {
         Self { folder, clock, store, created }
     }
 
-    async fn put(&self, readings: Vec<Reading>) -> Receipt {
+    pub(super) async fn put(&self, readings: Vec<Reading>) -> Receipt {
         self.store.ingest().store(readings).await.unwrap()
     }
 
@@ -66,7 +66,7 @@ pub(super) fn meter(name: &str) -> MeterId {
     name.parse().unwrap()
 }
 
-fn layout(name: &str) -> Arc<Layout> {
+pub(super) fn layout(name: &str) -> Arc<Layout> {
     let slot = |quantity: &str| Slot {
         quantity: quantity.parse().unwrap(),
         scale: Ratio::ONE,
@@ -83,7 +83,7 @@ fn layout(name: &str) -> Arc<Layout> {
     })
 }
 
-fn reading(layout: &Arc<Layout>, time: i64, values: &[(u8, i64)]) -> Reading {
+pub(super) fn reading(layout: &Arc<Layout>, time: i64, values: &[(u8, i64)]) -> Reading {
     let taken = Stamp {
         time: Timestamp::from_millis(time),
         since_boot_ms: (time - NOON + 1_000_000).unsigned_abs(),

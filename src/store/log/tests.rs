@@ -10,7 +10,7 @@ use super::*;
 use crate::model::entry::Reason;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{BlockFlags, Borders, Category, Cause, Energy, Method, Span, merkle};
-use crate::store::tests::{House, commissioned, house, meter};
+use crate::store::tests::{House, commissioned, config, house, layout, meter, reading};
 use crate::store::{Ledger, Reader, Sealing};
 
 const HALF: i64 = 1_800_000;
@@ -299,4 +299,190 @@ proptest! {
     fn rows_tiles_and_a_plain_tree_agree_after_anything(steps in steps()) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(act(house(), steps));
     }
+}
+
+/// Levels of tiles fill up one by one.
+#[tokio::test]
+async fn a_tree_of_three_levels_is_whole() {
+    let house = house();
+    let size = 65_536 + 256 + 3;
+    let fill = |many: u64| {
+        let wanted = (0..many).map(audit).collect::<Vec<_>>();
+        let ledger = house.store.ledger();
+        async move { ledger.append(wanted).await.unwrap() }
+    };
+    // One by one over the border of a tile, and then in one batch over many.
+    for _ in 0..260 {
+        fill(1).await;
+    }
+    let early = house.store.ledger().checkpoint().await.unwrap();
+    assert_eq!(early.checkpoint.size, 261);
+    fill(size - 261).await;
+    let note = house.store.ledger().checkpoint().await.unwrap();
+    assert_eq!(note.checkpoint.size, size);
+
+    let (reader, epoch) = (house.store.reader(), house.store.identity().epoch.clone());
+    let hashes: Vec<Digest> = leaves(&reader, &epoch, size).await.iter().map(|data| merkle::leaf(data)).collect();
+    assert_eq!(plain_root(&hashes), note.checkpoint.root);
+    tiles(&reader, &epoch, &hashes).await;
+    for index in [0, 255, 256, 65_535, 65_536, 65_791, 65_792, size - 1] {
+        let path = reader.inclusion(&epoch, index, size).await.unwrap().unwrap();
+        let leaf = hashes[usize::try_from(index).unwrap()];
+        assert_eq!(merkle::root_by_inclusion(leaf, index, size, &path), Ok(note.checkpoint.root));
+    }
+    let proof = reader.consistency(&epoch, 261, size).await.unwrap().unwrap();
+    let (old, new) = ((261, &early.checkpoint.root), (size, &note.checkpoint.root));
+    assert_eq!(merkle::verify_consistency(old, new, &proof), Ok(()));
+    let some = [3, 256, 700, size - 2];
+    let beside = reader.siblings(&epoch, some.to_vec(), size).await.unwrap().unwrap();
+    let some = some.map(|index| (index, hashes[usize::try_from(index).unwrap()]));
+    assert_eq!(merkle::root_by_siblings(&some, &beside, size), Ok(note.checkpoint.root));
+}
+
+#[tokio::test]
+async fn only_what_is_signed_is_shown() {
+    let house = house();
+    let (ledger, reader, epoch) = (house.store.ledger(), house.store.reader(), house.store.identity().epoch.clone());
+    assert_eq!(reader.checkpoint(&epoch).await.unwrap(), None);
+    assert_eq!(reader.tile(&epoch, 0, 0, 1).await.unwrap(), None);
+    ledger.checkpoint().await.unwrap();
+    let sealed = block("m1", 0, 0);
+    seal(&ledger, vec![sealed.clone()]).await;
+    let dataset = Append::Dataset { dataset: "01J".to_owned(), manifest_sha256: Digest::of(b"manifest") };
+    let places = ledger.append(vec![dataset]).await.unwrap();
+    assert_eq!(places, [LogPlace { epoch: epoch.clone(), index: 2 }]);
+    let start = sealed.span.start();
+    for is_signed in [false, true] {
+        assert_eq!(reader.tile(&epoch, 0, 0, 3).await.unwrap().is_some(), is_signed);
+        assert_eq!(reader.entry_tile(&epoch, 0, 3).await.unwrap().is_some(), is_signed);
+        assert_eq!(reader.log_entries(&epoch, 1, 9).await.unwrap().len(), if is_signed { 2 } else { 0 });
+        assert_eq!(reader.openings(&epoch, vec![0, 2]).await.unwrap().len(), if is_signed { 2 } else { 1 });
+        assert_eq!(reader.entries_of_meter(&epoch, &sealed.meter).await.unwrap() == [1], is_signed);
+        assert_eq!(reader.entries_of_block(&sealed.meter, start).await.unwrap().len(), usize::from(is_signed));
+        assert_eq!(reader.entries_of_dataset("01J").await.unwrap() == places, is_signed);
+        assert_eq!(reader.inclusion(&epoch, 1, 3).await.unwrap().is_some(), is_signed);
+        assert_eq!(reader.siblings(&epoch, vec![1], 3).await.unwrap().is_some(), is_signed);
+        assert_eq!(reader.consistency(&epoch, 1, 3).await.unwrap().is_some(), is_signed);
+        assert!(reader.root_at(&epoch, 3).await.unwrap().is_some());
+        ledger.checkpoint().await.unwrap();
+    }
+    // What is asked wrongly has no answer, and is no panic.
+    assert_eq!(reader.inclusion(&epoch, 3, 3).await.unwrap(), None);
+    for indices in [vec![], vec![1, 1], vec![2, 1], vec![3]] {
+        assert_eq!(reader.siblings(&epoch, indices, 3).await.unwrap(), None);
+    }
+    assert_eq!(reader.consistency(&epoch, 0, 3).await.unwrap(), None);
+    assert_eq!(reader.consistency(&epoch, 3, 2).await.unwrap(), None);
+    assert_eq!(reader.tile("0000000000000000", 0, 0, 1).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_by_both_keys() {
+    let house = house();
+    let (ledger, reader) = (house.store.ledger(), house.store.reader());
+    seal(&ledger, vec![block("m1", 0, 0)]).await;
+    let receipt = house.put(vec![reading(&layout("m1"), 1_763_726_400_000, &[(0, 1)])]).await;
+    ledger.succeed(wish(Reason::KeyRotation)).await.unwrap();
+    seal(&ledger, vec![block("m1", 1, 0)]).await;
+    ledger.checkpoint().await.unwrap();
+    let epochs = reader.epochs().await.unwrap();
+    let [old, new] = epochs.as_slice() else { panic!("{epochs:?}") };
+    assert_eq!((old.reason, new.reason), (Reason::Init, Reason::KeyRotation));
+    assert_eq!(old.identity.gateway, new.identity.gateway);
+    assert_ne!(old.key.public(), new.key.public());
+
+    let last = reader.checkpoint(&old.identity.epoch).await.unwrap().unwrap();
+    assert_eq!(last.verify(&[&old.key, &new.key]), Ok(()));
+    assert_eq!(last.checkpoint.size, 3);
+    let key = reader.openings(&old.identity.epoch, vec![2]).await.unwrap().remove(0);
+    let record = json!({"new_key": new.key.to_string(), "new_origin": new.identity.origin()});
+    assert_eq!((key.kind, key.record), (EntryKind::Key, jcs::to_vec(&record).unwrap()));
+    let leaf_0 = reader.openings(&new.identity.epoch, vec![0]).await.unwrap().remove(0);
+    let origin = old.identity.origin();
+    let record = entry::succession(Reason::KeyRotation, Some(&origin), Some(&last.note()), None);
+    assert_eq!((leaf_0.kind, leaf_0.record), (EntryKind::Succession, jcs::to_vec(&record).unwrap()));
+
+    // Nothing signs in the name of the old key any more, and seqs go on.
+    let keys = rusqlite::Connection::open(config(&house.folder).path.join("evidence.db")).unwrap();
+    let keys: Vec<[u8; 32]> = {
+        let mut statement = keys.prepare("SELECT public FROM keys").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    };
+    assert_eq!(keys, [*new.key.public()]);
+    let next = house.put(vec![reading(&layout("m1"), 1_763_726_401_000, &[(0, 1)])]).await;
+    assert_eq!(next.first_seq, receipt.last_seq + 1);
+    // Each epoch has its own chain, and its own name for the meter.
+    for (epoch, index) in [(old, 1), (new, 1)] {
+        assert_eq!(reader.entries_of_meter(&epoch.identity.epoch, &meter("m1")).await.unwrap(), [index]);
+    }
+    let name = async |epoch: &Epoch| reader.log_entries(&epoch.identity.epoch, 1, 2).await.unwrap()[0].subject;
+    assert_ne!(name(old).await, name(new).await);
+}
+
+#[tokio::test]
+async fn a_store_that_may_have_a_twin_signs_nothing_more_of_the_old_epoch() {
+    for reason in [Reason::Restore, Reason::Rollback, Reason::Clone] {
+        let house = house();
+        let (ledger, reader) = (house.store.ledger(), house.store.reader());
+        seal(&ledger, vec![block("m1", 0, 0)]).await;
+        let signed = ledger.checkpoint().await.unwrap();
+        seal(&ledger, vec![block("m1", 1, 0)]).await;
+        let dataset = Append::Dataset { dataset: "01J".to_owned(), manifest_sha256: Digest::of(b"manifest") };
+        ledger.append(vec![dataset]).await.unwrap();
+        let old = house.store.identity();
+        let wish =
+            Succession { reason, site: Some("plant-8".parse().unwrap()), last_outside: Some("a note".to_owned()) };
+        let new = ledger.succeed(wish).await.unwrap();
+        assert_eq!(new.site.as_str(), "plant-8");
+        let after = ledger.checkpoint().await.unwrap();
+        assert_eq!(reader.checkpoint(&old.epoch).await.unwrap().as_ref(), Some(&signed));
+        // What was beyond the last checkpoint is proven in the new epoch.
+        assert_eq!((after.checkpoint.size, after.checkpoint.origin), (3, new.origin()));
+        assert_eq!(reader.entries_of_meter(&old.epoch, &meter("m1")).await.unwrap(), [1]);
+        assert_eq!(reader.entries_of_meter(&new.epoch, &meter("m1")).await.unwrap(), [1]);
+        let place = |index| LogPlace { epoch: new.epoch.clone(), index };
+        assert_eq!(reader.entries_of_dataset("01J").await.unwrap(), [place(2)]);
+        let start = block("m1", 1, 0).span.start();
+        assert_eq!(reader.entries_of_block(&meter("m1"), start).await.unwrap(), [place(1)]);
+        let leaf_0 = reader.openings(&new.epoch, vec![0]).await.unwrap().remove(0);
+        let record = entry::succession(reason, Some(&old.origin()), Some(&signed.note()), Some("a note"));
+        assert_eq!(leaf_0.record, jcs::to_vec(&record).unwrap());
+        let again = house.again().await;
+        assert_eq!(again.store.identity(), new);
+    }
+    assert!(house().store.ledger().succeed(wish(Reason::Init)).await.is_err());
+}
+
+#[tokio::test]
+async fn of_a_day_the_last_checkpoint_stays_and_those_that_are_named() {
+    let house = house();
+    let (ledger, reader, old) = (house.store.ledger(), house.store.reader(), house.store.identity().epoch.clone());
+    let mut sizes = Vec::new();
+    for day in 0..3 {
+        for _ in 0..4 {
+            ledger.append(vec![audit(day)]).await.unwrap();
+            sizes.push(ledger.checkpoint().await.unwrap().checkpoint.size);
+        }
+        house.clock.advance(Duration::from_secs(86_400));
+    }
+    let kept = async |epoch: &str, sizes: &[u64]| {
+        let mut kept = Vec::new();
+        for size in sizes {
+            if let Some(note) = reader.checkpoint_at(epoch, *size).await.unwrap() {
+                assert_eq!(note.checkpoint.size, *size);
+                kept.push(*size);
+            }
+        }
+        kept
+    };
+    assert_eq!(kept(&old, &sizes).await, [5, 9, 13]);
+    ledger.succeed(wish(Reason::Site)).await.unwrap();
+    assert_eq!(kept(&old, &sizes).await, [5, 9, 13]);
+    // Without `named`, nothing but the day of its signing would keep the last one.
+    let connection = rusqlite::Connection::open(config(&house.folder).path.join("evidence.db")).unwrap();
+    let named: Vec<i64> = {
+        let mut statement = connection.prepare("SELECT size FROM checkpoints WHERE named").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    };
+    assert_eq!(named, [13]);
 }
