@@ -1,6 +1,8 @@
 //! The evidence log: entries, tiles and checkpoints of each epoch, as docs/evidence-format.md section 4 says. An entry
 //! is part of the transaction that stores what it commits to; nothing is served that is not under a signed checkpoint.
 
+#[cfg(test)]
+mod cuts;
 mod epoch;
 mod read;
 mod rows;

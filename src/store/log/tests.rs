@@ -15,7 +15,7 @@ use crate::store::{Ledger, Reader, Sealing};
 
 const HALF: i64 = 1_800_000;
 
-fn block(name: &str, at: i64, revision: u32) -> Block {
+pub(super) fn block(name: &str, at: i64, revision: u32) -> Block {
     let start = 1_763_726_400_000 + at * HALF;
     let time = Timestamp::from_millis;
     let is_silent = at % 5 == 4;
@@ -44,15 +44,15 @@ fn block(name: &str, at: i64, revision: u32) -> Block {
     }
 }
 
-fn audit(number: u64) -> Append {
+pub(super) fn audit(number: u64) -> Append {
     Append::Audit { action: "export".to_owned(), by: "first".to_owned(), detail: json!({"number": number}) }
 }
 
-fn wish(reason: Reason) -> Succession {
+pub(super) fn wish(reason: Reason) -> Succession {
     Succession { reason, site: None, last_outside: None }
 }
 
-async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
+pub(super) async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
     ledger.seal(Sealing { blocks, ..Sealing::default() }).await.unwrap();
 }
 
@@ -86,7 +86,7 @@ async fn leaves(reader: &Reader, epoch: &str, size: u64) -> Vec<Vec<u8>> {
 }
 
 /// All that must hold of the signed part of every epoch.
-async fn holds(reader: &Reader, notes: &[SignedCheckpoint]) {
+pub(super) async fn holds(reader: &Reader, notes: &[SignedCheckpoint]) {
     let epochs = reader.epochs().await.unwrap();
     assert_eq!(epochs.last().map(|epoch| &epoch.identity), Some(&*reader.identity()));
     for (at, epoch) in epochs.iter().enumerate() {
