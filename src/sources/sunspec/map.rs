@@ -38,7 +38,8 @@ fn points<'m>(model: &'m Model, found: &Found) -> impl Iterator<Item = (&'m Poin
     let own = model.points.iter().map(|point| (point, point.quantity.to_owned(), 0));
     let room = found.length.saturating_add(2);
     let parts = model.parts.iter().flat_map(move |parts| {
-        let count = room.saturating_sub(parts.first) / parts.length;
+        let most = room.saturating_sub(parts.first) / parts.length;
+        let count = found.parts.map_or(most, |count| count.min(most));
         (0..count).flat_map(move |at| {
             let start = parts.first + at * parts.length;
             parts
@@ -111,7 +112,7 @@ mod tests {
     fn device(models: &[(u16, u16)]) -> Device {
         let mut address = 40_002;
         let models = models.iter().map(|(id, length)| {
-            let found = Found { id: *id, address, length: *length, accumulators: Some(0) };
+            let found = Found { id: *id, address, length: *length, accumulators: Some(0), parts: None };
             address += 2 + length;
             found
         });
@@ -185,6 +186,19 @@ mod tests {
         }
         narrow.max_registers = 60;
         assert_eq!(registers(&device(&[(103, 50)]), &narrow).len(), 23);
+    }
+
+    #[test]
+    fn a_model_has_as_many_parts_as_it_says_and_as_there_is_room_for() {
+        for (says, has) in [(None, 4), (Some(1), 1), (Some(2), 2), (Some(4), 4), (Some(40), 4)] {
+            for (id, length) in [(160, 8 + 20 * 4), (714, 18 + 25 * 4)] {
+                let mut device = device(&[(id, length)]);
+                device.models[0].parts = says;
+                let found = registers(&device, &template(""));
+                let of_parts = names(&found).iter().filter(|name| name.ends_with("_voltage_v")).count();
+                assert_eq!(of_parts, has, "model {id} that says {says:?}");
+            }
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Parts {
     /// Offset of the first part in the model.
     pub first: u16,
     pub length: u16,
+    /// Offset of their number in the model.
+    pub count: u16,
     /// With offsets from the part's first register, and scale factors from the model's.
     pub points: &'static [Point],
 }
@@ -141,7 +143,7 @@ pub const MODELS: &[Model] = &[
         positive: Positive::Export,
         power_factor: PowerFactor::Fraction,
         points: DER_DC,
-        parts: Some(Parts { first: 20, length: 25, points: DER_DC_PORT }),
+        parts: Some(Parts { first: 20, length: 25, count: 4, points: DER_DC_PORT }),
         accumulators: None,
     },
     Model {
@@ -149,7 +151,7 @@ pub const MODELS: &[Model] = &[
         positive: Positive::Export,
         power_factor: PowerFactor::Fraction,
         points: &[],
-        parts: Some(Parts { first: 10, length: 20, points: MPPT_MODULE }),
+        parts: Some(Parts { first: 10, length: 20, count: 8, points: MPPT_MODULE }),
         accumulators: Some(5),
     },
     Model {

@@ -44,6 +44,8 @@ pub struct Found {
     pub length: u16,
     /// What the scale factor of its accumulators was.
     pub accumulators: Option<i16>,
+    /// How many parts it says to have.
+    pub parts: Option<u16>,
 }
 
 /// A read to make: holding registers, function 03.
@@ -82,8 +84,8 @@ enum At {
     Header(u16),
     /// At the texts of the model 1 just found, before the header that follows it.
     Texts(Found),
-    /// At the scale factor of the accumulators of the model just found.
-    Accumulators(Found, u16),
+    /// At what the model just found says of itself: the scale factor of its accumulators, the number of its parts.
+    Facts(Found, Read),
     Ended(Option<NotFound>),
 }
 
@@ -100,7 +102,7 @@ impl Walk {
             At::Texts(found) => {
                 Read { address: found.address + models::MANUFACTURER.0, count: found.length.min(TEXTS) }
             }
-            At::Accumulators(_, address) => Read { address, count: 1 },
+            At::Facts(_, read) => read,
             At::Ended(_) => return None,
         })
     }
@@ -133,9 +135,13 @@ impl Walk {
                 }
                 self.go_on(found);
             }
-            (At::Accumulators(found, _), words) => {
+            (At::Facts(found, read), words) => {
+                let word = |offset: u16| words.get(usize::from(found.address + offset - read.address)).copied();
+                let (accumulators, parts) = places(found.id, found.length);
                 if let Some(model) = self.devices.last_mut().and_then(|device| device.models.last_mut()) {
-                    model.accumulators = words.first().and_then(|word| exponent(*word).ok());
+                    model.accumulators = accumulators.and_then(word).and_then(|word| exponent(word).ok());
+                    // Not implemented is 0 for a count, and 0xFFFF for other numbers.
+                    model.parts = parts.and_then(word).filter(|count| !matches!(count, 0 | 0xFFFF));
                 }
                 self.go_on(found);
             }
@@ -152,7 +158,7 @@ impl Walk {
             At::Mark if is_final => self.look_elsewhere(),
             // Some units have no block that ends the chain, and refuse what lies behind it.
             At::Header(_) if is_final => self.end(),
-            At::Texts(found) | At::Accumulators(found, _) if is_final => self.go_on(found),
+            At::Texts(found) | At::Facts(found, _) if is_final => self.go_on(found),
             _ => self.failed(),
         }
     }
@@ -165,7 +171,7 @@ impl Walk {
             At::Mark => self.look_elsewhere(),
             _ if self.tries < TRIES => {}
             At::Header(address) => self.at = At::Ended(Some(NotFound::BrokenOff(address))),
-            At::Texts(found) | At::Accumulators(found, _) => {
+            At::Texts(found) | At::Facts(found, _) => {
                 self.at = At::Ended(Some(NotFound::BrokenOff(found.address)));
             }
             At::Ended(_) => {}
@@ -178,7 +184,7 @@ impl Walk {
             At::Ended(None) => Ok(self.devices),
             At::Ended(Some(why)) => Err(why),
             At::Mark => Err(NotFound::NoMark),
-            At::Header(address) | At::Accumulators(Found { address, .. }, _) | At::Texts(Found { address, .. }) => {
+            At::Header(address) | At::Facts(Found { address, .. }, _) | At::Texts(Found { address, .. }) => {
                 Err(NotFound::BrokenOff(address))
             }
         }
@@ -202,17 +208,19 @@ impl Walk {
         if id == COMMON || self.devices.is_empty() {
             self.devices.push(Device::default());
         }
-        let found = Found { id, address, length, accumulators: None };
+        let found = Found { id, address, length, accumulators: None, parts: None };
         if let Some(device) = self.devices.last_mut() {
             device.models.push(found);
             device.identity.sunspec_models.push(id);
         }
-        let known = MODELS.iter().find(|model| model.ids.contains(&id));
-        let accumulators = known.and_then(|model| model.accumulators).filter(|offset| offset - 2 < length);
-        match accumulators {
+        let places = places(id, length);
+        let facts = || places.0.into_iter().chain(places.1);
+        match (facts().min(), facts().max()) {
             _ if id == COMMON && length > 0 => self.at = At::Texts(found),
-            Some(offset) => self.at = At::Accumulators(found, address + offset),
-            None => self.go_on(found),
+            (Some(first), Some(last)) => {
+                self.at = At::Facts(found, Read { address: address + first, count: last - first + 1 });
+            }
+            _ => self.go_on(found),
         }
     }
 
@@ -228,6 +236,14 @@ impl Walk {
         let nothing = self.devices.is_empty();
         self.at = At::Ended(nothing.then_some(NotFound::NoModel(BASES[self.base])));
     }
+}
+
+/// Where a model of this length has the scale factor of its accumulators and the number of its parts.
+fn places(id: u16, length: u16) -> (Option<u16>, Option<u16>) {
+    let known = MODELS.iter().find(|model| model.ids.contains(&id));
+    let within = |offset: &u16| offset - 2 < length;
+    let parts = known.and_then(|model| model.parts.as_ref());
+    (known.and_then(|model| model.accumulators).filter(within), parts.map(|parts| parts.count).filter(within))
 }
 
 /// Where the header behind a model begins; `None` when there is no room for one.
@@ -459,5 +475,19 @@ mod tests {
         let factors: Vec<_> =
             walked(with(&memory)).0.unwrap()[0].models.iter().map(|model| model.accumulators).collect();
         assert_eq!(factors, [None, Some(-1), None, None, None]);
+    }
+
+    #[test]
+    fn the_number_of_parts_is_read_where_there_is_one() {
+        let (mut memory, _) = chain(40_000, &[(1, 66), (160, 48), (714, 43), (160, 8), (160, 4), (160, 5)]);
+        let inputs = 40_002 + 68;
+        memory.extend([(inputs + 5, 0xFFFE), (inputs + 8, 2), (inputs + 50 + 4, 1), (inputs + 95 + 8, 0)]);
+        let (devices, reads) = walked(with(&memory));
+        let facts: Vec<_> = devices.unwrap()[0].models.iter().map(|model| (model.accumulators, model.parts)).collect();
+        assert_eq!(
+            facts,
+            [(None, None), (Some(-2), Some(2)), (None, Some(1)), (None, None), (None, None), (None, None)]
+        );
+        assert!(reads.contains(&Read { address: inputs + 5, count: 4 }), "both at once: {reads:?}");
     }
 }
