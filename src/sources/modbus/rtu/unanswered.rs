@@ -4,6 +4,11 @@
 //! registers as long as both ask for equally many. What holds is that a unit answers in order, and each request once at
 //! most. So an answer that only one request can have called for tells that nothing older will come any more; where
 //! several can have, it is the values of those registers only if all of them asked for the same.
+//!
+//! Two things are given away. A late answer to a request for the very same registers passes for the answer to its
+//! repetition: its values are older by the time between the two at most. And where a unit keeps silent about
+//! everything that would be a proof, it is taken for granted, not proven, that nothing older comes once nothing was
+//! sent to it for three time-outs, and for five seconds at least.
 
 use std::collections::VecDeque;
 use std::time::Duration;
