@@ -158,7 +158,20 @@ fn expected(faults: &mut Faults, entry: &toml::Table, at: &str, form: Form) -> V
     let mut expected = Vec::new();
     for value in values {
         match (form, value) {
-            (Form::Number(_), value) => expected.extend(faults.wide(value, &at, None).map(Expected::Number)),
+            (Form::Number(kind), value) => {
+                let Some(number) = faults.wide(value, &at, None) else { continue };
+                // These count as not told, or do not fit the registers.
+                if (1..all_bits(kind)).contains(&number) {
+                    expected.push(Expected::Number(number));
+                } else {
+                    let registers = if kind.width() == 1 { "its register tells" } else { "its registers tell" };
+                    faults.add(
+                        &at,
+                        format!("{value} is never told: {registers} 1 to {}", all_bits(kind) - 1),
+                        "take it out, or correct it",
+                    );
+                }
+            }
             (Form::Text { .. }, toml::Value::String(text)) if !text.trim().is_empty() => {
                 expected.push(Expected::Text(text.trim().to_owned()));
             }
@@ -168,4 +181,9 @@ fn expected(faults: &mut Faults, entry: &toml::Table, at: &str, form: Form) -> V
         }
     }
     expected
+}
+
+/// The number of these registers with every bit set.
+fn all_bits(kind: Kind) -> u64 {
+    u64::MAX >> (64 - 16 * kind.width())
 }
