@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod part;
 pub mod row;
 pub mod slice;
+pub mod tar;
 
 pub use bundle::{Heading, Progress, WriteError, Writer};
 pub use manifest::{BadManifest, Kind, Manifest};

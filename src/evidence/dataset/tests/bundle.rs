@@ -16,7 +16,7 @@ fn rows() -> Vec<Row> {
     (0..ROWS).map(|n| super::row(n, if n % 3 == 0 { "a" } else { "b" }, FieldValue::I64(n * n))).collect()
 }
 
-fn heading(kind: Kind) -> Heading {
+pub fn heading(kind: Kind) -> Heading {
     let name = "plant".to_owned();
     Heading {
         id: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
@@ -45,7 +45,7 @@ fn heading(kind: Kind) -> Heading {
 }
 
 /// Reads on from where `progress` is in windows of `width` up to row `stop`, keeping the progress as a job does.
-fn write_some(working: &Path, progress: &mut Progress, width: i64, stop: i64) -> Result<Writer, WriteError> {
+pub fn write_some(working: &Path, progress: &mut Progress, width: i64, stop: i64) -> Result<Writer, WriteError> {
     let rows = rows();
     let mut writer = Writer::with_parts_of(PART, working, progress.clone())?;
     let mut from = progress.read_to_ns().unwrap_or(0);
@@ -70,7 +70,7 @@ fn through_json(progress: &Progress) -> Progress {
     serde_json::from_str(&serde_json::to_string(progress).unwrap()).unwrap()
 }
 
-fn finish(writer: Writer, folder: &Path) -> Manifest {
+pub fn finish(writer: Writer, folder: &Path) -> Manifest {
     writer.finish(heading(Kind::Points), &folder.join("bundle")).unwrap()
 }
 

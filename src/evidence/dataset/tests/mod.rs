@@ -1,6 +1,7 @@
 mod bundle;
 mod rows;
 mod slice;
+mod tar;
 
 use proptest::prelude::*;
 
