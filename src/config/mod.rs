@@ -3,6 +3,7 @@
 //! Reads files, the environment and credentials; never the clock, the store or the network.
 
 mod files;
+mod influx;
 mod meters;
 mod mqtt;
 mod parts;
@@ -17,7 +18,7 @@ mod wire;
 use std::path::Path;
 
 use crate::model::{Meter, SiteId, Timestamp};
-use crate::{alerts, blocks, sources, store, web};
+use crate::{alerts, blocks, evidence, sources, store, web};
 
 pub use files::{Files, Unreadable};
 pub use report::Fault;
@@ -38,6 +39,7 @@ pub struct Config {
     /// Also holds the meters, measured and summed.
     pub blocks: blocks::Config,
     pub alerts: alerts::Config,
+    pub evidence: evidence::Config,
     /// Parts that are turned off for want of a secret, for a person.
     pub off: Vec<String>,
 }

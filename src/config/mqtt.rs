@@ -1,13 +1,12 @@
 //! Brokers, their subscriptions, and the meters that publish through them.
 
-use std::fs;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::meters::{INTERVAL, Known, category, peak_target, ratio};
 use super::report::Place;
-use super::secret::{Fetched, fetch};
+use super::secret::{given, pem};
 use super::section::{Field, Section};
 use super::tree::{Node, Value};
 use crate::model::{Category, LineName, Meter, MeterId, Origin, Quantity, Ratio, SiteId};
@@ -160,25 +159,8 @@ fn login(part: &mut Section, inline: &mut Vec<Place>) -> Option<Option<Login>> {
         field.fault::<()>("a password needs a user", "add `username`");
         return None;
     };
-    let password = secret(&field, "the broker", inline)?;
+    let password = given(&field, "the broker", inline)?;
     Some(Some(Login { username, password: Some(password) }))
-}
-
-fn secret(field: &Field, part: &str, inline: &mut Vec<Place>) -> Option<String> {
-    match fetch(field) {
-        Fetched::Here(secret) => Some(secret.reveal().to_owned()),
-        Fetched::Inline(secret) => {
-            inline.push(field.place);
-            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
-            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
-            Some(secret.reveal().to_owned())
-        }
-        Fetched::Missing(why) => {
-            field.report.off(field.place, &field.path, part, &why);
-            None
-        }
-        Fetched::Faulty => None,
-    }
 }
 
 /// `None` when something is missing that is referred to.
@@ -191,31 +173,20 @@ fn tls(part: &mut Section, is_tls: bool, inline: &mut Vec<Place>) -> Option<Tls>
         return Some(Tls::default());
     }
     let ca = match &ca {
-        Some(field) => Some(pem(field)?),
+        Some(field) => Some(pem(field, "the broker")?),
         None => None,
     };
     let client = match (&chain, &key) {
-        (Some(chain), Some(key)) => {
-            Some(ClientCertificate { chain: pem(chain)?, key: secret(key, "the broker", inline)?.into_bytes() })
-        }
+        (Some(chain), Some(key)) => Some(ClientCertificate {
+            chain: pem(chain, "the broker")?,
+            key: given(key, "the broker", inline)?.into_bytes(),
+        }),
         (None, None) => None,
         (Some(field), None) | (None, Some(field)) => {
             return field.fault("a client certificate and its key go together", "give `client_cert` and `client_key`");
         }
     };
     Some(Tls { ca, client })
-}
-
-/// A file that is no secret.
-fn pem(field: &Field) -> Option<Vec<u8>> {
-    let path = field.text()?;
-    match fs::read(path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            field.report.off(field.place, &field.path, "the broker", &format!("{path} cannot be read: {error}"));
-            None
-        }
-    }
 }
 
 /// MQTT 3.1.1, 3.1.3.1, asks brokers for 23 characters at least; all known ones take more.

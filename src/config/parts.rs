@@ -1,4 +1,4 @@
-//! The parts of the file: site, tariff, store, web and alerts; meters have a file of their own.
+//! The parts of the file: site, tariff, store, web and alerts; meters and InfluxDB have files of their own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
 use super::section::{Field, Section, nearest};
 use super::tree::{Table, Value};
-use super::{Config, meters, mqtt, units};
+use super::{Config, influx, meters, mqtt, units};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp};
 use crate::sources::BlockGrid;
 use crate::{alerts, blocks, sources, store, web};
 
 /// Parts of the format that this version does not have.
-const LATER: &[&str] = &["influx", "query", "upstream", "anchor"];
+const LATER: &[&str] = &["upstream", "anchor"];
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -39,7 +39,8 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
     let of = site.as_ref().map(|site| mqtt::Of { site: &site.id, timezone: &site.timezone });
     let (meters, mut inline) = meters::read(&mut root, of.as_ref());
     let (alerts, in_alerts) = alerts(&mut root);
-    inline.extend(in_alerts);
+    let (evidence, in_connections) = influx::read(&mut root);
+    inline.extend(in_alerts.into_iter().chain(in_connections));
     root.done(LATER);
 
     let (Some(site), Some(tariff), Some(web)) = (site, tariff, web) else {
@@ -69,6 +70,7 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
             meters: meters.meters,
         },
         alerts,
+        evidence,
         off: Vec::new(),
     };
     Read { config: Some(config), inline, store }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::{env, fmt, fs};
 
+use super::report::Place;
 use super::section::Field;
 use super::tree::Value;
 
@@ -72,6 +73,36 @@ pub fn fetch(field: &Field) -> Fetched {
         Ok(text) if text.is_empty() => Fetched::Missing(format!("{kind} {name} is empty")),
         Ok(text) => Fetched::Here(Secret(text)),
         Err(why) => Fetched::Missing(why),
+    }
+}
+
+/// The text of a secret that `part` needs; without it that part is off.
+pub fn given(field: &Field, part: &str, inline: &mut Vec<Place>) -> Option<String> {
+    match fetch(field) {
+        Fetched::Here(secret) => Some(secret.reveal().to_owned()),
+        Fetched::Inline(secret) => {
+            inline.push(field.place);
+            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
+            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
+            Some(secret.reveal().to_owned())
+        }
+        Fetched::Missing(why) => {
+            field.report.off(field.place, &field.path, part, &why);
+            None
+        }
+        Fetched::Faulty => None,
+    }
+}
+
+/// A file of `part` that is no secret.
+pub fn pem(field: &Field, part: &str) -> Option<Vec<u8>> {
+    let path = field.text()?;
+    match fs::read(path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            field.report.off(field.place, &field.path, part, &format!("{path} cannot be read: {error}"));
+            None
+        }
     }
 }
 

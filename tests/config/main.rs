@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod influx;
 mod mqtt;
 
 use std::fs;
@@ -115,8 +116,8 @@ fn each_fault_has_its_line_and_its_words() {
         ),
         (
             "[[sum]]",
-            "[[influx]]\nname = \"x\"\n[[sum]]",
-            "m.toml:23: influx: this version of meterseal does not have this part; take it out",
+            "[[upstream]]\nname = \"x\"\n[[sum]]",
+            "m.toml:23: upstream: this version of meterseal does not have this part; take it out",
         ),
         (
             "id = \"plant-7\"\n",
