@@ -150,6 +150,13 @@ def members(value, names, optional=()):
     return value
 
 
+def utf8(data):
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Fault("expected UTF-8") from error
+
+
 def text(value, what="a string"):
     want(type(value) is str, f"expected {what}")
     return value
@@ -717,9 +724,9 @@ def chain_keys(rotations, log, key):
 
 # --- bundles --------------------------------------------------------------------------------------------------------
 
-def regular(path):
+def regular(path, *name):
     """Opens a regular file, whatever else bears its name."""
-    with at(os.path.basename(path)):
+    with at(*name):
         file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
@@ -727,8 +734,8 @@ def regular(path):
     return file
 
 
-def read_whole(path):
-    with regular(path) as file, at(os.path.basename(path)):
+def read_whole(path, name):
+    with regular(path, name) as file, at(name):
         data = file.read(JSON_LIMIT + 1)
         want(len(data) <= JSON_LIMIT, "it is larger than 256 MiB", 2)
     return data
@@ -747,20 +754,19 @@ class Bundle:
         self.id = self.name.removesuffix(".tar")
         if os.path.isdir(path):
             with at(self.name):
-                for found in sorted(os.scandir(path), key=lambda found: found.name):
-                    with at(found.name):
-                        self.known(found.name)
-                        want(found.is_file(follow_symlinks=False), "expected a regular file")
-                        self.files[found.name] = found.path, 0, found.stat(follow_symlinks=False).st_size
+                for name in sorted(os.listdir(path)):
+                    with at(name):
+                        want(name == "manifest.json" or re.fullmatch(r"data-[0-9]{5,9}\.jsonl\.zst", name),
+                             "this file is none of a bundle's")
+                        found = os.lstat(os.path.join(path, name))
+                        want(stat.S_ISREG(found.st_mode), "expected a regular file")
+                        self.files[name] = os.path.join(path, name), 0, found.st_size
         else:
-            with regular(path) as file, at(self.name):
+            with regular(path, self.name) as file, at(self.name):
                 self.walk(file, path)
         with at(self.name):
             want(re.fullmatch(ULID, self.id), "expected a bundle to bear its id as its name")
             want("manifest.json" in self.files, "manifest.json is not there")
-
-    def known(self, name):
-        want(name == "manifest.json" or re.fullmatch(r"data-[0-9]{5,9}\.jsonl\.zst", name), "this file is none of a bundle's")
 
     def walk(self, file, path):
         """The files of an archive: each header is written again from its name and size, and compared."""
@@ -1066,7 +1072,7 @@ def check_signers(rotations, log, options, said):
 class Proof:
     def __init__(self, path):
         self.path, self.name = path, os.path.basename(path)
-        data = read_whole(path)
+        data = read_whole(path, self.name)
         with at(self.name):
             self.value = value = parse(data)
             kind = value.get("format") if type(value) is dict else None
@@ -1105,7 +1111,7 @@ class Proof:
         want(record["manifest_sha256"] == digest, f"{name} has the SHA-256 {digest}, and the log has {record['manifest_sha256']}")
         want(record["dataset"] == manifest["id"] == self.claim.get("id", self.claim.get("dataset")), "claim, record and manifest differ in the id")
         want((manifest["site"], manifest["gateway"]) == (checkpoint.site, checkpoint.gateway),
-             "site and gateway of the manifest are not those of the log's origin")
+             f"{name}: its site and gateway are not those of the log's origin")
 
 
 CLAIMS = {"dataset": (("id", "kind"), (), ()), "row": (("dataset", "kind", "row"), ("manifest", "path", "row"), ()),
@@ -1295,12 +1301,10 @@ def check_lone(checkpoint, options, said, name):
 
 
 def verify_tlog_proof(path, options, said):
-    name, data = os.path.basename(path), read_whole(path)
+    name = os.path.basename(path)
+    data = read_whole(path, name)
     with at(name):
-        try:
-            head, gap, note = data.decode().partition("\n\n")
-        except UnicodeDecodeError as error:
-            raise Fault("expected UTF-8") from error
+        head, gap, note = utf8(data).partition("\n\n")
         lines = head.split("\n")
         want(gap and len(lines) >= 3 and lines[0] == "c2sp.org/tlog-proof@v1", "expected c2sp.org/tlog-proof@v1, extra and index")
         with at("extra"):
@@ -1340,11 +1344,13 @@ class Tiles:
     """A log folder, read once: the entries make leaves, these make tiles, and tiles the ones above; each is compared."""
 
     def __init__(self, path, checkpoint):
-        self.path, self.size, self.rows = path, checkpoint.size, [bytearray()]
-        self.numbers, self.wanted = [0], {}
+        self.path, self.size = path, checkpoint.size
+        self.rows, self.numbers = [bytearray()], [0]  # of each level: the hashes of the tile that is being filled, its N
 
     def read(self, name, limit):
-        with regular(os.path.join(self.path, name)) as file, at(name):
+        path = os.path.join(self.path, name)
+        want(os.path.lexists(path), f"{name} is not there")
+        with regular(path, name) as file, at(name):
             data = file.read(limit + 1)
             want(len(data) <= limit, "it is longer than expected")
         return data
@@ -1377,10 +1383,11 @@ class Tiles:
             self.add(tree.root(), level + 1)
 
     def compare(self, level):
-        name = tile_name(level, self.numbers[level], len(self.rows[level]) // 32)
+        number, width = self.numbers[level], len(self.rows[level]) // 32
+        name, below = tile_name(level, number, width), tile_name("entries", number, width)
         found = self.read(name, 8192)
         with at(name):
-            want(found == self.rows[level], "these are not the hashes that the entries give")
+            want(found == self.rows[level], "these are not the hashes of " + ("the tiles below it" if level else below))
 
     def end(self):
         for level, row in enumerate(self.rows):
@@ -1397,31 +1404,31 @@ class Tiles:
         width = min(256, count - 256 * number)
         return width > 0 and name == tile_name(found[1], number, width)
 
-    def nothing_else(self, folder=""):
-        found = 0
-        for file in os.scandir(os.path.join(self.path, folder)):
-            name, found = f"{folder}{file.name}", found + 1
-            with at(name):
-                if file.is_dir(follow_symlinks=False):
-                    want(self.nothing_else(name + "/"), "an empty folder is none of a log's")
-                else:
-                    want(file.is_file(follow_symlinks=False) and self.known(name), "this file is none of a log's of this size")
-        return found
+    def nothing_else(self):
+        def refuse(error):
+            raise error
+
+        for folder, folders, files in os.walk(self.path, onerror=refuse):
+            want(folders or files, f"{os.path.relpath(folder, self.path)}: an empty folder is none of a log's")
+            for file in folders + files:
+                path = os.path.join(folder, file)
+                with at(os.path.relpath(path, self.path)):
+                    mode = os.lstat(path).st_mode
+                    want(stat.S_ISDIR(mode) if file in folders else stat.S_ISREG(mode), "expected a regular file")
+                    want(file in folders or self.known(os.path.relpath(path, self.path)),
+                         "this file is none of a log's of the size that its checkpoint has")
 
 
 def verify_log(path, options, said):
     name = os.path.basename(os.path.abspath(path))
     with at(name):
+        data = read_whole(os.path.join(path, "checkpoint"), "checkpoint")
         with at("checkpoint"):
-            data = read_whole(os.path.join(path, "checkpoint"))
-            try:
-                checkpoint = Checkpoint(data.decode())
-            except UnicodeDecodeError as error:
-                raise Fault("expected UTF-8") from error
-        tiles = Tiles(path, checkpoint)
-        tiles.nothing_else()
+            checkpoint = Checkpoint(utf8(data))
     others = check_lone(checkpoint, options, said, name)
     with at(name):
+        tiles = Tiles(path, checkpoint)
+        tiles.nothing_else()
         for other in others:
             want(other.size < checkpoint.size, f"checkpoint: this log has size {checkpoint.size}, and {other.file} shows it at {other.size}")
         older, tree, kind = {}, Tree(), None
@@ -1456,12 +1463,10 @@ class Options:
                 self.key = verifier_key(key)
         if trust is None:
             return
-        name, data = os.path.basename(trust), read_whole(trust)
+        name = os.path.basename(trust)
+        data = read_whole(trust, name)
         with at(name):
-            try:
-                pieces = data.decode().split("\n\n")
-            except UnicodeDecodeError as error:
-                raise Fault("expected UTF-8") from error
+            pieces = utf8(data).split("\n\n")
             want(len(pieces) % 2 == 1 and pieces[-1] == "" and len(pieces) > 1, "expected signed notes, each ended by an empty line")
             for body, lines in zip(pieces[::2], pieces[1::2]):
                 note = Checkpoint(f"{body}\n\n{lines}\n")

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Makes evidence to try verifiers on, good and bad, from docs/evidence-format.md alone.
+
+    maker.py OUT
+
+writes one folder OUT/<case>/ for each case: what is to be verified; `path.txt`, its name in the folder; `expected.txt`,
+the exit code; `names.txt`, the file that must be named where it is not 3; and where the case has them `key.txt`
+(for --key) and `trust.txt` (for --trust). The same bytes each time, but for what zstd's version does.
+"""
+import os
+import pathlib
+import sys
+
+from cases import CASES
+
+
+def write(make, folder, expected, names, with_key):
+    made = make()
+    for name, data in made["files"].items():
+        file = pathlib.Path(folder, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to(data) if isinstance(data, str) else file.write_bytes(data)
+    texts = {"path": made["path"], "expected": str(expected), "names": names, "key": made["key"] if with_key else ""}
+    for name, words in texts.items():
+        if words:
+            pathlib.Path(folder, f"{name}.txt").write_text(words + "\n")
+    if "trust" in made:
+        pathlib.Path(folder, "trust.txt").write_text(made["trust"])
+
+
+def main(out):
+    for name, (make, *rest) in CASES.items():
+        os.makedirs(os.path.join(out, name))
+        write(make, os.path.join(out, name), *rest)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
