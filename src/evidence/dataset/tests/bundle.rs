@@ -79,7 +79,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-fn raw(bytes: &[u8]) -> Vec<u8> {
+pub fn raw(bytes: &[u8]) -> Vec<u8> {
     let mut raw = Vec::new();
     part::open(bytes).unwrap().read_to_end(&mut raw).unwrap();
     raw

@@ -1,4 +1,6 @@
 mod bundle;
+mod frozen;
+mod manifest;
 mod rows;
 mod slice;
 mod tar;
