@@ -71,6 +71,7 @@ async fn measure() {
         open: watch::Sender::default().subscribe(),
         sources: watch::Sender::default().subscribe(),
         problems: watch::Sender::default().subscribe(),
+        checkpoint: watch::Sender::default().subscribe(),
         scans: mpsc::channel(1).0,
     };
     let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();

@@ -268,8 +268,12 @@ fn completions_and_manual_pages_are_made() {
 fn the_unit_names_what_this_program_does() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let unit = std::fs::read_to_string(root.join("systemd/meterseal.service")).unwrap();
-    for line in ["Type=notify", "RestartPreventExitStatus=78", "RuntimeDirectory=meterseal", "StateDirectory=meterseal"]
-    {
+    for line in [
+        "Type=notify",
+        "RestartPreventExitStatus=78",
+        "RuntimeDirectory=meterseal",
+        "StateDirectory=meterseal meterseal-mark",
+    ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }
     // It would take adjtimex away, by which the program sees whether the clock is synchronised.

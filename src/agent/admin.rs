@@ -23,9 +23,11 @@ use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus};
+use crate::evidence::log::Publisher;
+use crate::model::entry::Reason;
+use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus, Timestamp};
 use crate::sources::{self, PollNow};
-use crate::store::{self, Reader, StoreError};
+use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
 use crate::web::ScanNow;
 
 /// What a command asks.
@@ -40,6 +42,10 @@ pub enum Request {
     Reload {},
     /// Checks the config on disk: faults and warnings.
     Check {},
+    /// The verifier keys of the log: [`Epoch`](crate::store::Epoch)s as [`KeyView`]s, the oldest first.
+    Keys {},
+    /// Signs with a new key from now on: a [`KeyView`].
+    RotateKey {},
     /// Searches a bus: each [`ScanEvent`] as a line of its own, before the reply.
     Scan { order: ScanOrder },
 }
@@ -52,6 +58,15 @@ enum Reply {
     Told(Value),
     Done(Value),
     Failed(String),
+}
+
+/// An epoch of the log and the key that signs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    pub key: String,
+    pub origin: String,
+    pub opened: Timestamp,
+    pub reason: String,
 }
 
 /// What came of reading the config again.
@@ -82,6 +97,8 @@ pub struct Desk {
     pub polls: mpsc::Sender<PollNow>,
     pub reloads: mpsc::Sender<ReloadNow>,
     pub scans: mpsc::Sender<ScanNow>,
+    pub ledger: Ledger,
+    pub publisher: Publisher,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
@@ -210,6 +227,10 @@ impl Desk {
                 let (_, checked) = config::load(path, self.clock.now());
                 Ok(json!({ "faults": checked.faults, "warnings": checked.warnings }))
             }
+            Request::Keys {} => Ok(serde_json::to_value(keys(&self.reader).await?)?),
+            Request::RotateKey {} => {
+                Ok(serde_json::to_value(rotate_key(&self.reader, &self.ledger, &self.publisher).await?)?)
+            }
             Request::Scan { .. } => bail!("a search is answered line by line"),
         }
     }
@@ -275,6 +296,24 @@ pub async fn read_meter(config: &Config, id: &MeterId) -> anyhow::Result<PollRep
         return Err(sources::PollFailed::Unknown(id.clone()).into());
     };
     Ok(sources::poll_once(line, meter, &Clock::system()).await?)
+}
+
+/// The epochs of the log, the oldest first, and their keys.
+pub async fn keys(reader: &Reader) -> Result<Vec<KeyView>, StoreError> {
+    let view = |epoch: Epoch| KeyView {
+        key: epoch.key.to_string(),
+        origin: epoch.identity.origin(),
+        opened: epoch.opened,
+        reason: epoch.reason.as_str().to_owned(),
+    };
+    Ok(reader.epochs().await?.into_iter().map(view).collect())
+}
+
+/// Ends the epoch with an entry that names a new key, signed by both, and opens the next one.
+pub async fn rotate_key(reader: &Reader, ledger: &Ledger, publisher: &Publisher) -> anyhow::Result<KeyView> {
+    ledger.succeed(Succession { reason: Reason::KeyRotation, site: None, last_outside: None }).await?;
+    publisher.publish().await?;
+    keys(reader).await?.pop().context("the log has no epoch")
 }
 
 /// The socket of the daemon that has this store open; `None` when nobody has.

@@ -22,9 +22,12 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
-use crate::model::{Alert, AlertKind, Meter, SourcesStatus};
+use crate::evidence::log::{Publisher, Running};
+use crate::evidence::mark::Mark;
+use crate::model::entry::Reason;
+use crate::model::{Alert, AlertKind, Digest, Meter, SourcesStatus};
 use crate::store::{Ledger, Reader, Store, StoreError};
-use crate::{alerts, blocks, commissioning, sources, web};
+use crate::{alerts, blocks, commissioning, evidence, sources, web};
 use admin::{ReloadNow, Reloaded};
 use stages::Stages;
 
@@ -148,6 +151,7 @@ pub struct Agent {
     /// What is wrong with the config and the store, and with the webhook and the clock: together the problems that are shown.
     own_problems: Vec<String>,
     webhook: watch::Receiver<Option<String>>,
+    mark: watch::Receiver<Option<String>>,
     /// What the sealing of blocks waits for.
     sealing: watch::Receiver<blocks::WaitsFor>,
 }
@@ -160,6 +164,8 @@ struct Wires {
     alerts: watch::Sender<Arc<alerts::Config>>,
     meters: watch::Sender<Arc<Vec<Meter>>>,
     problems: watch::Sender<Arc<Vec<String>>>,
+    /// The config that the log is to name.
+    running: watch::Sender<Option<Running>>,
 }
 
 /// `meterseal read` of several people at once; more of them wait.
@@ -181,10 +187,9 @@ impl Agent {
         let socket = admin::socket_path(&config.store.path);
         let requests = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
-        let own_problems = problems(&config, &store, &refused);
-        if let Some(differs) = other_site(&config, &store) {
-            warn!("{differs}");
-        }
+        settle(&store, &config, &clock).await?;
+        let publisher = Publisher::new(ledger.clone(), Mark::at(config.evidence.mark.clone()));
+        let own_problems = problems(&config, &refused);
         let wires = Wires::of(&config, own_problems.clone());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
         let lines = watch::Sender::default();
@@ -229,6 +234,11 @@ impl Agent {
             let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
+        stages.start("evidence", secs(1), |stop| {
+            let running = wires.running.subscribe();
+            let work = evidence::log::run(running, publisher.clone(), reader.clone(), clock.clone(), stop);
+            async move { Ok(work.await?) }
+        });
         stages.start("search", millis(250), |stop| {
             search::run(scans_asked, wires.sources.subscribe(), lines.subscribe(), stop)
         });
@@ -240,6 +250,7 @@ impl Agent {
             open: open.subscribe(),
             sources: status.subscribe(),
             problems: wires.problems.subscribe(),
+            checkpoint: publisher.newest(),
             scans: scans.clone(),
         };
         stages.start("web", secs(1), |stop| {
@@ -257,6 +268,8 @@ impl Agent {
                 polls,
                 reloads,
                 scans,
+                ledger: ledger.clone(),
+                publisher: publisher.clone(),
             };
             admin::serve(requests, desk, stop)
         });
@@ -280,6 +293,7 @@ impl Agent {
             reloads: reloads_asked,
             own_problems,
             webhook: webhook.subscribe(),
+            mark: publisher.trouble(),
             sealing: sealing.subscribe(),
         };
         if refused.is_empty() {
@@ -311,6 +325,7 @@ impl Agent {
             tokio::select! {
                 ended = self.stages.ended() => return ended,
                 Ok(()) = self.webhook.changed() => self.show_problems(),
+                Ok(()) = self.mark.changed() => self.show_problems(),
                 Ok(()) = self.sealing.changed() => self.show_problems(),
                 Some(ReloadNow(reply)) = self.reloads.recv() => {
                     let reloaded = self.reload().await;
@@ -337,7 +352,7 @@ impl Agent {
         }
         let Some(config) = config else {
             self.refused(&faults).await;
-            self.own_problems = problems(&self.running, &self.store, &faults);
+            self.own_problems = problems(&self.running, &faults);
             self.show_problems();
             return Reloaded { faults: faults.iter().map(ToString::to_string).collect(), ..Reloaded::default() };
         };
@@ -374,7 +389,7 @@ impl Agent {
         // What waits for the next start still differs at the next reload, and is told again.
         let site_id = self.running.site_id.clone();
         self.running = Config { store, site_id, web, ..new };
-        self.own_problems = problems(&self.running, &self.store, &[]);
+        self.own_problems = problems(&self.running, &[]);
         self.own_problems.extend(
             reloaded.at_next_start.iter().map(|key| format!("{key} has changed: restart meterseal to apply it")),
         );
@@ -398,6 +413,7 @@ impl Agent {
     fn show_problems(&mut self) {
         let mut all = self.own_problems.clone();
         all.extend(self.webhook.borrow_and_update().clone());
+        all.extend(self.mark.borrow_and_update().clone());
         all.extend(self.sealing.borrow_and_update().map(str::to_owned));
         self.wires.problems.send_replace(Arc::new(all));
     }
@@ -405,7 +421,11 @@ impl Agent {
     /// A good config runs: it is kept, and alerts of a refused one end.
     async fn taken(&self, kept: &Files) {
         let ended = async {
-            self.ledger.save_config(kept.to_kept()).await?;
+            let kept = kept.to_kept();
+            let meters = self.running.meters().iter().map(|meter| meter.id.clone()).collect();
+            let running = Running { config_sha256: Digest::of(kept.as_bytes()), meters };
+            self.ledger.save_config(kept).await?;
+            self.wires.running.send_replace(Some(running));
             for alert in self.reader.alerts(true, OPEN_ALERTS).await? {
                 if alert.kind == AlertKind::ConfigRefused {
                     self.ledger.clear_alert(alert.id, self.clock.now()).await?;
@@ -466,6 +486,7 @@ impl Wires {
             alerts: watch::Sender::new(Arc::new(config.alerts.clone())),
             meters: watch::Sender::new(Arc::new(config.meters().to_vec())),
             problems: watch::Sender::new(Arc::new(problems)),
+            running: watch::Sender::new(None),
         }
     }
 
@@ -492,21 +513,44 @@ fn replaced<T: PartialEq + Clone>(wire: &watch::Sender<Arc<T>>, new: &T) -> bool
     })
 }
 
+/// Has the log of a store that was just opened go on, or begin anew where it may not. Whoever opens a store to add to
+/// it does this first.
+pub async fn settle(store: &Store, config: &Config, clock: &Clock) -> Result<(), StoreError> {
+    let (reader, ledger, mark) = (store.reader(), store.ledger(), Mark::at(config.evidence.mark.clone()));
+    let settled = evidence::log::settle(&reader, &ledger, &config.site_id, &mark, Path::new("/")).await?;
+    if let Some(unread) = settled.unread {
+        warn!("{unread}");
+    }
+    let Some(succession) = settled.succession else { return Ok(()) };
+    let identity = reader.identity();
+    let what = match succession.reason {
+        Reason::Clone => {
+            "This store was made on another machine, so this gateway has a new id and key. Give auditors the new one"
+        }
+        Reason::Rollback => {
+            "The store went back in time: it does not know what this gateway has signed before. Readings and blocks since then \
+             are lost unless a newer copy of the store is found"
+        }
+        _ => "The site has another id",
+    };
+    warn!(origin = %identity.origin(), reason = succession.reason.as_str(), "the log began anew");
+    if matches!(succession.reason, Reason::Clone | Reason::Rollback) {
+        let (now, kind) = (clock.now(), AlertKind::LogBeganAnew);
+        let text = format!("{what}. The log goes on as {}; `meterseal key show` prints its key.", identity.origin());
+        let alert =
+            Alert { id: 0, kind, meter: None, occasion: now, raised: now, cleared: None, text, delivered: None };
+        ledger.raise(alert).await?;
+    }
+    Ok(())
+}
+
 /// What a person should know of the parts, for the page and `status`.
-fn problems(config: &Config, store: &Store, refused: &[Fault]) -> Vec<String> {
+fn problems(config: &Config, refused: &[Fault]) -> Vec<String> {
     let mut problems = config.off.clone();
-    problems.extend(other_site(config, store));
     if !refused.is_empty() {
         problems.push(refusal(refused));
     }
     problems
-}
-
-/// The site is in every sealed record, so a store goes on with the site that it was made for.
-fn other_site(config: &Config, store: &Store) -> Option<String> {
-    let of = store.identity().site.clone();
-    (of != config.site_id)
-        .then(|| format!("the store was made for site {of}, and the config says site {}", config.site_id))
 }
 
 fn refusal(faults: &[Fault]) -> String {

@@ -300,6 +300,7 @@ fn kind_name(kind: AlertKind) -> &'static str {
         AlertKind::ConfigRefused => "config_refused",
         AlertKind::StoreFull => "store_full",
         AlertKind::ClockUnsteady => "clock_unsteady",
+        AlertKind::LogBeganAnew => "log_began_anew",
         AlertKind::MeterChanged => "meter_changed",
     }
 }

@@ -236,9 +236,11 @@ impl Watching {
                 status.is_some_and(|status| answers(status.condition)) && !self.down.contains_key(&meter.id)
             }
             // Others find these, and clear them.
-            AlertKind::ConfigRefused | AlertKind::StoreFull | AlertKind::ClockUnsteady | AlertKind::MeterChanged => {
-                false
-            }
+            AlertKind::ConfigRefused
+            | AlertKind::StoreFull
+            | AlertKind::ClockUnsteady
+            | AlertKind::LogBeganAnew
+            | AlertKind::MeterChanged => false,
         }
     }
 }

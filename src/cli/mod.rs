@@ -1,5 +1,6 @@
 //! The command line: arguments in, text and exit codes out. The work is done by `agent`.
 
+mod key;
 mod packaging;
 mod print;
 mod scan;
@@ -91,6 +92,9 @@ enum Command {
         It only reads, one request at a time. What it finds is told on stderr, the config goes to stdout."
     )]
     Scan(scan::ScanArguments),
+    /// Show the keys that the log is signed with, or go over to a new one
+    #[command(subcommand, after_help = "Example:\n  meterseal key show")]
+    Key(key::KeyCommand),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -177,6 +181,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Check { config, json } => check(&config.path, json),
         Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
         Command::Scan(arguments) => scan::scan(arguments),
+        Command::Key(command) => key::key(command),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
@@ -204,9 +209,9 @@ fn init(path: &Path) -> Done {
         }
         error => error.into(),
     })?;
-    let store::Created { identity, token } = created;
+    let store::Created { identity, key, token } = created;
     print::out(&format!(
-        "created the store of site {} at {}\ngateway: {}\ntoken:   {token}\n\
+        "created the store of site {} at {}\ngateway: {}\nkey:     {key}\ntoken:   {token}\n\
          Keep the token: it is shown once, and opens the API on {}.\n",
         identity.site,
         config.store.path.display(),

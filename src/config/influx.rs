@@ -1,6 +1,7 @@
 //! Connections to InfluxDB, and the queries whose answers become datasets.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::{MISSING, Place};
@@ -26,7 +27,7 @@ const ONLY: [(&str, &[i64]); 7] = [
 ];
 
 /// Reads all `[[influx]]` and `[[query]]`; also gives where secrets stand in the text.
-pub fn read(root: &mut Section) -> (evidence::Config, Vec<Place>) {
+pub fn read(root: &mut Section, mark: PathBuf) -> (evidence::Config, Vec<Place>) {
     let mut inline = Vec::new();
     let mut taken = Taken::new();
     let connections = root.tables("influx").unwrap_or_default();
@@ -34,7 +35,7 @@ pub fn read(root: &mut Section) -> (evidence::Config, Vec<Place>) {
     let mut taken = Taken::new();
     let queries = root.tables("query").unwrap_or_default();
     let queries = queries.into_iter().filter_map(|part| query(part, &mut taken)).collect();
-    (evidence::Config { connections, queries }, inline)
+    (evidence::Config { connections, queries, mark }, inline)
 }
 
 fn take_name(part: &mut Section, mend: &str, what: &str, taken: &mut Taken) -> Option<LineName> {

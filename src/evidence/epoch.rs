@@ -3,6 +3,7 @@
 use crate::model::entry::Reason;
 use crate::model::note::{Checkpoint, SignedCheckpoint};
 use crate::model::{Digest, SiteId};
+use crate::store::Succession;
 
 /// What is known when a store was opened, before anything is added to its log.
 #[derive(Debug)]
@@ -21,14 +22,6 @@ pub struct Found<'a> {
     pub own_root: Option<Digest>,
 }
 
-/// Why a new epoch is opened.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Succession {
-    pub reason: Reason,
-    /// What showed that the store went back in time.
-    pub last_outside: Option<String>,
-}
-
 /// Whether the log can go on. A copy on other hardware is a copy first, whatever else it is; one that went back in time
 /// is told as that even when its site was changed as well.
 pub fn successor(found: &Found<'_>) -> Option<Succession> {
@@ -44,7 +37,7 @@ pub fn successor(found: &Found<'_>) -> Option<Succession> {
     } else {
         return None;
     };
-    Some(Succession { reason, last_outside })
+    Some(Succession { reason, site: (was != is).then(|| is.clone()), last_outside })
 }
 
 /// Whether the store has all that `outside` has seen. A checkpoint of another gateway says nothing of this store.
@@ -85,11 +78,9 @@ mod tests {
         let found =
             Found { origin: "s/gw/e2", epochs: &epochs, site: (&site, &new_site), other_hardware, outside, own_root };
         let succession = successor(&found)?;
-        assert_eq!(
-            succession.last_outside.is_some(),
-            succession.reason == Reason::Rollback,
-            "only what shows a rollback is named"
-        );
+        let shows_it = succession.reason == Reason::Rollback;
+        assert_eq!(succession.last_outside.is_some(), shows_it, "only what shows a rollback is named");
+        assert_eq!(succession.site, (site != new_site).then_some(new_site));
         Some(succession.reason)
     }
 

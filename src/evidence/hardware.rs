@@ -47,6 +47,15 @@ impl Hardware {
         let all = [differ(self.machine, now.machine), differ(self.board, now.board), moved];
         all.into_iter().filter(|differs| *differs).count() >= 2
     }
+
+    /// What is to be kept of the same machine: what cannot be read just now is not forgotten.
+    pub fn kept_with(&self, now: &Self) -> Self {
+        Self {
+            machine: now.machine.or(self.machine),
+            board: now.board.or(self.board),
+            addresses: if now.addresses.is_empty() { &self.addresses } else { &now.addresses }.clone(),
+        }
+    }
 }
 
 /// The digest of a one-line file that says something.
@@ -94,6 +103,8 @@ mod tests {
         assert!(!here.is_other(&machine("b", "", "00:00:00:00:00:00")));
         assert!(!here.is_other(&Hardware::default()));
         assert!(!Hardware::default().is_other(&here));
+        let later = here.kept_with(&machine("", "", "")).kept_with(&machine("a", "100", "10:00:00:00:00:02"));
+        assert!(later.is_other(&machine("a", "200", "10:00:00:00:00:01")));
         assert_eq!(machine("", "000", "00:00:00:00:00:00"), Hardware::default());
     }
 }

@@ -5,7 +5,10 @@ pub mod dataset;
 pub mod epoch;
 pub mod hardware;
 pub mod influx;
+pub mod log;
 pub mod mark;
+
+use std::path::PathBuf;
 
 use influx::{Connection, Query};
 
@@ -15,4 +18,6 @@ pub struct Config {
     /// In the order of the file; those that are off for want of a secret are not among them.
     pub connections: Vec<Connection>,
     pub queries: Vec<Query>,
+    /// Where the mark of the log is kept.
+    pub mark: PathBuf,
 }

@@ -18,6 +18,8 @@ pub enum AlertKind {
     StoreFull,
     /// The clock leapt; sealing waits.
     ClockUnsteady,
+    /// The store went back in time, or lies on other hardware: the log began anew.
+    LogBeganAnew,
     /// A meter is another one than before, or is read by another register map, and nobody announced it.
     MeterChanged,
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Bearer, Created, Identity, Scope, StoreError, jobs, log, sqlite};
 use crate::clock::Clock;
+use crate::model::note::VerifierKey;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
@@ -184,7 +185,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
     if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         flush_folder(parent)?;
     }
-    Ok(Created { identity, token })
+    Ok(Created { key: VerifierKey::new(identity.origin(), public), identity, token })
 }
 
 /// Makes new, renamed and deleted names in a folder durable.

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
-use crate::model::note::SignedCheckpoint;
+use crate::model::note::{SignedCheckpoint, VerifierKey};
 use crate::model::{
     Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, entry,
 };
@@ -142,6 +142,8 @@ impl Identity {
 #[derive(Debug)]
 pub struct Created {
     pub identity: Identity,
+    /// Signs the log.
+    pub key: VerifierKey,
     pub token: String,
 }
 

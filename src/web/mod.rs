@@ -9,6 +9,7 @@ mod dashboard;
 mod events;
 mod guard;
 mod health;
+mod log;
 mod meters;
 mod metrics;
 mod page;
@@ -38,6 +39,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::model::note::SignedCheckpoint;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::Reader;
 use problem::Problem;
@@ -74,6 +76,8 @@ pub struct Views {
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
     /// Parts that are turned off or wrong, for a person; empty when all is well.
     pub problems: watch::Receiver<Arc<Vec<String>>>,
+    /// The newest checkpoint of the log that may be shown.
+    pub checkpoint: watch::Receiver<Option<Arc<SignedCheckpoint>>>,
     /// Searches for meters, which the web only asks for.
     pub scans: mpsc::Sender<ScanNow>,
 }
@@ -157,6 +161,9 @@ fn router(web: Web) -> Router {
     Router::new()
         .merge(signed_in)
         .route("/api/health", get(health::health))
+        .route("/log/", get(log::epochs))
+        .route("/log/{epoch}/checkpoint", get(log::checkpoint))
+        .route("/log/{epoch}/tile/{*tile}", get(log::tile))
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))

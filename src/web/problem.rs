@@ -32,6 +32,8 @@ pub enum Problem {
     NoRoute(String),
     #[error("there is no meter `{0}`: `/api/meters` lists them")]
     NoMeter(String),
+    #[error("there is no such part of the log: `/log/` lists its epochs, and the checkpoint of each tells its size")]
+    NoTile,
     #[error("meter `{0}` has no running block yet: it needs its first reading")]
     NoBlock(MeterId),
     #[error("this address does not answer this method")]
@@ -69,7 +71,7 @@ impl Problem {
             Self::AnotherRuns(_) => StatusCode::CONFLICT,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
-            Self::NoRoute(_) | Self::NoMeter(_) | Self::NoBlock(_) => StatusCode::NOT_FOUND,
+            Self::NoRoute(_) | Self::NoMeter(_) | Self::NoTile | Self::NoBlock(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLong(_) => StatusCode::URI_TOO_LONG,
             Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,

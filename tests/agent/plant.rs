@@ -77,6 +77,10 @@ impl Plant {
         self.folder.path().join("store")
     }
 
+    pub fn mark(&self) -> PathBuf {
+        self.folder.path().join("store.mark")
+    }
+
     pub fn load(&self) -> Checked {
         config::load(&self.config(), Timestamp::from_millis(1_795_219_200_000)).1
     }

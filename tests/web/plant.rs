@@ -92,6 +92,7 @@ impl Plant {
             open: open.subscribe(),
             sources: sources.subscribe(),
             problems: problems.subscribe(),
+            checkpoint: watch::Sender::default().subscribe(),
             scans,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
