@@ -14,7 +14,7 @@ use super::{Config, influx, meters, mqtt, units};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp};
 use crate::sources::BlockGrid;
-use crate::{alerts, blocks, evidence, sources, store, web};
+use crate::{alerts, blocks, sources, store, web};
 
 /// Parts of the format that this version does not have.
 const LATER: &[&str] = &["upstream", "anchor"];
