@@ -11,9 +11,11 @@ use std::time::Duration;
 use meterseal::clock::Clock;
 use meterseal::model::{Condition, Number, Ratio, Timestamp};
 use meterseal::sources::mqtt::formats::{Format, Plain};
-use meterseal::sources::mqtt::{Login, Subscription, Tls, Version};
+use meterseal::sources::mqtt::{Broker, Login, Subscription, Tls, Version};
 use mosquitto::Mosquitto;
 use plant::{Feeder, Network, Plant, broker};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
 const METERS: usize = 40;
@@ -299,6 +301,31 @@ async fn a_broker_that_does_not_let_us_in_says_why() {
         let mut plant = Plant::start(broker);
         let told = plant.until("a problem", |broker| broker.problem.is_some()).await;
         assert!(told.problem.as_ref().unwrap().contains(why), "{:?}", told.problem);
+        plant.end().await;
+    }
+}
+
+/// In plain words, whatever the library calls it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_the_connection_is_told() {
+    let mosquitto = started("").await;
+    for (version, accepted) in [(Version::V311, &[0x20, 2, 0, 0][..]), (Version::V5, &[0x20, 3, 0, 0, 0])] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closing = broker(&mosquitto, listener.local_addr().unwrap().port(), 1);
+        let mut plant = Plant::start(Broker { version, tls: None, ..closing });
+        // All of the greeting is read, so that the end is no reset.
+        let ends = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut greeting = [0; 1024];
+            while stream.read(&mut greeting).await.unwrap() == greeting.len() {}
+            stream.write_all(accepted).await.unwrap();
+            stream.shutdown().await.unwrap();
+            while stream.read(&mut greeting).await.is_ok_and(|came| came > 0) {}
+        };
+        let (told, ()) = tokio::join!(plant.until("a problem", |broker| broker.problem.is_some()), ends);
+        // The sending side may notice it first.
+        let plain = ["the broker closed the connection", "the connection ended"];
+        assert!(plain.contains(&told.problem.as_deref().unwrap()), "{:?}", told.problem);
         plant.end().await;
     }
 }

@@ -687,6 +687,10 @@ impl State {
         {
             warn!(meter = %id, problem = %why, "readings are not stored");
         }
+        let is_over = outcome.unstored.is_none() && outcome.heard;
+        if is_over && let Some(problem) = &self.report.borrow().line.problem {
+            info!(line = %self.line.name, was = %problem, "the line works again");
+        }
         self.report.send_modify(|report| {
             report.attempts += 1;
             report.waits += outcome.waits;
@@ -695,7 +699,7 @@ impl State {
             line.late_answers += u64::try_from(late).unwrap_or(0);
             if outcome.unstored.is_some() {
                 line.problem.clone_from(&outcome.unstored);
-            } else if outcome.heard && line.problem.is_some() {
+            } else if is_over && line.problem.is_some() {
                 line.problem = None;
             }
             let meter = &mut report.meters[at];

@@ -286,6 +286,11 @@ impl Listening {
     /// What is published from now on comes here.
     fn connected(&self, problem: Option<String>) {
         let now = self.clock.now();
+        if problem.is_none()
+            && let Some(problem) = &self.report.borrow().broker.problem
+        {
+            info!(broker = %self.broker.name, was = %problem, "connected");
+        }
         self.report.send_modify(|report| {
             report.broker.connected = true;
             report.broker.since = now;

@@ -2,12 +2,10 @@
 //! all that the client knows: no acknowledgement and no request of an old connection reaches the next one, where its
 //! packet identifier may be another message's.
 
-use std::io;
-
 use rumqttc_v4 as v4;
 use rumqttc_v5 as v5;
 
-use super::dial::Dial;
+use super::dial::{Dial, told};
 use super::{Broker, Version};
 
 /// Requests that wait to be sent: more than a broker can have unacknowledged, as packet identifiers have 16 bits, so
@@ -139,11 +137,11 @@ impl Sender {
         match self {
             Self::V311(client) => {
                 let filters = filters.iter().map(|filter| v4::SubscribeFilterInput::new(filter, v4::QoS::AtLeastOnce));
-                client.subscribe_many(filters).await.map_err(|error| error.to_string())
+                client.subscribe_many(filters).await.map_err(ended)
             }
             Self::V5(client) => {
                 let filters = filters.iter().map(|filter| v5::SubscribeFilterInput::new(filter, v5::QoS::AtLeastOnce));
-                client.subscribe_many(filters).await.map_err(|error| error.to_string())
+                client.subscribe_many(filters).await.map_err(ended)
             }
         }
     }
@@ -162,11 +160,11 @@ impl Sender {
         match self {
             Self::V311(client) => {
                 let options = v4::PublishOptions::at_least_once().retain(retain);
-                client.publish(topic, text, options).await.map_err(|error| error.to_string())
+                client.publish(topic, text, options).await.map_err(ended)
             }
             Self::V5(client) => {
                 let options = v5::PublishOptions::at_least_once().retain(retain);
-                client.publish(topic, text, options).await.map_err(|error| error.to_string())
+                client.publish(topic, text, options).await.map_err(ended)
             }
         }
     }
@@ -174,8 +172,8 @@ impl Sender {
     /// Queues the acknowledgement of a message of this connection.
     pub fn acknowledge(&self, publish: &Publish) -> Result<(), String> {
         match (self, publish) {
-            (Self::V311(client), Publish::V311(publish)) => client.try_ack(publish).map_err(|error| error.to_string()),
-            (Self::V5(client), Publish::V5(publish)) => client.try_ack(publish).map_err(|error| error.to_string()),
+            (Self::V311(client), Publish::V311(publish)) => client.try_ack(publish).map_err(ended),
+            (Self::V5(client), Publish::V5(publish)) => client.try_ack(publish).map_err(ended),
             _ => Ok(()),
         }
     }
@@ -183,8 +181,8 @@ impl Sender {
     /// Says good-bye when all that is queued is sent; the session stays with the broker.
     pub async fn disconnect(&self) -> Result<(), String> {
         match self {
-            Self::V311(client) => client.disconnect().await.map_err(|error| error.to_string()),
-            Self::V5(client) => client.disconnect().await.map_err(|error| error.to_string()),
+            Self::V311(client) => client.disconnect().await.map_err(ended),
+            Self::V5(client) => client.disconnect().await.map_err(ended),
         }
     }
 }
@@ -206,6 +204,13 @@ impl Receiver {
                 Ok(_) => Ok(Heard::Sent),
                 Err(v4::ConnectionError::Io(error)) => Err(told(&error)),
                 Err(v4::ConnectionError::ConnectionRefused(code)) => Err(refused(&format!("{code:?}"))),
+                Err(v4::ConnectionError::NetworkTimeout | v4::ConnectionError::FlushTimeout) => Err(SLOW.to_owned()),
+                Err(v4::ConnectionError::MqttState(error)) => Err(match error {
+                    v4::StateError::Io(error) => told(&error),
+                    v4::StateError::ConnectionAborted => CLOSED.to_owned(),
+                    v4::StateError::AwaitPingResp => MUTE.to_owned(),
+                    error => out_of_step(&error),
+                }),
                 Err(error) => Err(error.to_string()),
             },
             Self::V5(events) => match events.poll().await {
@@ -221,14 +226,35 @@ impl Receiver {
                 Ok(_) => Ok(Heard::Sent),
                 Err(v5::ConnectionError::Io(error)) => Err(told(&error)),
                 Err(v5::ConnectionError::ConnectionRefused(code)) => Err(refused(&format!("{code:?}"))),
+                Err(v5::ConnectionError::Timeout(_)) => Err(SLOW.to_owned()),
+                Err(v5::ConnectionError::MqttState(error)) => Err(match error {
+                    v5::StateError::Io(error) => told(&error),
+                    v5::StateError::ConnectionAborted => CLOSED.to_owned(),
+                    v5::StateError::AwaitPingResp => MUTE.to_owned(),
+                    v5::StateError::ServerDisconnect { reason_code, reason_string } => {
+                        let words = reason_string.map(|words| format!(": {words}")).unwrap_or_default();
+                        format!("the broker ended the connection ({reason_code:?}{words})")
+                    }
+                    error => out_of_step(&error),
+                }),
                 Err(error) => Err(error.to_string()),
             },
         }
     }
 }
 
-fn told(error: &io::Error) -> String {
-    super::dial::told(error)
+/// Nothing can be sent when there is no receiving side any more; why that has ended is its own to say.
+fn ended(_: impl std::error::Error) -> String {
+    "the connection ended".to_owned()
+}
+
+const CLOSED: &str = "the broker closed the connection";
+const SLOW: &str = "the broker did not answer in time";
+const MUTE: &str = "the broker does not answer to a ping";
+
+/// What came cannot be, by the rules of MQTT.
+fn out_of_step(error: &dyn std::error::Error) -> String {
+    format!("the broker said what was not expected: {error}")
 }
 
 /// A refusal by the broker, by the name of its code.
