@@ -13,7 +13,7 @@ use super::wire;
 use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role};
 use crate::sources::mqtt::Broker;
 use crate::sources::template::{Register, Template};
-use crate::sources::{self, Line, MeterConfig, Wire};
+use crate::sources::{self, Line, MeterConfig};
 
 /// All meters of a config, as the sources and as everybody else must know them.
 #[derive(Default)]
@@ -86,7 +86,8 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
         .named::<LineName>("name", "give the line a name, such as name = \"msb\"")
         .and_then(|(name, place)| known.take_line(name, place, &path));
     let wire = wire::read(&mut part, &mut known.wires);
-    let is_rtu = wire.as_ref().is_some_and(Wire::is_rtu);
+    // Also of a line whose wire has a fault of its own.
+    let is_rtu = ["serial", "rtu_over_tcp"].into_iter().any(|key| part.get(key).is_some());
     let secs = Duration::from_secs;
     let timeout = part.duration("timeout", Duration::from_millis(10)..=secs(60)).unwrap_or(secs(1));
     let gap = part.duration("gap", Duration::ZERO..=secs(10)).unwrap_or(Duration::ZERO);
@@ -103,7 +104,12 @@ fn read_line(mut part: Section, templates: &Templates, known: &mut Known, all: &
         let Some((config, meter)) = read_meter(meter, name.as_ref(), is_rtu, templates, known) else { continue };
         if let Some(other) = meters.iter().find(|other| reads_the_same(other, &config)) {
             let why = format!("`{}` and `{}` read the same registers of unit {}", other.id, config.id, config.unit);
-            report.warn(place, &path, why, "give each meter the unit number that is set on it");
+            let mend = if config.template.sunspec {
+                "give each meter the unit number that is set on it, or where one unit is several devices its `device`"
+            } else {
+                "give each meter the unit number that is set on it"
+            };
+            report.warn(place, &path, why, mend);
         }
         let registers = &config.template.registers;
         if !registers.is_empty() && registers.iter().all(|register| register.quantity.role().is_none()) {

@@ -10,7 +10,7 @@ use super::secret::{given, pem};
 use super::section::{Field, Section};
 use super::tree::{Node, Value};
 use crate::model::{Category, LineName, Meter, MeterId, Origin, Quantity, Ratio, SiteId};
-use crate::sources::mqtt::formats::{Format, Json, Plain, Pointed, Pointer, TimeFormat};
+use crate::sources::mqtt::formats::{BadPointer, Format, Json, Plain, Pointed, Pointer, TimeFormat};
 use crate::sources::mqtt::{self, Broker, ClientCertificate, Login, Publisher, Subscription, Tls, Version};
 
 /// What the site says that a broker's part of the config needs.
@@ -261,8 +261,7 @@ const VALUES: &str =
 
 /// Where in a JSON message what is.
 fn json(part: &mut Section, zone: &TimeZone) -> Option<Json> {
-    let pointer = |field: Option<Field>| field.map(|field| field.parsed::<Pointer>());
-    let (each, id) = (pointer(part.get("each")), pointer(part.get("id")));
+    let (each, id) = (part.get("each").map(|field| pointer(&field)), part.get("id").map(|field| pointer(&field)));
     let time = time(part, zone);
     let values = part.need("values", VALUES).and_then(|field| values(&field));
     let is_bad = |pointer: &Option<Option<Pointer>>| matches!(pointer, Some(None));
@@ -288,7 +287,7 @@ fn time(part: &mut Section, zone: &TimeZone) -> Option<Timed> {
         Some(None) => return None,
     };
     Some(Timed(match part.get("time") {
-        Some(field) => Some((field.parsed::<Pointer>()?, format)),
+        Some(field) => Some((pointer(&field)?, format)),
         None => None,
     }))
 }
@@ -319,13 +318,23 @@ fn pointed(quantity: &str, field: &Field) -> Option<Pointed> {
         Err(error) => return field.fault(error.to_string(), "name it like power_kw or energy_import_kwh"),
     };
     if let Value::Text(_) = field.value {
-        return Some(Pointed { quantity, pointer: field.parsed()?, scale: Ratio::ONE });
+        return Some(Pointed { quantity, pointer: pointer(field)?, scale: Ratio::ONE });
     }
     let mut part = field.section()?;
-    let pointer = part.need("pointer", "say where it is: pointer = \"/p\"").and_then(|field| field.parsed());
+    let at = part.need("pointer", "say where it is: pointer = \"/p\"").and_then(|field| pointer(&field));
     let scale = ratio(&mut part, "scale").unwrap_or(Ratio::ONE);
     part.done(&[]);
-    Some(Pointed { quantity, pointer: pointer?, scale })
+    Some(Pointed { quantity, pointer: at?, scale })
+}
+
+/// The most common slip is a bare name.
+fn pointer(field: &Field) -> Option<Pointer> {
+    let text = field.text()?;
+    match text.parse() {
+        Ok(pointer) => Some(pointer),
+        Err(error @ BadPointer::NoSlash(_)) => field.fault(error.to_string(), format!("write \"/{text}\"")),
+        Err(error) => field.fault(error.to_string(), ""),
+    }
 }
 
 fn plain(part: &mut Section) -> Option<Plain> {

@@ -25,13 +25,6 @@ pub struct Serial {
     pub stop_bits: u8,
 }
 
-impl Wire {
-    /// A serial line, near or far: one request at a time, frames with a check sum and without a number.
-    pub fn is_rtu(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
-    }
-}
-
 impl Serial {
     pub const BAUDS: [u32; 14] = SerialSettings::BAUDS;
 

@@ -673,6 +673,9 @@ fn a_serial_line_says_what_it_says() {
             assert!(faults.len() == 1 && faults[0].ends_with(&why), "{faults:?}");
         }
     }
+    // A fault of the wire hides none of its units.
+    let both = faults(&on_serial("baud = 1").replacen("unit = 1", "unit = 250", 1));
+    assert!(both.len() == 2 && both[0].contains("no usual rate") && both[1].contains("250 is no unit"), "{both:?}");
     let twice = format!("{}[[modbus]]\nname = \"again\"\nserial = \"/dev/meters\"\n", on_serial(""));
     let faults = faults(&twice);
     let why = "/dev/meters is the port of another line at m.toml:12; units on one port share a line";
@@ -728,10 +731,8 @@ fn devices_behind_one_unit_are_meters_of_their_own() {
     let both = with("unit = 2", "unit = 1").replace("eastron-sdm630", "sunspec");
     let why = "`main-incomer` and `tenant-1` read the same registers of unit 1";
     let warned: Vec<_> = check(&both).warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warned,
-        [format!("m.toml:18: modbus[0].meter[1].unit: {why}; give each meter the unit number that is set on it")]
-    );
+    let mend = "give each meter the unit number that is set on it, or where one unit is several devices its `device`";
+    assert_eq!(warned, [format!("m.toml:18: modbus[0].meter[1].unit: {why}; {mend}")]);
     let checked = check(&both.replacen("unit = 1", "unit = 1\ndevice = 2", 1));
     assert_eq!(checked.warnings, []);
     let meters = &checked.config.unwrap().sources.lines[0].meters;

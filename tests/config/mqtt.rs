@@ -62,6 +62,11 @@ fn a_good_broker_says_what_it_says() {
 fn each_fault_of_a_broker_has_its_line_and_its_words() {
     let cases = [
         (
+            "pointer = \"/p\"",
+            "pointer = \"p\"",
+            "m.toml:19: mqtt[0].subscribe[1].values.power_kw.pointer: `p` does not begin with `/`; write \"/p\"",
+        ),
+        (
             "mqtt://broker.plant",
             "http://broker.plant",
             "m.toml:6: mqtt[0].url: http: is neither mqtt nor mqtts; write it as \"mqtts://broker.plant:8883\" or \"mqtt://192.0.2.20:1883\"",
@@ -122,7 +127,11 @@ fn each_fault_of_a_broker_has_its_line_and_its_words() {
             "plain",
             "m.toml:9: mqtt[0].subscribe[0].quantity: is missing; say what the number is: quantity = \"power_kw\"",
         ),
-        ("id = \"/serial\"", "id = \"serial\"", "m.toml:16: mqtt[0].subscribe[1].id: `serial` does not begin with `/`"),
+        (
+            "id = \"/serial\"",
+            "id = \"serial\"",
+            "m.toml:16: mqtt[0].subscribe[1].id: `serial` does not begin with `/`; write \"/serial\"",
+        ),
         (
             "unix_ms",
             "unix",
