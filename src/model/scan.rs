@@ -144,6 +144,9 @@ impl SerialSettings {
         [300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115_200, 230_400, 460_800, 921_600];
 }
 
+/// Those above it are reserved on a serial line.
+const LAST_UNIT: u8 = 247;
+
 /// Modbus/TCP's own.
 const PORT: u16 = 502;
 
@@ -196,7 +199,7 @@ impl FromStr for Parity {
 impl Units {
     /// Those that a device may have (Modbus over serial line 1.02, 2.2).
     pub fn all() -> Self {
-        Self((1..=247).collect())
+        Self((1..=LAST_UNIT).collect())
     }
 
     pub fn as_slice(&self) -> &[u8] {
@@ -308,7 +311,12 @@ impl TryFrom<ScanRequest> for ScanOrder {
         if !Self::TIMEOUTS_MS.contains(&timeout_ms) {
             return bad("timeout_ms", "is not 20 to 5000");
         }
-        let units = units.map_or_else(|| Ok(Units::all()), |units| units.parse())?;
+        let units: Units = units.map_or_else(|| Ok(Units::all()), |units| units.parse())?;
+        if !matches!(bus, Bus::Tcp(_))
+            && let Some(beyond) = units.0.iter().find(|unit| **unit > LAST_UNIT)
+        {
+            return bad("units", &format!("{beyond} is no unit on a serial line: units there are 1 to {LAST_UNIT}"));
+        }
         Ok(Self { bus, units, timeout_ms })
     }
 }
@@ -375,6 +383,7 @@ mod tests {
             json!({ "tcp": "192.0.2.10" }),
             json!({ "rtu_over_tcp": "[2001:db8::1]:4001", "units": "1-3" }),
             json!({ "serial": "/dev/ttyUSB0" }),
+            json!({ "tcp": "192.0.2.10:502", "units": "1,255" }),
             json!({ "serial": "/dev/ttyUSB0", "baud": 19200, "parity": "even", "timeout_ms": 1000 }),
         ] {
             let read = order(value).unwrap();
@@ -398,6 +407,8 @@ mod tests {
             (json!({ "serial": "/dev/x", "baud": 9600, "stop_bits": 3 }), "stop_bits"),
             (json!({ "tcp": "a", "baud": 9600 }), "baud"),
             (json!({ "tcp": "a", "units": "0-3" }), "units"),
+            (json!({ "serial": "/dev/x", "units": "240-250" }), "units"),
+            (json!({ "rtu_over_tcp": "a", "units": "248" }), "units"),
             (json!({ "tcp": "a", "timeout_ms": 1 }), "timeout_ms"),
             (json!({ "tcp": "a", "host": "b" }), "host"),
         ] {
