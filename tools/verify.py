@@ -70,7 +70,7 @@ def want(holds, expected, code=1):
         raise Fault(expected, code)
 
 
-# --- texts: canonical JSON (RFC 8785), hex, base64, numbers -------------------------------------------------------------
+# --- texts: canonical JSON (RFC 8785), hex, base64, numbers ---------------------------------------------------------
 
 def ecmascript(value):
     """A finite double as ECMAScript's Number::toString writes it; repr finds the same shortest digits."""
@@ -96,7 +96,7 @@ def jcs(value):
     if kind is str:
         return encode_basestring(value)
     if kind is dict:
-        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        names = sorted(value) if "".join(value).isascii() else sorted(value, key=lambda name: name.encode("utf-16-be"))
         return "{" + ",".join([f"{encode_basestring(name)}:{jcs(value[name])}" for name in names]) + "}"
     if kind is list:
         return "[" + ",".join(map(jcs, value)) + "]"
@@ -201,7 +201,7 @@ def sha256(*pieces):
     return hashlib.sha256(b"".join(pieces)).digest()
 
 
-# --- the tree (RFC 6962) ------------------------------------------------------------------------------------------------
+# --- the tree (RFC 6962) --------------------------------------------------------------------------------------------
 
 def leaf_hash(data):
     return sha256(b"\0", data)
@@ -715,7 +715,8 @@ def chain_keys(rotations, log, key):
             section.checkpoint.verify(0, section.checkpoint.origin, section.public)
             want(section.checkpoint.gateway == first.checkpoint.gateway, "it is of another gateway")
     want(newest == len(keys) - 1, "the newest key is not that of the last section of the log")
-    want(all(rotation.checkpoint.gateway == first.checkpoint.gateway for rotation in rotations), "a rotation is of another gateway")
+    for rotation in rotations:
+        want(rotation.checkpoint.gateway == first.checkpoint.gateway, "a rotation is of another gateway")
     if key is None:
         return None
     want(key in keys, "--key is none of its keys: expected " + ", ".join(value.hex() for value in keys))
@@ -727,6 +728,7 @@ def chain_keys(rotations, log, key):
 def regular(path, *name):
     """Opens a regular file, whatever else bears its name."""
     with at(*name):
+        want(not os.path.islink(path), "expected a regular file, found a link")
         file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
@@ -782,7 +784,8 @@ class Bundle:
                 digits = header[124:135]
                 want(re.fullmatch(rb"[0-7]{11}", digits), f"expected a header of ustar at byte {place}")
                 size = int(digits, 8)
-                want(header == ustar(f"{self.id}/{name}", size), f"the header at byte {place} is not that of its name and size")
+                want(header == ustar(f"{self.id}/{name}", size),
+                     f"the header at byte {place} is not that of its name and size")
                 filled = place + 512 + (size + 511) // 512 * 512
                 want(filled <= length, "the archive ends within it")
                 file.seek(place + 512 + size)
@@ -880,10 +883,14 @@ def lines_of(bundle, name):
 
 # --- manifests and rows ---------------------------------------------------------------------------------------------
 
+def check_format(value, name):
+    found = str(value.get("format")) if type(value) is dict else ""
+    want(found == name + "1", f"expected the format {name}1", 2 if found.startswith(name) else 1)
+
+
 def check_manifest(manifest):
     """What a manifest says of itself, before any row is looked at."""
-    want(type(manifest) is dict and manifest.get("format") == "meterseal-dataset-1", "expected the format meterseal-dataset-1",
-         2 if type(manifest) is dict and str(manifest.get("format")).startswith("meterseal-dataset-") else 1)
+    check_format(manifest, "meterseal-dataset-")
     members(manifest, ("absent", "bytes", "connection", "fields", "format", "from", "gateway", "id", "kind", "parts",
                        "program", "query", "repeated", "root", "rows", "site", "to", "windows"))
     matching(ULID, manifest["id"], "a ULID")
@@ -910,7 +917,8 @@ def check_manifest(manifest):
         if points:
             fields = [text(field).encode() for field in listed(query["fields"])]
             want(all(a < b for a, b in zip(fields, fields[1:])), "expected fields in order, each once")
-            want(not fields or manifest["fields"].keys() <= set(query["fields"]), "a field of the rows was not asked for")
+            asked = manifest["fields"].keys() <= set(query["fields"])
+            want(asked or not fields, "a field of the rows was not asked for")
             want(type(query["tags"]) is dict, "expected tags to be an object")
             for value in query["tags"].values():
                 text(value)
@@ -927,7 +935,7 @@ def check_manifest(manifest):
             for value in (part["raw_sha256"], part["sha256"]):
                 unhex(value)
             whole(part["bytes"])
-    want(whole(manifest["rows"], 1) == sums[0] and manifest["bytes"] == sums[1], "rows and bytes are not those of the parts")
+    want([whole(manifest["rows"], 1), manifest["bytes"]] == sums, "rows and bytes are not those of the parts")
     low, sums = decimal(manifest["from"]), 0
     want(low < decimal(manifest["to"]), "expected from < to")
     for number, window in enumerate(listed(manifest["windows"])):
@@ -956,13 +964,15 @@ def check_row(row, manifest):
         members(row, POINT)
     field, measurement, tags, query = row["field"], row["measurement"], row["tags"], manifest["query"]
     check_value(row["type"], row["value"])
-    want(type(field) is str and row["type"] == manifest["fields"].get(field), "field and type are none of the manifest's")
+    want(type(field) is str and row["type"] == manifest["fields"].get(field), "no field of this type in the manifest")
     want(measurement == query["measurement"], "the measurement was not asked for")
-    want(type(tags) is dict and all(type(value) is str and value for value in tags.values()), "expected tags with values")
+    want(type(tags) is dict, "expected tags to be an object")
+    want(all(type(value) is str and value for value in tags.values()), "expected tags with values")
     want(query["tags"].items() <= tags.items(), "its tags were not asked for")
     time = decimal(row["time"])
     want(int(manifest["from"]) <= time < int(manifest["to"]), "the time is outside the period")
-    return time, measurement.encode(), sorted((name.encode(), value.encode()) for name, value in tags.items()), field.encode()
+    pairs = sorted((name.encode(), value.encode()) for name, value in tags.items())
+    return time, measurement.encode(), pairs, field.encode()
 
 
 def check_rows(bundle, manifest):
@@ -991,9 +1001,10 @@ def check_rows(bundle, manifest):
                         want(key == tree.size, f"expected row {tree.size}")
                     before, inside = key, inside + 1
                 tree.add(leaf_hash(line[:-1]))
-            want(number == part["rows"] and raw == part["raw_bytes"], f"there are {number} rows of {raw} bytes, expected "
-                 f"{part['rows']} of {part['raw_bytes']}")
-            want(digest.hexdigest() == part["raw_sha256"], f"the rows have another SHA-256 than raw_sha256 of {bundle.name}: manifest.json")
+            want(number == part["rows"] and raw == part["raw_bytes"],
+                 f"there are {number} rows of {raw} bytes, expected {part['rows']} of {part['raw_bytes']}")
+            want(digest.hexdigest() == part["raw_sha256"],
+                 f"the rows have another SHA-256 than raw_sha256 of {bundle.name}: manifest.json")
     with at(bundle.name, "manifest.json"):
         for window in windows[current:] if points else ():
             want(inside == window[1], f"windows: expected {window[1]} rows up to {window[0]}, found {inside}")
@@ -1003,6 +1014,9 @@ def check_rows(bundle, manifest):
 
 
 # --- what is verified, and what is said of it -----------------------------------------------------------------------
+
+WHOLE_LOG = "nothing: two sizes are compared only with the whole log (a log folder)."
+
 
 class Said:
     """The chain for a person: each link, what it shows, and what it does not."""
@@ -1021,7 +1035,8 @@ class Said:
 
 def when(ms):
     try:
-        return (datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)).isoformat(timespec="milliseconds") + "Z"
+        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
+        return at.isoformat(timespec="milliseconds") + "Z"
     except OverflowError:
         return f"{ms} ms"
 
@@ -1038,8 +1053,8 @@ def compare_trusted(checkpoint, public, trusted, said):
             with at(other.file):
                 other.verify(own[0], other.origin, public)
         if other.size == checkpoint.size:
-            want(other.root == checkpoint.root, f"the checkpoint {checkpoint} has another root than the one in {other.file}")
-            said.link(f"The checkpoint {checkpoint} is the one in {other.file}.", "whoever kept that saw the same log.")
+            want(other.root == checkpoint.root, f"{checkpoint} has another root than the one in {other.file}")
+            said.link(f"Checkpoint {checkpoint} is the one in {other.file}.", "whoever kept that saw the same log.")
         else:
             others.append(other)
     return others
@@ -1051,8 +1066,7 @@ def check_signers(rotations, log, options, said):
     for section in rotations + log:
         others = compare_trusted(section.checkpoint, section.public, options.trust, said)
         if others:
-            said.link(f"{others[0].file} has {section.checkpoint.origin} at another size than {section.checkpoint.size}.",
-                      "nothing: two sizes are compared only with the whole log (a log folder).")
+            said.link(f"{others[0].file} has {section.checkpoint.origin} at another size.", WHOLE_LOG)
         if section in log:
             known = pinned is not None and section.public in pinned
             said.link(f"Checkpoint {section.checkpoint}, signed by {section.public.hex()}: "
@@ -1075,16 +1089,14 @@ class Proof:
         data = read_whole(path, self.name)
         with at(self.name):
             self.value = value = parse(data)
-            kind = value.get("format") if type(value) is dict else None
-            want(kind == "meterseal-proof-1", "expected the format meterseal-proof-1",
-                 2 if str(kind).startswith("meterseal-proof-") else 1)
+            check_format(value, "meterseal-proof-")
             self.claim = claim = value.get("claim")
             want(type(claim) is dict and claim.get("kind") in CLAIMS, "the claim is of no known kind")
             own, beside, optional = CLAIMS[claim["kind"]]
             members(claim, own)
             members(value, ("anchor", "claim", "consistency", "format", "log", "rotations", *beside,
                             *(name for name in optional if name in value)))
-            want(value["anchor"] is None and value["consistency"] is None, "anchor and consistency are null in this version")
+            want(value["anchor"] is None and value["consistency"] is None, "expected anchor and consistency to be null")
             if "meter" in claim:
                 matching(METER, claim["meter"], "a meter id")
             for name in {"start", "from", "to"} & claim.keys():
@@ -1108,8 +1120,10 @@ class Proof:
     def manifest(self, manifest, name, digest):
         """The manifest that the log has committed to."""
         record, checkpoint = self.log[0].one("dataset"), self.log[0].checkpoint
-        want(record["manifest_sha256"] == digest, f"{name} has the SHA-256 {digest}, and the log has {record['manifest_sha256']}")
-        want(record["dataset"] == manifest["id"] == self.claim.get("id", self.claim.get("dataset")), "claim, record and manifest differ in the id")
+        want(record["manifest_sha256"] == digest,
+             f"{name} has the SHA-256 {digest}, and the log has {record['manifest_sha256']}")
+        want(record["dataset"] == manifest["id"] == self.claim.get("id", self.claim.get("dataset")),
+             "claim, record and manifest differ in the id")
         want((manifest["site"], manifest["gateway"]) == (checkpoint.site, checkpoint.gateway),
              f"{name}: its site and gateway are not those of the log's origin")
 
@@ -1150,14 +1164,16 @@ def verify_dataset(paths, proof, options, said):
         if proof and path == paths[0]:
             proof.signers(options, said)
         check_rows(bundle, manifest)
-        said.link(f"Bundle {bundle.name}: {manifest['rows']} rows in {len(manifest['parts'])} parts, root {manifest['root']}.",
-                  f"every row was read again: they are those of the manifest ({digest}), of {manifest['query']['name']} "
-                  f"in [{manifest['from']}, {manifest['to']}) ns, none twice, in order.",
+        order = ", in order, none twice" if manifest["kind"] == "points" else ", in the order in which they were given"
+        said.link(f"Bundle {bundle.name}: {manifest['rows']} rows, root {manifest['root']}.",
+                  f"every row was read again: they are those of the manifest ({digest}), for the query "
+                  f"{manifest['query']['name']!r} in [{manifest['from']}, {manifest['to']}) ns{order}.",
                   "that the database held what the meters measured; read times, server and counts of what was left out "
                   "are the gateway's word.")
     if proof:
-        said.link(f"{proof.name}: the log of {proof.log[0].checkpoint.origin} has this manifest at index "
-                  f"{proof.log[0].leaves[0][0]}, written {when(proof.log[0].leaves[0][1]['time'])} by the gateway's clock.",
+        index, made, _ = proof.log[0].leaves[0]
+        said.link(f"{proof.name}: the log has this manifest at index {index}, written {when(made['time'])} by the "
+                  "gateway's clock.",
                   "this dataset is the one that was committed to.", "when, but for the gateway's own word.")
     else:
         said.lacks("there is no proof beside the bundle")
@@ -1180,7 +1196,8 @@ def verify_row(proof, options, said):
                  "row and path do not lead to the root of the manifest")
     proof.signers(options, said)
     said.link(f"Row {index} of {manifest['rows']} of the dataset {claim['dataset']}: {data.decode()}",
-              "this row is in that dataset, at this place.", "the other rows; that the database held what was measured.")
+              "this row is in that dataset, at this place.",
+              "the other rows; that the database held what was measured.")
 
 
 def verify_block(proof, options, said):
@@ -1189,7 +1206,8 @@ def verify_block(proof, options, said):
         for number, (_, made, record) in enumerate(section.leaves):
             with at(f"leaves[{number}]"):
                 want(record is not None and made["kind"] in ("block", "silence"), "expected a block that is opened")
-                want((record["meter"], record["start"]) == (claim["meter"], claim["start"]), "it is another block than the claim's")
+                same = record["meter"] == claim["meter"] and record["start"] == claim["start"]
+                want(same, "it is another block than the claim's")
                 want(newest is None or newest["revision"] < record["revision"], "expected increasing revisions")
                 newest = record
     untold = None
@@ -1211,8 +1229,9 @@ def verify_block(proof, options, said):
 def said_blocks(records, said):
     for record in records:
         words = [f"{name[:6]} {record[name]} µWh" for name in REGISTERS.values() if record[name] is not None]
-        said.lines.append(f"  {when(record['start'])} to {when(record['end'])} revision {record['revision']}: "
-                          + (", ".join(words) or "no energy") + f" ({record['method']}; {' '.join(record['flags']) or 'no flags'})")
+        words = ", ".join(words) or "no energy"
+        said.lines.append(f"  {when(record['start'])} to {when(record['end'])} revision {record['revision']}: {words} "
+                          f"({record['method']}; {' '.join(record['flags']) or 'no flags'})")
         if "simulated" in record["flags"]:
             said.lacks("the data are simulated")
 
@@ -1228,32 +1247,37 @@ def verify_period(proof, options, said):
                 succession, origin = section.leaves[0][2], section.checkpoint.origin
                 old = succession["old_origin"]
                 if before is not None and old == before.checkpoint.origin:
-                    last = succession["last_local"] and Checkpoint(succession["last_local"])
-                    if last:
-                        want(last.origin == old and before.checkpoint.size >= last.size, f"last_local is {last}, so log[{number - 1}] is cut short")
-                        want(before.checkpoint.size > last.size or before.checkpoint.root == last.root, "last_local has another root")
+                    if succession["last_local"] is not None:
+                        check_end(before.checkpoint, Checkpoint(succession["last_local"]))
                 elif old is not None:
-                    said.link(f"Epoch {origin} follows {old} ({succession['reason']}), which is not in this proof.", "nothing of that epoch.",
-                              f"that {claim['meter']} has no entries there.")
+                    said.link(f"Epoch {origin} follows {old} ({succession['reason']}), which is not in this proof.",
+                              "nothing of that epoch.", f"that {claim['meter']} has no entries there.")
                 if succession["reason"] in ("restore", "rollback", "clone"):
                     said.link(f"Epoch {origin} was opened by a {succession['reason']}.", "the gateway said so.",
                               "what was lost of the epoch before it.")
             before = section
-    want_once = {section.checkpoint.origin for section in proof.log}
     with at(proof.name, "log"):
-        want(len(want_once) == len(proof.log), "two sections are of one epoch")
+        epochs = {section.checkpoint.origin for section in proof.log}
+        want(len(epochs) == len(proof.log), "two sections are of one epoch")
     proof.signers(options, said)
     inside = [blocks[start] for start in sorted(blocks) if claim["from"] <= start < claim["to"]]
     said_blocks(inside, said)
     reached = claim["from"]
-    for record in [*sorted(blocks.values(), key=lambda record: record["start"]), {"start": claim["to"], "end": claim["to"]}]:
-        start = min(record["start"], claim["to"])
-        if start > reached:
-            said.lines.append(f"  {when(reached)} to {when(start)}: no block")
-        reached = max(reached, record["end"])
-    said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: {len(inside)} blocks in {len(proof.log)} epochs.",
+    for start, end in sorted([(record["start"], record["end"]) for record in blocks.values()] + [(claim["to"],) * 2]):
+        if min(start, claim["to"]) > reached:
+            said.lines.append(f"  {when(reached)} to {when(min(start, claim['to']))}: no block")
+        reached = max(reached, end)
+    said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: {len(inside)} blocks in "
+              f"{len(proof.log)} epochs.",
               "every entry of this meter up to these checkpoints is opened: nothing was left out.",
               "the meter, its wiring and ratios; what was never written.")
+
+
+def check_end(shown, last):
+    """An epoch is shown up to the last checkpoint that its successor knew."""
+    want(last.origin == shown.origin, f"last_local is {last}, expected {shown.origin}")
+    want(shown.size >= last.size, f"last_local is {last}, and the proof shows it at {shown.size}: its end is left out")
+    want(shown.size > last.size or shown.root == last.root, f"last_local has another root than {shown}")
 
 
 def check_chain(section, meter, blocks):
@@ -1269,7 +1293,7 @@ def check_chain(section, meter, blocks):
             want(made["kind"] in METER_KINDS and record["meter"] == meter, f"expected an entry of {meter}")
             want(record["prev"] == previous, f"prev is {record['prev']}, and the entry before it is {previous}")
             if made["kind"] != "commissioning":
-                want(revisions.get(record["start"], -1) < record["revision"], "expected revisions of a block to increase")
+                want(revisions.get(record["start"], -1) < record["revision"], "expected increasing revisions")
                 revisions[record["start"]], blocks[record["start"]] = record["revision"], record
         previous, subject = index, made["subject"]
     rest = range(previous + 1, section.checkpoint.size)
@@ -1288,11 +1312,12 @@ def check_lone(checkpoint, options, said, name):
             want(lines and checkpoint.lines[0][0] == checkpoint.origin, "it is not signed by the key that was given")
             checkpoint.verify(lines[0], checkpoint.lines[lines[0]][0], key)
         others = compare_trusted(checkpoint, key, options.trust, said)
-    said.link(f"Checkpoint {checkpoint}, " + ("signed by the key you gave." if key else "its signature unchecked: no key was given."),
+    said.link(f"Checkpoint {checkpoint}, "
+              + ("signed by the key you gave." if key else "its signature unchecked: no key was given."),
               "the holder of this key committed to these entries." if key else "nothing by itself.",
               "that there is no second log under this key.")
     if len(checkpoint.lines) > 1:
-        said.link(f"It has {len(checkpoint.lines)} signatures.", "one of them was checked." if key else "none was checked.")
+        said.link("It has a second signature.", "nothing: its key is not in what was given.")
     if not key:
         said.lacks("no key was given")
     if checkpoint.site == "demo":
@@ -1306,22 +1331,26 @@ def verify_tlog_proof(path, options, said):
     with at(name):
         head, gap, note = utf8(data).partition("\n\n")
         lines = head.split("\n")
-        want(gap and len(lines) >= 3 and lines[0] == "c2sp.org/tlog-proof@v1", "expected c2sp.org/tlog-proof@v1, extra and index")
+        want(gap and len(lines) >= 3 and lines[0] == "c2sp.org/tlog-proof@v1",
+             "expected c2sp.org/tlog-proof@v1, extra and index")
         with at("extra"):
             want(lines[1].startswith("extra "), "expected an extra line")
             extra = members(parse(unbase64(lines[1][6:])), ("kind", "meter_salt", "record", "salt", "time"))
             index = int(matching(r"index (0|[1-9][0-9]{0,15})", lines[2], "index <n>")[6:])
-            want((extra["meter_salt"] is None) == (extra["kind"] not in METER_KINDS), "expected a meter salt for entries of a meter alone")
+            want((extra["meter_salt"] is None) == (extra["kind"] not in METER_KINDS),
+                 "expected a meter salt for entries of a meter alone")
             made = open_entry(extra["kind"], extra["record"], extra["salt"], extra["time"], extra["meter_salt"], index)
             want((made["kind"] == "succession") == (index == 0), "leaf 0 is a succession, and no other is")
         with at("checkpoint"):
             checkpoint = Checkpoint(note)
             check_last(checkpoint, made["kind"], index)
-        root = path_root(leaf_hash(jcs(made).encode()), index, checkpoint.size, [unbase64(line, 32) for line in lines[3:]])
+        path = [unbase64(line, 32) for line in lines[3:]]
+        root = path_root(leaf_hash(jcs(made).encode()), index, checkpoint.size, path)
         want(root == checkpoint.root, "entry and path do not lead to the root of the checkpoint")
     if check_lone(checkpoint, options, said, name):
-        said.link("The checkpoints you gave are of another size.", "nothing: two sizes are compared only with the whole log.")
-    said.link(f"Entry {index} of {checkpoint}: {extra['kind']}, {jcs(extra['record'])}", "it is in this log, at this place.",
+        said.link("The checkpoints you gave are of another size.", WHOLE_LOG)
+    said.link(f"Entry {index} of {checkpoint}: {extra['kind']}, {jcs(extra['record'])}",
+              "it is in this log, at this place.",
               "what stands behind the record: the meter, its wiring, the host before it signed.")
     if made["kind"] in ("block", "silence"):
         said_blocks([extra["record"]], said)
@@ -1337,15 +1366,16 @@ def check_last(checkpoint, kind, index):
 def tile_name(level, number, width=256):
     digits = str(number).zfill((len(str(number)) + 2) // 3 * 3)
     groups = [digits[i:i + 3] for i in range(0, len(digits), 3)]
-    return f"tile/{level}/" + "/".join([*("x" + group for group in groups[:-1]), groups[-1]]) + (f".p/{width}" if width < 256 else "")
+    groups[:-1] = ["x" + group for group in groups[:-1]]
+    return f"tile/{level}/{'/'.join(groups)}" + (f".p/{width}" if width < 256 else "")
 
 
 class Tiles:
-    """A log folder, read once: the entries make leaves, these make tiles, and tiles the ones above; each is compared."""
+    """A log folder, read once: entries make leaves, these make tiles, and tiles the ones above; each is compared."""
 
     def __init__(self, path, checkpoint):
         self.path, self.size = path, checkpoint.size
-        self.rows, self.numbers = [bytearray()], [0]  # of each level: the hashes of the tile that is being filled, its N
+        self.rows, self.numbers = [bytearray()], [0]  # of each level: the hashes of the tile being filled, and its N
 
     def read(self, name, limit):
         path = os.path.join(self.path, name)
@@ -1396,12 +1426,11 @@ class Tiles:
 
     def known(self, name):
         """Whether a file of this name is one that was compared."""
-        found = re.fullmatch(r"tile/(entries|[0-9]|[1-9][0-9])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", name)
+        found = re.fullmatch(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/[0-9]{1,3})?", name)
         if not found:
             return name == "checkpoint"
-        number, level = int(found[2].replace("x", "").replace("/", "")), 0 if found[1] == "entries" else int(found[1])
-        count = self.size >> 8 * level
-        width = min(256, count - 256 * number)
+        number, level = int(re.sub("[x/]", "", found[2])), 0 if found[1] == "entries" else int(found[1])
+        width = min(256, (self.size >> 8 * level) - 256 * number)
         return width > 0 and name == tile_name(found[1], number, width)
 
     def nothing_else(self):
@@ -1430,7 +1459,8 @@ def verify_log(path, options, said):
         tiles = Tiles(path, checkpoint)
         tiles.nothing_else()
         for other in others:
-            want(other.size < checkpoint.size, f"checkpoint: this log has size {checkpoint.size}, and {other.file} shows it at {other.size}")
+            want(other.size < checkpoint.size,
+                 f"checkpoint: this log has size {checkpoint.size}, and {other.file} has it at {other.size}")
         older, tree, kind = {}, Tree(), None
         for other in others:
             older.setdefault(other.size, []).append(other)
@@ -1443,14 +1473,15 @@ def verify_log(path, options, said):
             tree.add(leaf)
             tiles.add(leaf)
             for other in older.get(tree.size, ()):
-                want(other.root == tree.root(), f"the entries up to {tree.size} do not give the root that {other.file} has")
-                said.link(f"The log continues {other} of {other.file}.", "nothing that it held was changed or left out.")
+                want(other.root == tree.root(), f"the first {tree.size} entries do not give the root in {other.file}")
+                said.link(f"The log continues {other} of {other.file}.", "nothing in it was changed or left out.")
         tiles.end()
         with at("checkpoint"):
             check_last(checkpoint, kind, checkpoint.size - 1)
-            want(tree.root() == checkpoint.root, "the entries give another root: " + base64.b64encode(tree.root()).decode())
+            want(tree.root() == checkpoint.root, "the entries give another root")
     said.link(f"Log {checkpoint}: {checkpoint.size} entries, and all tiles from them.",
-              "the log is whole, and its root is the checkpoint's.", "what the entries say: they are salted commitments.")
+              "the log is whole, and its root is the checkpoint's.",
+              "what the entries say: they are salted commitments.")
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------------
@@ -1467,7 +1498,8 @@ class Options:
         data = read_whole(trust, name)
         with at(name):
             pieces = utf8(data).split("\n\n")
-            want(len(pieces) % 2 == 1 and pieces[-1] == "" and len(pieces) > 1, "expected signed notes, each ended by an empty line")
+            want(len(pieces) % 2 == 1 and pieces[-1] == "" and len(pieces) > 1,
+                 "expected signed notes, each ended by an empty line")
             for body, lines in zip(pieces[::2], pieces[1::2]):
                 note = Checkpoint(f"{body}\n\n{lines}\n")
                 note.file = name
@@ -1485,8 +1517,9 @@ def verify_path(path, options, said):
         return verify_tlog_proof(path, options, said)
     if name.endswith(".proof.json"):
         proof = Proof(path)
-        if proof.claim["kind"] != "dataset":
-            return {"row": verify_row, "block": verify_block, "period": verify_period}[proof.claim["kind"]](proof, options, said)
+        lone = {"row": verify_row, "block": verify_block, "period": verify_period}.get(proof.claim["kind"])
+        if lone:
+            return lone(proof, options, said)
         beside = [os.path.join(folder, proof.claim["id"] + end) for end in ("", ".tar")]
         with at(name):
             bundles = [path for path in beside if os.path.lexists(path)]

@@ -1,20 +1,21 @@
 """Datasets, bundles and proofs made up for tests."""
 import copy
 import functools
-import hashlib
 import io
 import random
+import re
 import subprocess
 import tarfile
 
 import gateway
 from gateway import DAY0, HOUR, Gateway, counted, powered, silence
-from signing import canonical, leaf, path, root
+from signing import canonical, leaf, path, root, sha
 
 ID = "01KDTG0000EXAMPKE0F0RBVNDS"
 NS = 1_000_000
 FIELDS = {"count": "u64", "delta": "i64", "note": "str", "on": "bool", "power": "f64"}
-DOUBLES = [12.5, 0.0, -1.0, 1e21, 1e-7, 1e16, 1e-6, 1.5e-5, 5e-324, 1.7976931348623157e308, 0.1, 123456789012345680000.0]
+DOUBLES = [12.5, 0.0, -1.0, 1e21, 1e-7, 1e16, 1e-6, 1.5e-5, 5e-324, 1.7976931348623157e308, 0.1, 123456789012345680e3]
+TIMES = re.compile(b'"time":"([0-9]+)","type"')
 NOTES = ["fault", 'a "quoted" \\ one', "Zähler läuft", "\u2028 \u007f \U0001f600 \ufb33", "tab\tline\nend\x01"]
 
 
@@ -27,15 +28,17 @@ def points(count=60, seed=1):
         time = DAY0 * NS + number // 10 * 60_000 * NS
         tags = [{"line": "a"}, {"line": "a", "phase": "L1"}][number // 5 % 2]
         field = sorted(FIELDS)[number % 5]
-        value = {"count": str(chance.choice([number, 2**64 - 1, 0])), "delta": str(chance.choice([-(2**63), number, -5])),
-                 "note": chance.choice(NOTES), "on": chance.random() < 0.5, "power": DOUBLES[number // 5 % len(DOUBLES)]}[field]
-        rows.append({"field": field, "measurement": "energy", "tags": tags, "time": str(time), "type": FIELDS[field], "value": value})
+        value = {"count": str(chance.choice([number, 2**64 - 1, 0])), "note": chance.choice(NOTES),
+                 "delta": str(chance.choice([-(2**63), number, -5])), "on": chance.random() < 0.5,
+                 "power": DOUBLES[number // 5 % len(DOUBLES)]}
+        rows.append({"field": field, "measurement": "energy", "tags": tags, "time": str(time), "type": FIELDS[field],
+                     "value": value[field]})
     return rows
 
 
 def results(count=5):
-    columns = [{"mean": {"type": "f64", "value": 12.5 * number}, "time": {"type": "time", "value": str(DAY0 * NS + number)}}
-               for number in range(count - 1)] + [{}]
+    columns = [{"mean": {"type": "f64", "value": 12.5 * number},
+                "time": {"type": "time", "value": str(DAY0 * NS + number)}} for number in range(count - 1)] + [{}]
     return [{"columns": column, "row": str(number)} for number, column in enumerate(columns)]
 
 
@@ -45,25 +48,32 @@ def packed(raw):
 
 
 def dataset(world, lines, fields=None, files=None, **members):
-    """(manifest, files) of rows as lines: `fields` and `files` may be given where they shall not be what the rows say."""
-    parts, made = [], {}
-    for first in range(0, len(lines), 1_000_000):
-        raw = b"".join(line + b"\n" for line in lines[first:first + 1_000_000])
+    """(manifest, files) of rows as lines; `fields` and `files` are given where they shall not be what the rows say."""
+    parts, made, cut = [], {}, 1_000_000
+    for first in range(0, len(lines), cut):
+        rows = lines[first:first + cut]
+        raw = b"".join(line + b"\n" for line in rows)
         name = f"data-{len(parts):05}.jsonl.zst"
         made[name] = files[name] if files else packed(raw)
-        parts.append({"bytes": len(made[name]), "name": name, "raw_bytes": len(raw), "raw_sha256": hashlib.sha256(raw).hexdigest(),
-                      "rows": len(lines[first:first + 1_000_000]), "sha256": hashlib.sha256(made[name]).hexdigest()})
-    low, middle, high = (str(DAY0 * NS + hours * HOUR * NS) for hours in (0, 12, 24))
+        parts.append({"bytes": len(made[name]), "name": name, "raw_bytes": len(raw), "raw_sha256": sha(raw).hex(),
+                      "rows": len(rows), "sha256": sha(made[name]).hex()})
+    low, middle, high = (str((DAY0 + minutes * 60_000) * NS) for minutes in (0, 3, 24 * 60))
+    early = sum(int(low) <= int(time) < int(middle) for line in lines for time in TIMES.findall(line))
     manifest = {
         "absent": {"empty_strings": 2, "empty_tags": 0}, "bytes": sum(part["raw_bytes"] for part in parts),
         "connection": {"kind": "influxdb", "name": "plant", "server_version": "1.8.10", "version": 1},
-        "fields": FIELDS if fields is None else fields, "format": "meterseal-dataset-1", "from": low, "gateway": world.id,
-        "id": ID, "kind": "points", "parts": parts, "program": "meterseal 0.1.0",
+        "fields": FIELDS if fields is None else fields, "format": "meterseal-dataset-1", "from": low,
+        "gateway": world.id, "id": ID, "kind": "points", "parts": parts, "program": "meterseal 0.1.0",
         "query": {"fields": sorted(FIELDS), "measurement": "energy", "name": "energy", "tags": {"line": "a"}},
-        "repeated": 1, "root": root([leaf(line) for line in lines]).hex(), "rows": len(lines), "site": world.site, "to": high,
-        "windows": [{"from": low, "read": DAY0 + HOUR, "rows": len(lines), "to": middle},
-                    {"from": middle, "read": DAY0 + HOUR + 5, "rows": 0, "to": high}], **members}
+        "repeated": 1, "root": root([leaf(line) for line in lines]).hex(), "rows": len(lines), "site": world.site,
+        "to": high,
+        "windows": [{"from": low, "read": DAY0 + HOUR, "rows": early, "to": middle},
+                    {"from": middle, "read": DAY0 + HOUR + 5, "rows": len(lines) - early, "to": high}], **members}
     return manifest, made
+
+
+def committing(manifest):
+    return {"dataset": ID, "manifest_sha256": sha(canonical(manifest).encode()).hex()}
 
 
 def result_members(lines):
@@ -137,7 +147,7 @@ def bundle_case(rows=None, lines=None, world=None, spoil=None, pack=None, proof=
     manifest = copy.deepcopy(manifest)
     if spoil:
         spoil(manifest)
-    record = {"dataset": ID, "manifest_sha256": hashlib.sha256(canonical(manifest).encode()).hexdigest()}
+    record = committing(manifest)
     if log_manifest:
         log_manifest(record)
     index = world.epoch.add("dataset", record)
@@ -153,20 +163,23 @@ def bundle_case(rows=None, lines=None, world=None, spoil=None, pack=None, proof=
         if after:
             out[f"{ID}.tar"] = after(out[f"{ID}.tar"])
     out[f"{ID}.proof.json"] = value if isinstance(value, bytes) else canonical(value).encode()
-    return {"files": out, "path": f"{ID}.tar" if tar else ID, "key": world.epoch.key.verifier(world.epoch.origin), "world": world}
+    return {"files": out, "path": f"{ID}.tar" if tar else ID, "key": world.key(), "world": world}
 
 
 def proof_case(world, value, name="proof.proof.json"):
     data = value if isinstance(value, bytes) else canonical(value).encode()
-    return {"files": {name: data}, "path": name, "key": world.epoch.key.verifier(world.epoch.origin), "world": world}
+    return {"files": {name: data}, "path": name, "key": world.key(), "world": world}
 
 
 def log_case(world, size=None, spoil=None):
     files = world.epoch.folder(size)
     if spoil:
         spoil(files)
-    return {"files": {f"log/{name}": data for name, data in files.items()}, "path": "log",
-            "key": world.epoch.key.verifier(world.epoch.origin), "world": world}
+    return {**in_folder(files), "key": world.key(), "world": world}
+
+
+def in_folder(files):
+    return {"files": {f"log/{name}": data for name, data in files.items()}, "path": "log"}
 
 
 def block_case(world=None, meter="main", number=0, readings=True):
@@ -182,16 +195,16 @@ def row_case(index=12, result=False):
     world = World()
     lines = as_lines(results() if result else points())
     manifest, _ = dataset(world, lines, **(result_members(lines) if result else {}))
-    at = world.epoch.add("dataset", {"dataset": ID, "manifest_sha256": hashlib.sha256(canonical(manifest).encode()).hexdigest()})
+    at = world.epoch.add("dataset", committing(manifest))
     steps = [step.hex() for step in path([leaf(line) for line in lines], index)]
     row = (results() if result else points())[index]
     return world.proof({"dataset": ID, "kind": "row", "row": str(index)}, [world.epoch.section([at])],
                        manifest=copy.deepcopy(manifest), path=steps, row=row), world
 
 
-def period_case(world=None, meter="main"):
+def period_case():
     """Two epochs and the rotation between them."""
-    world = world or World()
+    world, meter = World(), "main"
     old = world.rotate()
     world.epoch.add("commissioning", {"meter": "main", "since": DAY0, "serial_number": "4711"})
     world.count(5, 3)
@@ -202,4 +215,5 @@ def period_case(world=None, meter="main"):
 
 
 def flip(data, place, bit=0):
+    place %= len(data)
     return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]

@@ -5,15 +5,15 @@ import random
 
 
 def unrefused(verify, folder, path, key=None, count=1000, seed=1, spare=lambda name, data: ()):
-    """Flips `count` random bits of the files in `folder`, one at a time, and gives each that `verify` did not refuse with
-    1 or 2, naming the file in its last line. `verify` is (path, key) -> (exit code, lines); `spare` tells which bytes
-    of a file may change.
+    """Flips `count` random bits of the files in `folder`, one at a time, and gives each that `verify` did not refuse
+    with 1 or 2, naming the file in its last line. `verify` is (path, key) -> (exit code, lines); `spare` tells which
+    bytes of a file may change.
 
     The places are drawn evenly over all bytes of all files together."""
     files = sorted(file for file in pathlib.Path(folder).rglob("*") if file.is_file())
     contents = {file: file.read_bytes() for file in files}
     spared = {file: set(spare(file.name, data)) for file, data in contents.items()}
-    places = [(file, place) for file, data in contents.items() for place in range(len(data)) if place not in spared[file]]
+    places = [(file, place) for file in files for place in range(len(contents[file])) if place not in spared[file]]
     chance = random.Random(seed)
     for _ in range(count):
         file, place = chance.choice(places)

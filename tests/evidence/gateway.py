@@ -47,12 +47,15 @@ class Epoch:
         known = sorted({*opened, *plain})
         leaves = [self.opened[i] if i in opened else {"entry": self.entries[i], "index": i} for i in known]
         meters = {self.opened[i]["record"]["meter"] for i in opened if self.entries[i]["kind"] in METER_KINDS}
-        return {"checkpoint": self.checkpoint(size, *also), "hashes": [h.hex() for h in others(self.leaves(size), known)],
-                "key": self.key.verifier(self.origin), "leaves": leaves,
-                "meters": {meter: self.salts[meter].hex() for meter in meters}}
+        hashes = [each.hex() for each in others(self.leaves(size), known)]
+        return {"checkpoint": self.checkpoint(size, *also), "hashes": hashes, "key": self.key.verifier(self.origin),
+                "leaves": leaves, "meters": {meter: self.salts[meter].hex() for meter in meters}}
 
     def of(self, meter):
         return [i for i, leaf in enumerate(self.opened) if leaf["record"].get("meter") == meter]
+
+    def of_kind(self, kind):
+        return [i for i, entry in enumerate(self.entries) if entry["kind"] == kind]
 
     def whole(self, meter, size=None):
         """The section of a period: leaf 0, all entries of the meter, and all that follows them."""
@@ -98,6 +101,10 @@ class Gateway:
         self.epoch = Epoch(self, self.first, self.origin())
         self.rotations = []
 
+    def key(self):
+        """The verifier key of the newest epoch."""
+        return self.epoch.key.verifier(self.epoch.origin)
+
     def origin(self):
         return f"{self.site}/{self.id}/{self.random.randbytes(8).hex()}"
 
@@ -122,15 +129,17 @@ def border(reading, scale, **more):
 
 
 def reading(quantity, seq, time, value, kind="u64"):
-    return {"quantity": quantity, "seq": seq, "time": time, "type": kind, "value": value if kind == "f64" else str(value)}
+    value = value if kind == "f64" else str(value)
+    return {"quantity": quantity, "seq": seq, "time": time, "type": kind, "value": value}
 
 
 def block(meter, start, **members):
     return {"after": [], "before": [], "breaks": [], "category": "CONS", "coverage": 10_000, "covered_ms": HOUR // 2,
             "end": start + HOUR // 2, "export_uwh": None, "first": [], "flags": [], "import_uwh": None,
-            "interval_ms": 60_000, "is_peak_hour": False, "last": [], "max_mw": None, "meter": meter, "method": "counter",
-            "min_mw": None, "nominal_ms": HOUR // 2, "pending": [], "readings_sha256": sha().hex(), "revision": 0,
-            "rule": 1, "sealed": start + HOUR // 2 + 120_000, "start": start, "template": None, "through_seq": 0,
+            "interval_ms": 60_000, "is_peak_hour": False, "last": [], "max_mw": None, "meter": meter,
+            "method": "counter", "min_mw": None, "nominal_ms": HOUR // 2, "pending": [],
+            "readings_sha256": sha().hex(), "revision": 0, "rule": 1,
+            "sealed": start + HOUR // 2 + 120_000, "start": start, "template": None, "through_seq": 0,
             "zone": "Europe/Berlin", **members}
 
 
@@ -165,7 +174,8 @@ def counted(meter, start, random, **members):
 
 def powered(meter, start, **members):
     """A block by power: 60 kW at +10 min and -30.0005 kW at +20 min, each held for three minutes."""
-    readings = [reading("power_kw", 5, start + 600_000, 60.0, "f64"), reading("power_kw", 6, start + 1_200_000, -30.0005, "f64")]
+    readings = [reading("power_kw", 5, start + 600_000, 60.0, "f64"),
+                reading("power_kw", 6, start + 1_200_000, -30.0005, "f64")]
     made = block(meter, start, category="STOR", coverage=2000, covered_ms=HOUR // 10, flags=["gap"], method="power",
                  last=[border(readings[1], [1, 1])], import_uwh=str(60_000_000 * 180_000 // 3600),
                  export_uwh=str(30_000_500 * 180_000 // 3600), max_mw="60000000", min_mw="-30000500",

@@ -6,7 +6,8 @@ import json
 
 # How ECMAScript writes the doubles that Python writes in another way.
 WRITTEN = {1e21: "1e+21", 1e-7: "1e-7", 1e16: "10000000000000000", 1e-6: "0.000001", 1.5e-5: "0.000015",
-           5e-324: "5e-324", 1.7976931348623157e308: "1.7976931348623157e+308", 123456789012345680000.0: "123456789012345680000"}
+           5e-324: "5e-324", 1.7976931348623157e308: "1.7976931348623157e+308",
+           123456789012345680e3: "123456789012345680000"}
 
 
 def canonical(value):
@@ -142,6 +143,7 @@ class WeakKey(Key):
     def sign(self, message):
         for short in map(packed, self.group):
             k = int.from_bytes(hashlib.sha512(short + self.public + message).digest(), "little") % ORDER
-            if packed(plus(times(k, self.side), next(at for at in self.group if packed(at) == short))) == packed((0, 1, 1)):
+            at = next(at for at in self.group if packed(at) == short)
+            if packed(plus(times(k, self.side), at)) == packed((0, 1, 1)):
                 return short + bytes(32)
         return bytes(64)  # no luck with this message

@@ -41,15 +41,21 @@ becbf647612f3696 -0.0000033333333333333333
 # RFC 8032, 7.1: public key, message, signature.
 SIGNATURES = [
     ("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "",
-     "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"),
+     "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+     "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"),
     ("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", "72",
-     "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"),
+     "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+     "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"),
     ("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025", "af82",
-     "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"),
+     "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
+     "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"),
     ("ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
-     "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
-     "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b58909351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704"),
+     "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+     "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+     "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b589"
+     "09351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704"),
 ]
+FORM = r"^-?(0|[1-9][0-9]{0,20}|[0-9]+\.[0-9]*[1-9]|[1-9](\.[0-9]*[1-9])?e[+-][1-9][0-9]*)$"
 SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"  # of the first
 
 # The leaves and roots that Certificate Transparency's own tests use.
@@ -95,23 +101,25 @@ class CanonicalJson(unittest.TestCase):
             if value - value == 0:
                 text = verify.ecmascript(value)
                 self.assertEqual(float(text), value)
-                self.assertRegex(text, r"^-?(0|[1-9][0-9]{0,20}|[0-9]+\.[0-9]*[1-9]|[1-9](\.[0-9]*[1-9])?e[+-][1-9][0-9]*)$")
+                self.assertRegex(text, FORM)
                 digits = len(text.lstrip("-").partition("e")[0].replace(".", "").strip("0"))
                 self.assertTrue(digits < 2 or float(f"{value:.{digits - 2}e}") != value, text)
 
     def test_examples_of_the_rfc(self):
         value = {"numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
                  "string": "\u20ac$\u000f\u000aA'\u0042\u0022\u005c\\\"/", "literals": [None, True, False]}
-        self.assertEqual(verify.jcs(value), '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
+        self.assertEqual(verify.jcs(value), '{"literals":[null,true,false],'
+                                            '"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
                                             '"string":"\u20ac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}')
         order = ["\r", "1", "\u0080", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
         text = verify.jcs({name: 0 for name in sorted(order)})
         self.assertEqual(text, "{" + ",".join(f"{verify.jcs(name)}:0" for name in order) + "}")
 
     def test_what_is_not_canonical_is_refused(self):
-        for text in ('{"a":1,"a":1}', "NaN", "Infinity", "-Infinity", "-0", "-0.0", "1.0", "1e2", "01", "9007199254740993",
-                     "1e400", '"\\u0041"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\/"', '"\x01"', " 1", "1 ", "\ufeff1", "[1,]", "",
-                     '{"b":1,"a":1}', "[" * 100_000, "1" * 5000, '{"\ufb33":1,"\U0001f600":1}', "[1 ]"):
+        for text in ('{"a":1,"a":1}', "NaN", "Infinity", "-Infinity", "-0", "-0.0", "1.0", "1e2", "01", "1e400",
+                     "9007199254740993", '"\\u0041"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\/"', '"\x01"', " 1", "1 ",
+                     "\ufeff1", "[1,]", "", '{"b":1,"a":1}', "[" * 100_000, "1" * 5000, '{"\ufb33":1,"\U0001f600":1}',
+                     "[1 ]"):
             with self.subTest(text[:40]), self.assertRaises(verify.Fault):
                 verify.parse(text.encode())
 

@@ -23,11 +23,20 @@ class Cases(unittest.TestCase):
         for name, made in CASES.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 maker.write(made[0], folder, *made[1:])
-                trust = os.path.join(folder, "trust.txt")
-                code, lines = verify.verify(os.path.join(folder, argument(folder, "path.txt")), argument(folder, "key.txt"),
-                                            trust if os.path.exists(trust) else None)
+                path, trust = (os.path.join(folder, name) for name in (argument(folder, "path.txt"), "trust.txt"))
+                code, lines = verify.verify(path, argument(folder, "key.txt"), trust if os.path.exists(trust) else None)
                 self.assertEqual((code, lines[-1]), (int(argument(folder, "expected.txt")), lines[-1]))
                 self.assertIn(argument(folder, "names.txt") or "HOLDS", lines[-1])
+
+
+class Frozen(unittest.TestCase):
+    def test_datasets_that_may_never_change_hold(self):
+        folder = pathlib.Path(__file__).resolve().parents[1] / "frozen" / "dataset-v1"
+        for bundle in sorted(folder.iterdir()):
+            if bundle.is_dir() or bundle.suffix == ".tar":
+                code, lines = verify.verify(bundle)
+                self.assertEqual(lines[-1], "HOLDS, but there is no proof beside the bundle; it is not anchored.")
+                self.assertEqual(code, 3)
 
 
 def period_of_a_claim(name, data):
