@@ -1,6 +1,7 @@
 //! The one place where parts are built, started, watched and stopped; signals and systemd notices live here.
 
 pub mod admin;
+mod connections;
 pub mod demo;
 pub mod search;
 mod stages;
@@ -163,6 +164,8 @@ struct Wires {
     blocks: watch::Sender<Arc<blocks::Config>>,
     alerts: watch::Sender<Arc<alerts::Config>>,
     meters: watch::Sender<Arc<Vec<Meter>>>,
+    evidence: watch::Sender<Arc<evidence::Config>>,
+    exports: watch::Sender<Arc<web::Exports>>,
     problems: watch::Sender<Arc<Vec<String>>>,
     /// The config that the log is to name.
     running: watch::Sender<Option<Running>>,
@@ -199,6 +202,7 @@ impl Agent {
         let (polls, polls_asked) = mpsc::channel(POLLS);
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
         let (scans, scans_asked) = mpsc::channel(search::ASKED);
+        let (tests, tests_asked) = mpsc::channel(connections::ASKED);
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
@@ -242,6 +246,8 @@ impl Agent {
         stages.start("search", millis(250), |stop| {
             search::run(scans_asked, wires.sources.subscribe(), lines.subscribe(), stop)
         });
+        stages
+            .start("connections", millis(250), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
@@ -252,6 +258,8 @@ impl Agent {
             problems: wires.problems.subscribe(),
             checkpoint: publisher.newest(),
             scans: scans.clone(),
+            exports: wires.exports.subscribe(),
+            tests,
         };
         stages.start("web", secs(1), |stop| {
             let work = web::run(listener, views.clone(), stop);
@@ -485,6 +493,8 @@ impl Wires {
             blocks: watch::Sender::new(Arc::new(config.blocks.clone())),
             alerts: watch::Sender::new(Arc::new(config.alerts.clone())),
             meters: watch::Sender::new(Arc::new(config.meters().to_vec())),
+            evidence: watch::Sender::new(Arc::new(config.evidence.clone())),
+            exports: watch::Sender::new(Arc::new(config.exports.clone())),
             problems: watch::Sender::new(Arc::new(problems)),
             running: watch::Sender::new(None),
         }
@@ -497,6 +507,8 @@ impl Wires {
             ("blocks", replaced(&self.blocks, &new.blocks)),
             ("meters", replaced(&self.meters, &new.blocks.meters)),
             ("alerts", replaced(&self.alerts, &new.alerts)),
+            // Two views of one part: what is asked, and what is shown.
+            ("exports", replaced(&self.evidence, &new.evidence) | replaced(&self.exports, &new.exports)),
             ("sources", replaced(&self.sources, &new.sources)),
         ];
         told.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()

@@ -1,16 +1,15 @@
 //! Connections to InfluxDB, and the queries whose answers become datasets.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::{MISSING, Place};
 use super::secret::{given, pem};
 use super::section::{Field, Section};
 use super::tree::Value;
-use crate::evidence;
 use crate::evidence::influx::{Asked, Connection, Influx, Login, PATIENCE, Query, Secret, Selection, Server};
 use crate::model::LineName;
+use crate::{evidence, web};
 
 /// Names that are taken, and where.
 type Taken = BTreeMap<LineName, Place>;
@@ -26,16 +25,55 @@ const ONLY: [(&str, &[i64]); 7] = [
     ("token", &[2, 3]),
 ];
 
-/// Reads all `[[influx]]` and `[[query]]`; also gives where secrets stand in the text.
-pub fn read(root: &mut Section, mark: PathBuf) -> (evidence::Config, Vec<Place>) {
-    let mut inline = Vec::new();
+/// Reads all `[[influx]]` and `[[query]]`: as they are asked, as they are shown, and where secrets stand in the text.
+pub fn read(root: &mut Section) -> (evidence::Config, web::Exports, Vec<Place>) {
+    let (mut config, mut shown, mut inline) = (evidence::Config::default(), web::Exports::default(), Vec::new());
     let mut taken = Taken::new();
-    let connections = root.tables("influx").unwrap_or_default();
-    let connections = connections.into_iter().filter_map(|part| connection(part, &mut taken, &mut inline)).collect();
+    for mut part in root.tables("influx").unwrap_or_default() {
+        let view = shown_connection(&mut part);
+        let connection = connection(part, &mut taken, &mut inline);
+        shown.connections.push(web::Connection { off: connection.is_none(), ..view });
+        config.connections.extend(connection);
+    }
     let mut taken = Taken::new();
-    let queries = root.tables("query").unwrap_or_default();
-    let queries = queries.into_iter().filter_map(|part| query(part, &mut taken)).collect();
-    (evidence::Config { connections, queries, mark }, inline)
+    for part in root.tables("query").unwrap_or_default() {
+        let file = file(&part);
+        let Some(query) = query(part, &mut taken) else { continue };
+        shown.queries.push(web::Query { name: query.name.clone(), asks: shown_query(&query.asked), read_only: file });
+        config.queries.push(query);
+    }
+    (config, shown, inline)
+}
+
+/// What a connection says of itself, without its secrets. Where that is faulty there is no config at all.
+fn shown_connection(part: &mut Section) -> web::Connection {
+    let mut text = |key| match part.get(key)?.value {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    };
+    let (name, url) = (text("name").unwrap_or_default(), text("url").unwrap_or_default());
+    let (database, retention_policy, username) = (text("database"), text("retention_policy"), text("username"));
+    let (org, bucket) = (text("org"), text("bucket"));
+    let version = match part.get("version").map(|field| field.value) {
+        Some(Value::Integer(version)) => u8::try_from(*version).unwrap_or(0),
+        _ => 0,
+    };
+    let read_only = file(part);
+    web::Connection { name, version, url, database, retention_policy, org, bucket, username, off: false, read_only }
+}
+
+fn shown_query(asked: &Asked) -> web::Asks {
+    match asked {
+        Asked::Points(Selection { measurement, fields, tags }) => {
+            web::Asks::Points { measurement: measurement.clone(), fields: fields.clone(), tags: tags.clone() }
+        }
+        Asked::Result(text) => web::Asks::Result { text: text.clone() },
+    }
+}
+
+/// The file that a part stands in.
+fn file(part: &Section) -> String {
+    part.report.files().path(part.place.file).display().to_string()
 }
 
 fn take_name(part: &mut Section, mend: &str, what: &str, taken: &mut Taken) -> Option<LineName> {

@@ -40,6 +40,8 @@ pub struct Config {
     pub blocks: blocks::Config,
     pub alerts: alerts::Config,
     pub evidence: evidence::Config,
+    /// The same as it is shown, with those that are off.
+    pub exports: web::Exports,
     /// Parts that are turned off for want of a secret, for a person.
     pub off: Vec<String>,
 }

@@ -5,6 +5,7 @@
 
 mod brokers;
 mod commissioning;
+mod connections;
 mod dashboard;
 mod events;
 mod guard;
@@ -42,6 +43,7 @@ use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::Reader;
+pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
 use problem::Problem;
 pub use scan::{AnotherRuns, ScanNow};
 
@@ -80,6 +82,9 @@ pub struct Views {
     pub checkpoint: watch::Receiver<Option<Arc<SignedCheckpoint>>>,
     /// Searches for meters, which the web only asks for.
     pub scans: mpsc::Sender<ScanNow>,
+    pub exports: watch::Receiver<Arc<Exports>>,
+    /// Tests of connections, which the web only asks for as well.
+    pub tests: mpsc::Sender<TestNow>,
 }
 
 /// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
@@ -158,8 +163,14 @@ fn router(web: Web) -> Router {
         .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
         .route("/metrics", get(metrics::metrics))
         .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
+    let exports = Router::new()
+        .route("/api/connections", get(connections::list))
+        .route("/api/connections/{name}/test", post(connections::test))
+        .route("/api/queries", get(connections::queries))
+        .route_layer(from_fn_with_state(web.clone(), guard::known));
     Router::new()
         .merge(signed_in)
+        .merge(exports)
         .route("/api/health", get(health::health))
         .route("/log/", get(log::epochs))
         .route("/log/{epoch}/checkpoint", get(log::checkpoint))

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+use super::connections::TestFault;
 use super::scan::AnotherRuns;
 use super::wire::Json;
 use crate::model::MeterId;
@@ -22,6 +23,8 @@ pub enum Problem {
     Scope,
     #[error("this token may not do that: it needs the scope `admin`")]
     AdminScope,
+    #[error("this token may not do that: it needs the scope `export` or `admin`")]
+    ExportScope,
     #[error("`{0}` is not an address of this page: use 127.0.0.1, [::1] or localhost")]
     Host(String),
     #[error("{0}")]
@@ -46,6 +49,8 @@ pub enum Problem {
     Busy { limit: usize, again: u32 },
     #[error(transparent)]
     AnotherRuns(#[from] AnotherRuns),
+    #[error(transparent)]
+    Test(#[from] TestFault),
     #[error("the program is stopping")]
     Stopping,
     #[error("the store does not answer now: `/api/health` says more")]
@@ -67,8 +72,10 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
-            Self::Scope | Self::AdminScope => StatusCode::FORBIDDEN,
-            Self::AnotherRuns(_) => StatusCode::CONFLICT,
+            Self::Scope | Self::AdminScope | Self::ExportScope => StatusCode::FORBIDDEN,
+            Self::AnotherRuns(_) | Self::Test(TestFault::Off(_)) => StatusCode::CONFLICT,
+            Self::Test(TestFault::NoConnection(_)) => StatusCode::NOT_FOUND,
+            Self::Test(TestFault::Failed(_)) => StatusCode::BAD_GATEWAY,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoMeter(_) | Self::NoTile | Self::NoBlock(_) => StatusCode::NOT_FOUND,
@@ -86,6 +93,7 @@ impl Problem {
             Self::UnknownToken => Some(r#"Bearer realm="meterseal", error="invalid_token""#),
             Self::Scope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="read""#),
             Self::AdminScope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="admin""#),
+            Self::ExportScope => Some(r#"Bearer realm="meterseal", error="insufficient_scope", scope="export""#),
             _ => None,
         }
     }

@@ -58,6 +58,24 @@ fn good_connections_and_queries_say_what_they_say() {
     let server = Server::One { database: "plant".into(), retention_policy: Some("year".into()), login };
     assert_eq!(one.server, server);
     assert_eq!(three.server, Server::Three { database: "plant".into(), token: None });
+    let shown = serde_json::to_value((&config.exports.connections, &config.exports.queries)).unwrap();
+    let wanted = serde_json::json!([
+        [
+            { "name": "historian", "version": 2, "url": "http://127.0.0.1:8086/", "org": "plant", "bucket": "energy",
+              "off": false, "read_only": "m.toml" },
+            { "name": "old", "version": 1, "url": "https://historian.plant:8086/influx", "database": "plant",
+              "retention_policy": "year", "username": "reader", "off": false, "read_only": "m.toml" },
+            { "name": "new", "version": 3, "url": "http://[::1]:8181", "database": "plant", "off": false,
+              "read_only": "m.toml" },
+        ],
+        [
+            { "name": "energy", "kind": "points", "measurement": "energy", "fields": ["power", "count"],
+              "tags": { "line": "a" }, "read_only": "m.toml" },
+            { "name": "daily", "kind": "result", "read_only": "m.toml",
+              "text": "SELECT mean(power) FROM energy WHERE time >= $from AND time < $to GROUP BY time(1d)" },
+        ],
+    ]);
+    assert_eq!(shown, wanted);
     let [energy, daily] = &config.evidence.queries[..] else { panic!("{:?}", config.evidence) };
     let Asked::Points(selection) = &energy.asked else { panic!("{energy:?}") };
     assert_eq!((selection.measurement.as_str(), selection.fields.len()), ("energy", 2));
@@ -211,6 +229,7 @@ fn a_secret_that_is_not_there_turns_its_connection_off_and_one_in_the_file_is_wa
     let config = checked.config.unwrap();
     assert_eq!(config.off, ["connection historian is off: the environment has no METERSEAL_NO_SUCH"]);
     assert_eq!(config.evidence.connections.iter().map(|known| known.name.as_str()).collect::<Vec<_>>(), ["old", "new"]);
+    assert_eq!(config.exports.connections.iter().map(|shown| shown.off).collect::<Vec<_>>(), [true, false, false]);
     let text = GOOD.replacen("{ env = \"PATH\" }", "\"in-the-file\"", 1);
     let checked = check(&text);
     let warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();

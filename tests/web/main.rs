@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::model::{Alert, AlertKind, Condition, Digest, ScanEvent, SourcesStatus};
-use meterseal::web;
+use meterseal::web::{self, Credentials, TestFault, Tested};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -597,5 +597,54 @@ async fn a_search_that_cannot_be_made_is_refused_with_the_reason() {
     assert_eq!(answer.unwrap().status().as_u16(), 409);
     plant.scans.close();
     assert_problem(&plant.send(plant.post("/api/scan").bearer_auth(&plant.token).body(r#"{"tcp": "h"}"#)).await, 503);
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_and_queries_are_listed_with_the_file_that_says_so() {
+    let plant = Plant::start().await;
+    let connections = plant.ask("/api/connections").await.json();
+    assert_eq!(
+        connections[0],
+        json!({ "name": "historian", "version": 1, "url": "http://127.0.0.1:8086", "database": "plant", "off": false,
+                "read_only": "m.toml" })
+    );
+    assert_eq!((&connections[1]["name"], &connections[1]["off"]), (&json!("old"), &json!(true)));
+    let queries = plant.ask("/api/queries").await.json();
+    assert_eq!(queries, json!([{ "name": "all", "kind": "result", "text": "SHOW DATABASES", "read_only": "m.toml" }]));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_tested_by_who_holds_its_credentials() {
+    let mut plant = Plant::start().await;
+    let ask = |plant: &Plant, name: &str| {
+        plant.post(&format!("/api/connections/{name}/test")).bearer_auth(&plant.token).send()
+    };
+    let (answer, name) = tokio::join!(ask(&plant, "historian"), async {
+        let now = plant.tests.recv().await.unwrap();
+        let tested = Tested { server_version: "1.8.10".to_owned(), credentials: Credentials::NotAsked };
+        now.tell.send(Ok(tested)).unwrap();
+        now.name
+    });
+    let answer: Value = serde_json::from_slice(&answer.unwrap().bytes().await.unwrap()).unwrap();
+    assert_eq!(
+        (answer, name.as_str()),
+        (json!({ "server_version": "1.8.10", "credentials": "not_asked" }), "historian")
+    );
+    let (answer, ()) = tokio::join!(ask(&plant, "historian"), async {
+        let why = "connection historian: the server asks for a token; give `token`".to_owned();
+        plant.tests.recv().await.unwrap().tell.send(Err(TestFault::Failed(why))).unwrap();
+    });
+    let answer = answer.unwrap();
+    assert_eq!(answer.status().as_u16(), 502);
+    assert!(answer.text().await.unwrap().contains("give `token`"));
+    for (name, status) in [("old", 409), ("none", 404)] {
+        let answer = plant.send(plant.post(&format!("/api/connections/{name}/test")).bearer_auth(&plant.token)).await;
+        assert_problem(&answer, status);
+    }
+    plant.tests.close();
+    let request = plant.post("/api/connections/historian/test").bearer_auth(&plant.token);
+    assert_problem(&plant.send(request).await, 503);
     plant.end().await;
 }

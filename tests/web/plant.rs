@@ -12,7 +12,7 @@ use meterseal::model::{
     Part, Power, Proposal, Ratio, Reading, Setup, Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
-use meterseal::web::{self, ScanNow, Site, Views};
+use meterseal::web::{self, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,8 @@ pub fn id(text: &str) -> MeterId {
     text.parse().unwrap()
 }
 
+type Kept<T> = watch::Sender<Arc<T>>;
+
 pub struct Plant {
     pub store: Store,
     pub clock: Clock,
@@ -41,11 +43,12 @@ pub struct Plant {
     pub problems: watch::Sender<Arc<Vec<String>>>,
     /// Searches for meters that were asked for.
     pub scans: mpsc::Receiver<ScanNow>,
+    pub tests: mpsc::Receiver<TestNow>,
     pub stop: CancellationToken,
     pub tasks: JoinSet<std::io::Result<()>>,
     views: Views,
     client: reqwest::Client,
-    _kept: (watch::Sender<Arc<Site>>, watch::Sender<Arc<Vec<Meter>>>),
+    _kept: (Kept<Site>, Kept<Vec<Meter>>, Kept<Exports>),
     _folder: tempfile::TempDir,
 }
 
@@ -84,6 +87,8 @@ impl Plant {
         let sources = watch::Sender::new(Arc::new(sources_status()));
         let problems = watch::Sender::default();
         let (scans, scans_asked) = mpsc::channel(1);
+        let (tests, tests_asked) = mpsc::channel(1);
+        let exports = watch::Sender::new(Arc::new(exports()));
         let views = Views {
             reader: store.reader(),
             clock: clock.clone(),
@@ -94,6 +99,8 @@ impl Plant {
             problems: problems.subscribe(),
             checkpoint: watch::Sender::default().subscribe(),
             scans,
+            exports: exports.subscribe(),
+            tests,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
@@ -103,7 +110,7 @@ impl Plant {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let token = created.token;
-        let kept = (site, meters);
+        let kept = (site, meters, exports);
         Self {
             store,
             clock,
@@ -113,6 +120,7 @@ impl Plant {
             sources,
             problems,
             scans: scans_asked,
+            tests: tests_asked,
             stop,
             tasks,
             views,
@@ -202,6 +210,24 @@ pub fn layout() -> Arc<Layout> {
         simulated: false,
         slots: vec![slot("power_kw", "0.001"), slot("energy_import_kwh", "0.001")],
     })
+}
+
+fn exports() -> Exports {
+    let connection = |name: &str, off| Connection {
+        name: name.to_owned(),
+        version: 1,
+        url: "http://127.0.0.1:8086".to_owned(),
+        database: Some("plant".to_owned()),
+        retention_policy: None,
+        org: None,
+        bucket: None,
+        username: None,
+        off,
+        read_only: "m.toml".to_owned(),
+    };
+    let asks = Asks::Result { text: "SHOW DATABASES".to_owned() };
+    let query = Query { name: "all".to_owned(), asks, read_only: "m.toml".to_owned() };
+    Exports { connections: vec![connection("historian", false), connection("old", true)], queries: vec![query] }
 }
 
 fn site() -> Site {

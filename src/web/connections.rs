@@ -1,0 +1,121 @@
+//! `/api/connections` and `/api/queries`: what may be exported from where. A test is asked of who holds the credentials,
+//! and what is shown here never had any.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::problem::Problem;
+use super::query::{Asked, Named, Nothing};
+use super::wire::Json;
+use super::{Web, guard};
+
+/// What the config says of exports, as it is shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exports {
+    pub connections: Vec<Connection>,
+    pub queries: Vec<Query>,
+}
+
+/// A connection to InfluxDB.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Connection {
+    pub name: String,
+    pub version: u8,
+    pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Its secret, or a file it needs, is not there.
+    pub off: bool,
+    /// The file that says so: only there can it be changed.
+    pub read_only: String,
+}
+
+/// A query whose answer becomes a dataset.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Query {
+    pub name: String,
+    #[serde(flatten)]
+    pub asks: Asks,
+    pub read_only: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Asks {
+    Points { measurement: String, fields: Vec<String>, tags: std::collections::BTreeMap<String, String> },
+    Result { text: String },
+}
+
+/// A test that somebody waits for.
+pub struct TestNow {
+    pub name: String,
+    /// Dropped by who waits when he has gone.
+    pub tell: oneshot::Sender<Result<Tested, TestFault>>,
+}
+
+/// A connection that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tested {
+    pub server_version: String,
+    pub credentials: Credentials,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credentials {
+    /// The server refuses without them.
+    Proven,
+    /// The server answers anybody, so that a good answer says nothing of them.
+    NotAsked,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TestFault {
+    #[error("there is no connection `{0}`: `/api/connections` lists them")]
+    NoConnection(String),
+    #[error("connection `{0}` is off for want of a secret or a file: `/api/health` says which")]
+    Off(String),
+    /// The text names what is wrong and how to mend it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    let exports = web.views.exports.borrow().clone();
+    Json(&exports.connections).into_response()
+}
+
+pub async fn queries(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    let exports = web.views.exports.borrow().clone();
+    Json(&exports.queries).into_response()
+}
+
+pub async fn test(
+    State(web): State<Web>,
+    Named(name): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    guard::may_export(&web, &headers)?;
+    let known = web.views.exports.borrow().connections.iter().find(|known| known.name == name).map(|known| known.off);
+    match known {
+        None => return Err(TestFault::NoConnection(name.chars().take(64).collect()).into()),
+        Some(true) => return Err(TestFault::Off(name).into()),
+        Some(false) => {}
+    }
+    let (tell, told) = oneshot::channel();
+    web.views.tests.send(TestNow { name, tell }).await.map_err(|_| Problem::Stopping)?;
+    let tested = told.await.map_err(|_| Problem::Stopping)??;
+    Ok(Json(tested).into_response())
+}
