@@ -1033,6 +1033,10 @@ class Said:
             self.missing.append(what)
 
 
+def number_of(things, what):
+    return f"{len(things)} {what}" + ("" if len(things) == 1 else "s")
+
+
 def when(ms):
     try:
         at = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
@@ -1077,9 +1081,9 @@ def check_signers(rotations, log, options, said):
             if not known:
                 said.lacks("no key was given" if key is None else "a section is older than the key that was given")
         if section.checkpoint.site == "demo":
-            said.lacks("the data are simulated (site demo)")
+            said.lacks("the data are simulated")
     if rotations:
-        said.link(f"{len(rotations)} key rotations, each signed by the old and the new key.",
+        said.link(f"{number_of(rotations, 'key rotation')}, signed by the old and the new key.",
                   "the newer keys are those of the same gateway.")
 
 
@@ -1217,7 +1221,7 @@ def verify_block(proof, options, said):
             untold = check_readings(proof.value["readings"], newest)
     proof.signers(options, said)
     said_blocks([record for _, _, record in section.leaves], said)
-    said.link(f"Meter {claim['meter']}, block {when(claim['start'])}: {len(section.leaves)} revisions are opened.",
+    said.link(f"Meter {claim['meter']}, block {when(claim['start'])}: {number_of(section.leaves, 'revision')} opened.",
               "they are in the log; energy by register follows from the border readings.",
               "that there is no other revision (a proof of a period does); the meter, its wiring and ratios.")
     if untold is not None:
@@ -1267,8 +1271,8 @@ def verify_period(proof, options, said):
         if min(start, claim["to"]) > reached:
             said.lines.append(f"  {when(reached)} to {when(min(start, claim['to']))}: no block")
         reached = max(reached, end)
-    said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: {len(inside)} blocks in "
-              f"{len(proof.log)} epochs.",
+    said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: "
+              f"{number_of(inside, 'block')} in {number_of(proof.log, 'epoch')}.",
               "every entry of this meter up to these checkpoints is opened: nothing was left out.",
               "the meter, its wiring and ratios; what was never written.")
 
@@ -1321,7 +1325,7 @@ def check_lone(checkpoint, options, said, name):
     if not key:
         said.lacks("no key was given")
     if checkpoint.site == "demo":
-        said.lacks("the data are simulated (site demo)")
+        said.lacks("the data are simulated")
     return others
 
 
