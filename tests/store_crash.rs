@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
+use meterseal::model::entry::{self, Entry, Reason};
+use meterseal::model::note::{Checkpoint, SignedCheckpoint};
 use meterseal::model::{
     Block, BlockFlags, Borders, Category, ClockState, Digest, Energy, Layout, MeterId, Method, Number, Ratio, Reading,
-    Slot, Span, Stamp, Timestamp,
+    Slot, Span, Stamp, Timestamp, merkle,
 };
-use meterseal::store::{self, Config, Sealing, Store, StoreError};
+use meterseal::store::{self, Append, Config, Opening, Reader, Sealing, Store, StoreError, Succession};
 
 const NOON: i64 = 1_763_726_400_000; // 2025-11-21T12:00:00Z
 const HOUR: i64 = 3_600_000;
@@ -142,6 +144,19 @@ async fn write(dir: &Path, turn: i64, steps: i64) -> Result<(), String> {
             ledger.seal(sealing).await.map_err(|error| error.to_string())?;
             say([format!("block {start}")]);
         }
+        if step % 5 == 3 {
+            let detail = serde_json::json!({"step": step});
+            let entry = Append::Audit { action: "test".to_owned(), by: "nobody".to_owned(), detail };
+            ledger.append(vec![entry]).await.map_err(|error| error.to_string())?;
+            let note = ledger.checkpoint().await.map_err(|error| error.to_string())?;
+            say([format!("note {}", serde_json::json!(note.note()))]);
+        }
+        if step % 30 == 29 {
+            let reasons = [Reason::KeyRotation, Reason::Site, Reason::Rollback, Reason::Clone];
+            let reason = reasons[usize::try_from(dice.roll(4)).unwrap()];
+            let wish = Succession { reason, site: None, last_outside: None };
+            ledger.succeed(wish).await.map_err(|error| error.to_string())?;
+        }
         if step % 25 == 24 {
             store.tidy().await;
         }
@@ -228,12 +243,17 @@ async fn verify(dir: &Path, acked: &str) -> Result<(), String> {
     if by_meter != stored {
         return Err("by meter other readings are found than by seq".to_owned());
     }
-    for line in whole.lines().filter(|line| *line != "init") {
+    let (notes, whole): (Vec<&str>, Vec<&str>) = whole.lines().partition(|line| line.starts_with("note "));
+    store.ledger().checkpoint().await.map_err(|error| error.to_string())?;
+    verify_log(&reader, &notes).await?;
+    for line in whole.into_iter().filter(|line| *line != "init") {
         let (kind, number) = line.split_once(' ').ok_or("a line that nobody says")?;
         let number: i64 = number.parse().map_err(|_| "a line that nobody says")?;
         let there = if kind == "block" {
             let found = reader.revisions(&"m0".parse().unwrap(), Timestamp::from_millis(number)).await;
+            let logged = reader.entries_of_block(&"m0".parse().unwrap(), Timestamp::from_millis(number)).await;
             found.map_err(|error| error.to_string())? == [block(number)]
+                && logged.map_err(|error| error.to_string())?.len() == 1
         } else {
             stored.contains(&(format!("m{kind}").parse().unwrap(), number))
         };
@@ -247,6 +267,44 @@ async fn verify(dir: &Path, acked: &str) -> Result<(), String> {
     let receipt = store.ingest().store(vec![reading]).await.map_err(|error| error.to_string())?;
     if by_seq.last_key_value().is_some_and(|(last, _)| receipt.first_seq <= *last) {
         return Err(format!("seq {} is used again", receipt.first_seq));
+    }
+    Ok(())
+}
+
+/// Every checkpoint that was ever shown is of the log that goes on, and each entry opens.
+async fn verify_log(reader: &Reader, notes: &[&str]) -> Result<(), String> {
+    let mut shown: BTreeMap<(String, u64), Digest> = BTreeMap::new();
+    for line in notes {
+        let note: String = serde_json::from_str(&line["note ".len()..]).map_err(|error| error.to_string())?;
+        let Checkpoint { origin, size, root } = note.parse::<SignedCheckpoint>().map_err(|e| e.to_string())?.checkpoint;
+        if shown.insert((origin.clone(), size), root).is_some_and(|other| other != root) {
+            return Err(format!("two checkpoints of {origin} at {size}"));
+        }
+    }
+    let epochs = reader.epochs().await.map_err(|error| error.to_string())?;
+    if let Some(((origin, _), _)) =
+        shown.iter().find(|((origin, _), _)| !epochs.iter().any(|epoch| epoch.identity.origin() == *origin))
+    {
+        return Err(format!("lost: the epoch of {origin}"));
+    }
+    for epoch in epochs {
+        let (origin, id) = (epoch.identity.origin(), epoch.identity.epoch.as_str());
+        let Some(newest) = reader.checkpoint(id).await.map_err(|error| error.to_string())? else { continue };
+        let new = &newest.checkpoint;
+        for ((_, size), root) in shown.iter().filter(|((shown, _), _)| *shown == origin) {
+            let proof = reader.consistency(id, *size, new.size).await.map_err(|error| error.to_string())?;
+            let proof = proof.ok_or_else(|| format!("{origin} is behind {size}, which was shown"))?;
+            merkle::verify_consistency((*size, root), (new.size, &new.root), &proof)
+                .map_err(|error| format!("{origin} at {size}: {error}"))?;
+        }
+        let opened =
+            reader.openings(id, (0..new.size).collect()).await.map_err(|error| format!("{origin}: {error}"))?;
+        let entries = reader.log_entries(id, 0, new.size).await.map_err(|error| error.to_string())?;
+        let opens =
+            |(opening, entry): (&Opening, &Entry)| entry::commit(&opening.salt, &opening.record) == entry.commit;
+        if opened.len() as u64 != new.size || !opened.iter().zip(&entries).all(opens) {
+            return Err(format!("{origin}: an entry does not open"));
+        }
     }
     Ok(())
 }

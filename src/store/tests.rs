@@ -729,6 +729,16 @@ async fn a_full_disk_stops_readings_last_and_they_resume_by_themselves() {
         let state = vec![("proof", serde_json::json!("x".repeat(10_000 + number)))];
         ledger.seal(Sealing { state, ..Sealing::default() }).await.unwrap();
     }
+    // Entries of the log, its checkpoints and its epochs are evidence.
+    let audit = |number: u64| Append::Audit {
+        action: "export".to_owned(),
+        by: "first".to_owned(),
+        detail: serde_json::json!("x".repeat(500) + &number.to_string()),
+    };
+    ledger.append((0..300).map(audit).collect()).await.unwrap();
+    let wish = Succession { reason: crate::model::entry::Reason::KeyRotation, site: None, last_outside: None };
+    ledger.succeed(wish).await.unwrap();
+    let signed = ledger.checkpoint().await.unwrap();
     ingest.offer(reading(&layout, time + 1_000, &[(0, 1)])).await.unwrap();
     let mut committed = reader.committed();
     let before = *committed.borrow_and_update();
@@ -741,6 +751,7 @@ async fn a_full_disk_stops_readings_last_and_they_resume_by_themselves() {
     drop((ingest, ledger, reader));
     store.close().await.unwrap();
     let store = Store::open(config, clock, None).unwrap();
+    assert_eq!(store.ledger().checkpoint().await.unwrap(), signed);
     let mut stream = store.reader().readings(meter("m1"), Timestamp::MIN, Timestamp::MAX);
     let mut found = std::collections::BTreeSet::new();
     while let Some(batch) = stream.next().await {

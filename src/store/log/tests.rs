@@ -9,7 +9,10 @@ use serde_json::json;
 use super::*;
 use crate::model::entry::Reason;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{BlockFlags, Borders, Category, Cause, Energy, Method, Span, merkle};
+use crate::model::{
+    BlockFlags, Border, Borders, Break, Category, Cause, Energy, Interval, Label, Method, Number, Power, Ratio, Role,
+    Span, merkle,
+};
 use crate::store::tests::{House, commissioned, config, house, layout, meter, reading};
 use crate::store::{Ledger, Reader, Sealing};
 
@@ -485,4 +488,128 @@ async fn of_a_day_the_last_checkpoint_stays_and_those_that_are_named() {
         statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
     };
     assert_eq!(named, [13]);
+}
+
+fn numbers() -> impl Strategy<Value = Number> {
+    prop_oneof![
+        any::<f32>().prop_filter("finite", |value| value.is_finite()).prop_map(Number::F32),
+        any::<f64>().prop_filter("finite", |value| value.is_finite()).prop_map(Number::F64),
+        any::<i64>().prop_map(Number::I64),
+        any::<u64>().prop_map(Number::U64),
+    ]
+}
+
+/// Whole numbers that have a canonical form.
+fn whole() -> impl Strategy<Value = i64> {
+    -(1_i64 << 53)..=1 << 53
+}
+
+fn borders() -> impl Strategy<Value = Vec<Border>> {
+    let interval = (1_u32.., any::<bool>()).prop_map(|(ms, at_end)| {
+        let label = if at_end { Label::End } else { Label::Start };
+        Interval { ms, label }
+    });
+    let border = (
+        (0..Role::ALL.len(), whole(), 0..1_u64 << 53, numbers()),
+        (any::<i64>(), 1..i64::MAX, prop::option::of(any::<u64>()), prop::option::of(interval)),
+    )
+        .prop_map(|((role, time, seq, raw), (num, den, rolls_over_at, interval))| Border {
+            role: Role::ALL[role],
+            time: Timestamp::from_millis(time),
+            seq,
+            raw,
+            scale: Ratio::new(num % (1 << 53), den % (1 << 53) + 1).unwrap_or(Ratio::ONE),
+            rolls_over_at,
+            interval,
+        });
+    prop::collection::vec(border, 0..4)
+}
+
+fn blocks() -> impl Strategy<Value = Block> {
+    let numbers = (
+        any::<u32>(),
+        prop::option::of(any::<i64>()),
+        prop::option::of(any::<i64>()),
+        prop::option::of(any::<i64>()),
+        whole(),
+        any::<u16>(),
+        (0..Method::ALL.len(), any::<bool>(), any::<u16>()),
+    );
+    let rest =
+        (borders(), borders(), borders(), borders(), any::<bool>(), "\\PC{0,9}", prop::option::of(any::<[u8; 32]>()));
+    let span = (whole(), 1..1_000_000_000_i64);
+    (numbers, rest, span, whole()).prop_map(
+        |(
+            (revision, import, export, power, covered_ms, coverage, (method, is_peak_hour, flags)),
+            (before, first, pending, broken, rollover, zone, template),
+            (start, len),
+            sealed,
+        )| {
+            let time = Timestamp::from_millis;
+            let pairs = broken.as_chunks::<2>().0;
+            Block {
+                span: Span::new(time(start - len), time(start)).unwrap(),
+                revision,
+                import: import.map(Energy::from_uwh),
+                export: export.map(Energy::from_uwh),
+                max_power: power.map(Power::from_mw),
+                min_power: import.map(Power::from_mw),
+                covered_ms,
+                coverage,
+                method: Method::ALL[method],
+                is_peak_hour,
+                flags: BlockFlags::from_bits(flags),
+                borders: Borders {
+                    last: first.iter().rev().copied().collect(),
+                    after: before.iter().rev().copied().collect(),
+                    before,
+                    first,
+                    breaks: pairs.iter().map(|[from, to]| Break { from: *from, to: *to, rollover }).collect(),
+                    pending,
+                },
+                zone,
+                template: template.map(Digest::from_bytes),
+                sealed: time(sealed),
+                ..block("m1", 0, 0)
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn a_record_is_rebuilt_byte_for_byte_from_its_row(blocks in prop::collection::vec(blocks(), 1..20)) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+            let house = house();
+            let mut known = std::collections::BTreeSet::new();
+            let blocks: Vec<Block> =
+                blocks.into_iter().filter(|block| known.insert((block.span.start(), block.revision))).collect();
+            seal(&house.store.ledger(), blocks.clone()).await;
+            house.store.ledger().checkpoint().await.unwrap();
+            let (reader, epoch) = (house.store.reader(), house.store.identity().epoch.clone());
+            let indices = (1..=blocks.len() as u64).collect();
+            let openings = reader.openings(&epoch, indices).await.unwrap();
+            for (opening, block) in openings.iter().zip(&blocks) {
+                let prev = (opening.index > 1).then(|| opening.index - 1);
+                assert_eq!(opening.record, entry::with_prev(block.to_json(), prev).unwrap());
+            }
+            assert_eq!(openings.len(), blocks.len());
+        });
+    }
+}
+
+/// A record that was changed in its row is not shown as what was committed to.
+#[tokio::test]
+async fn a_changed_record_is_damage() {
+    let house = house();
+    let ledger = house.store.ledger();
+    seal(&ledger, vec![block("m1", 0, 0), block("m1", 1, 0)]).await;
+    ledger.checkpoint().await.unwrap();
+    let connection = rusqlite::Connection::open(config(&house.folder).path.join("evidence.db")).unwrap();
+    connection.execute("UPDATE blocks SET import = 5 WHERE log_index = 2", []).unwrap();
+    let (reader, epoch) = (house.store.reader(), house.store.identity().epoch.clone());
+    assert_eq!(reader.openings(&epoch, vec![1]).await.unwrap().len(), 1);
+    let changed = reader.openings(&epoch, vec![2]).await;
+    assert!(matches!(changed, Err(crate::store::StoreError::Damaged { .. })));
 }
