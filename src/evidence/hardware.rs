@@ -67,10 +67,11 @@ fn word(path: &Path) -> Option<Digest> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn machine(id: &str, serial: &str, address: &str) -> Hardware {
+    /// The files by which a machine is known.
+    pub fn root_of(id: &str, serial: &str, address: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -83,7 +84,11 @@ mod tests {
         write("sys/class/net/eth0/device/vendor", "");
         // A bridge or a container's interface is made up anew at each start.
         write("sys/class/net/docker0/address", "02:42:00:00:00:01\n");
-        Hardware::read(root.path())
+        root
+    }
+
+    fn machine(id: &str, serial: &str, address: &str) -> Hardware {
+        Hardware::read(root_of(id, serial, address).path())
     }
 
     #[test]

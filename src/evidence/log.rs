@@ -213,3 +213,85 @@ async fn log_config(reader: &Reader, ledger: &Ledger, config: &Running) -> Resul
     // A crash before this logs the same config once more, which says nothing wrong.
     ledger.seal(Sealing { state: vec![(CONFIG, running)], ..Sealing::default() }).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hardware::tests::root_of;
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::model::entry::Reason;
+    use crate::store::{self, Store};
+
+    struct House {
+        _folder: tempfile::TempDir,
+        store: Store,
+        mark: Mark,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let config = store::Config {
+                path: folder.path().join("store"),
+                commit_every: Duration::from_secs(1),
+                keep_raw: Duration::from_secs(86_400),
+                max_disk: 1 << 30,
+                reserve: 1 << 20,
+            };
+            let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+            store::init(&config, &"site".parse().unwrap(), &clock).unwrap();
+            let store = Store::open(config, clock, None).unwrap();
+            Self { mark: Mark::at(folder.path().join("mark")), store, _folder: folder }
+        }
+
+        async fn settle(&self, site: &str, machine: &tempfile::TempDir) -> Option<Reason> {
+            let (reader, ledger) = (self.store.reader(), self.store.ledger());
+            let settled = settle(&reader, &ledger, &site.parse().unwrap(), &self.mark, machine.path()).await.unwrap();
+            settled.succession.map(|succession| succession.reason)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_on_another_machine_is_another_gateway() {
+        let (here, there) = (root_of("a", "1", "10:00:00:00:00:01"), root_of("b", "2", "10:00:00:00:00:02"));
+        let house = House::new();
+        assert_eq!(house.settle("site", &here).await, None);
+        assert_eq!(house.settle("site", &here).await, None);
+        let before = house.store.reader().identity();
+        assert_eq!(house.settle("site", &there).await, Some(Reason::Clone));
+        let after = house.store.reader().identity();
+        assert_ne!((&after.gateway, &after.epoch), (&before.gateway, &before.epoch));
+        assert_eq!(house.settle("site", &there).await, None, "it is at home there now");
+        // The mark of the one it was copied from says nothing of it.
+        assert_eq!(house.settle("other", &there).await, Some(Reason::Site));
+        assert_eq!(house.store.reader().identity().gateway, after.gateway);
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_cannot_be_read_is_told_and_stops_nothing() {
+        let (here, house) = (root_of("a", "1", "10:00:00:00:00:01"), House::new());
+        std::fs::write(house.mark.path(), "no checkpoint").unwrap();
+        let (reader, ledger) = (house.store.reader(), house.store.ledger());
+        let settled = settle(&reader, &ledger, &"site".parse().unwrap(), &house.mark, here.path()).await.unwrap();
+        assert!(settled.succession.is_none() && settled.unread.unwrap().contains("mark"));
+        Publisher::new(ledger, house.mark.clone()).publish().await.unwrap();
+        assert_eq!(house.settle("site", &here).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_signed_once_and_marked() {
+        let house = House::new();
+        let publisher = Publisher::new(house.store.ledger(), house.mark.clone());
+        let first = publisher.publish().await.unwrap();
+        assert_eq!(house.mark.read().unwrap().as_ref(), Some(&*first));
+        std::fs::remove_file(house.mark.path()).unwrap();
+        assert_eq!(publisher.publish().await.unwrap(), first);
+        assert_eq!(house.mark.read().unwrap(), None, "nothing new, nothing written");
+        let running = Running { config_sha256: Digest::of(b"config"), meters: Vec::new() };
+        for wanted in [2, 2] {
+            log_config(&house.store.reader(), &house.store.ledger(), &running).await.unwrap();
+            assert_eq!(publisher.publish().await.unwrap().checkpoint.size, wanted, "logged once");
+        }
+        assert_eq!(house.mark.read().unwrap().as_ref(), publisher.newest().borrow().as_deref());
+    }
+}
