@@ -1,5 +1,5 @@
-//! The decoders of MQTT payloads against inputs that nobody meant to send: real payloads, cut up and put together
-//! again, on one decoder after the other, with its memory of earlier messages.
+//! The decoders of MQTT payloads and of InfluxDB's answers against inputs that nobody meant to send: real ones, cut up
+//! and put together again; those of MQTT on one decoder after the other, with its memory of earlier messages.
 //!
 //! `cargo test --test fuzz` tries some 20 000 inputs for each decoder, always the same. `FUZZ=10000000` tries as many as
 //! it says, `FUZZ_SEED` others; `-- shelly` only that decoder. `-- pace` tells what a byte costs in large payloads.
@@ -7,6 +7,7 @@
 // A program of its own to the lints, but a test all the same.
 #![allow(clippy::unwrap_used)]
 
+mod influx;
 mod mutate;
 mod seeds;
 
@@ -28,22 +29,20 @@ fn main() -> ExitCode {
     }
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (inputs, seed) = (number("FUZZ").unwrap_or(20_000), number("FUZZ_SEED").unwrap_or(1));
+    // As the test harness is called, with a filter.
+    let wanted = |name: &str| {
+        args.is_empty() || args.iter().any(|arg| name.contains(arg.as_str()) || "fuzz".contains(arg.as_str()))
+    };
     let mut code = ExitCode::SUCCESS;
-    for target in seeds::targets() {
-        // As the test harness is called, with a filter.
-        if !args.is_empty()
-            && !args.iter().any(|arg| target.name.contains(arg.as_str()) || "fuzz".contains(arg.as_str()))
-        {
-            continue;
+    let mut tell = |told: Result<String, String>| match told {
+        Ok(told) => println!("{told}"),
+        Err(why) => {
+            println!("{why}");
+            code = ExitCode::FAILURE;
         }
-        match attack(&target, inputs, seed) {
-            Ok(told) => println!("{told}"),
-            Err(why) => {
-                println!("{why}");
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
+    };
+    seeds::targets().iter().filter(|target| wanted(target.name)).for_each(|target| tell(attack(target, inputs, seed)));
+    influx::targets().iter().filter(|target| wanted(target.name)).for_each(|of| tell(influx::attack(of, inputs, seed)));
     code
 }
 

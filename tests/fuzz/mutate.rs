@@ -24,7 +24,7 @@ impl Dice {
     }
 
     /// A place in something of `len` parts, or 0 where it has none.
-    fn place(&mut self, len: usize) -> usize {
+    pub fn place(&mut self, len: usize) -> usize {
         usize::try_from(self.roll(u64::try_from(len.max(1)).unwrap())).unwrap()
     }
 
@@ -43,12 +43,17 @@ pub fn message(target: &Target, dice: &mut Dice) -> (String, Vec<u8>) {
     if dice.one_in(20) {
         topic = odd_topic(&topic, dice);
     }
-    let mut tokens = tokens(target.payloads[which]);
+    (topic, payload(target.payloads, which, dice))
+}
+
+/// One of the payloads, changed more or less.
+pub fn payload(payloads: &[&str], which: usize, dice: &mut Dice) -> Vec<u8> {
+    let mut tokens = tokens(payloads[which]);
     if dice.one_in(8) {
-        return (topic, tokens.concat().into_bytes());
+        return tokens.concat().into_bytes();
     }
     for _ in 0..=dice.roll(3) {
-        let other = self::tokens(dice.pick::<&str>(target.payloads));
+        let other = self::tokens(dice.pick::<&str>(payloads));
         rearrange(&mut tokens, &other, dice);
     }
     let mut payload = tokens.concat().into_bytes();
@@ -57,7 +62,7 @@ pub fn message(target: &Target, dice: &mut Dice) -> (String, Vec<u8>) {
             corrupt(&mut payload, dice);
         }
     }
-    (topic, payload)
+    payload
 }
 
 fn odd_topic(topic: &str, dice: &mut Dice) -> String {

@@ -92,3 +92,113 @@ pub fn one_reading_statement(text: &str) -> Result<(), &'static str> {
     }
     Err("a query is one SELECT or SHOW: it begins with that word, and has neither `;` nor the word INTO")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Texts of what is special somewhere, and of anything.
+    fn texts() -> impl Strategy<Value = String> {
+        prop_oneof!["[\"'\\\\${}\n\r\t;/a]{0,8}", any::<String>()]
+    }
+
+    /// What stands between quotes, if there are no others in it; a backslash takes the next character along.
+    fn unquoted(text: &str, escape: impl Fn(&mut std::str::Chars) -> Option<char>) -> Option<String> {
+        let mut inner = text.strip_prefix('"')?.strip_suffix('"')?.chars();
+        let mut read = String::new();
+        while let Some(c) = inner.next() {
+            read.push(match c {
+                '"' | '\n' => return None,
+                '\\' => escape(&mut inner)?,
+                c => c,
+            });
+        }
+        Some(read)
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_of_influxql_is_one_token_and_means_itself(name in texts()) {
+            let escape = |rest: &mut std::str::Chars| match rest.next()? {
+                'n' => Some('\n'),
+                c @ ('"' | '\\') => Some(c),
+                _ => None,
+            };
+            prop_assert_eq!(unquoted(&influxql_name(&name), escape), Some(name));
+        }
+
+        #[test]
+        fn a_string_of_flux_is_one_token_means_itself_and_begins_no_expression(text in texts()) {
+            let quoted = flux_string(&text);
+            prop_assert!(!quoted.contains('$'));
+            let escape = |rest: &mut std::str::Chars| match rest.next()? {
+                'n' => Some('\n'),
+                'r' => Some('\r'),
+                't' => Some('\t'),
+                'x' => (rest.next()? == '2' && rest.next()? == '4').then_some('$'),
+                c @ ('"' | '\\') => Some(c),
+                _ => None,
+            };
+            prop_assert_eq!(end_of_string(&quoted), quoted.len());
+            prop_assert_eq!(unquoted(&quoted, escape), Some(text));
+        }
+
+        #[test]
+        fn a_name_of_sql_is_one_token_and_means_itself(name in texts()) {
+            let quoted = sql_name(&name);
+            let inner = &quoted[1..quoted.len() - 1];
+            prop_assert!(!inner.replace("\"\"", "").contains('"'));
+            prop_assert_eq!(inner.replace("\"\"", "\""), name);
+        }
+
+        #[test]
+        fn a_text_without_marks_stays_as_it_is(text in "[^$]{0,40}") {
+            prop_assert_eq!(flux_period(&text, "A", "B"), text);
+        }
+
+        #[test]
+        fn strings_and_comments_of_flux_stay_as_they_are(text in texts()) {
+            let line = text.replace('\n', " ");
+            let flux = format!("f(a: {}) // $from {line}\n|> range(start: $from)", flux_string(&format!("$to{text}")));
+            let filled = flux_period(&flux.replace("\\x24to", "$to"), "A", "B");
+            prop_assert_eq!(filled, flux.replace("\\x24to", "$to").replace("start: $from", "start: A"));
+        }
+    }
+
+    #[test]
+    fn the_period_stands_wherever_flux_has_an_expression() {
+        let cases = [
+            ("range(start: $from, stop: $to)", "range(start: A, stop: B)"),
+            ("$from$to $fromage $tox $ $1", "AB $fromage $tox $ $1"),
+            (r#""a \" $from" + $from"#, r#""a \" $from" + A"#),
+            (r#""\\" + $from"#, r#""\\" + A"#),
+            ("a / $from // $from\n$to", "a / A // $from\nB"),
+            ("\"without an end $from", "\"without an end $from"),
+            ("// $to", "// $to"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(flux_period(text, "A", "B"), wanted);
+        }
+    }
+
+    #[test]
+    fn only_one_statement_that_reads_is_asked_of_version_1() {
+        for good in ["SELECT f FROM m", " select \"f\" from m; ", "SHOW FIELD KEYS", "SELECT mean(into_kw) FROM m"] {
+            assert_eq!(one_reading_statement(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "DROP DATABASE plant",
+            "SELECT f INTO g FROM m",
+            "select f into\"g\" from m",
+            "SELECT f FROM m; DROP MEASUREMENT m",
+            "SELECT f FROM /\"/; DROP MEASUREMENT m --\"",
+            "SELECTED",
+            "EXPLAIN ANALYZE SELECT f FROM m",
+            "-- \nDROP DATABASE plant",
+        ] {
+            assert!(one_reading_statement(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -166,3 +166,65 @@ impl Lines {
         self.begun
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_read_with_and_without_a_zone() {
+        const T: i64 = 1_795_219_200_000_000_000;
+        for (text, ns) in [
+            ("2026-11-21T00:00:00Z", T),
+            ("2026-11-21T08:00:00+08:00", T),
+            ("2026-11-21T00:00:00.000000001Z", T + 1),
+            ("2026-11-21T00:00:00", T),
+            ("2026-11-21T00:00:00.1", T + 100_000_000),
+            ("1969-12-31T23:59:59.999999999", -1),
+        ] {
+            assert_eq!(time_ns(text), Some(ns), "{text}");
+        }
+        // The last is beyond 64 bits.
+        for bad in ["", "now", "2026-13-01T00:00:00Z", "2300-01-01T00:00:00Z"] {
+            assert_eq!(time_ns(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_that_is_written_reads_back(ns in any::<i64>()) {
+            prop_assert_eq!(time_ns(&written(ns)), Some(ns));
+            prop_assert_eq!(time_ns(written(ns).trim_end_matches('Z')), Some(ns));
+        }
+
+        #[test]
+        fn a_number_of_json_is_exact(double in any::<f64>(), signed in any::<i64>(), unsigned in any::<u64>()) {
+            let read = |text: String| serde_json::from_str::<Scalar>(&text).unwrap();
+            prop_assume!(double.is_finite());
+            for text in [format!("{double:?}"), format!("{double:e}"), double.to_string()] {
+                let value = read(text).into_value(FieldType::F64).unwrap();
+                prop_assert_eq!(value, Some(FieldValue::F64(double)));
+            }
+            prop_assert_eq!(read(signed.to_string()).into_value(FieldType::I64), Ok(Some(FieldValue::I64(signed))));
+            let wanted = Ok(Some(FieldValue::U64(unsigned)));
+            prop_assert_eq!(read(unsigned.to_string()).into_value(FieldType::U64), wanted);
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_none_of_its_field() {
+        let read = |text: &str| serde_json::from_str::<Scalar>(text).unwrap();
+        for (kind, bad) in [
+            (FieldType::F64, "\"1\""),
+            (FieldType::I64, "1.5"),
+            (FieldType::I64, "9223372036854775808"),
+            (FieldType::U64, "-1"),
+            (FieldType::Bool, "1"),
+            (FieldType::Str, "1"),
+        ] {
+            assert!(read(bad).into_value(kind).is_err(), "{bad} as {kind}");
+            assert_eq!(read("null").into_value(kind), Ok(None));
+        }
+    }
+}
