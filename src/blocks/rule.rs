@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::interval::{Stretches, Told};
 use super::register::border_of;
 use super::track::{Stand, Track};
-use crate::model::record::write_reading_line;
+use crate::model::record::{lines_around, write_reading, write_reading_line};
 use crate::model::{
     Block, BlockFlag, BlockFlags, Border, Borders, Break, Category, ClockState, Digest, Energy, Layout, MeterId,
     Method, Power, Role, Span, StoredReading, Timestamp,
@@ -439,33 +439,15 @@ impl Tally {
     /// by time, seq and quantity.
     fn digest(&mut self, borders: &Borders) -> Digest {
         let within = self.lines.take().unwrap_or_default();
-        digest_of(borders, &within)
+        Digest::of(&lines_around(borders, &within))
     }
 }
 
 /// What the digest of a block with these borders and these readings in it is, whatever its energy.
 pub fn committed<'a>(borders: &Borders, readings: impl Iterator<Item = &'a StoredReading>) -> Digest {
     let mut within = Vec::new();
-    for reading in readings {
-        // In the order of the quantities' names.
-        for role in [Role::Export, Role::Import, Role::Power] {
-            if let Some(border) = border_of(reading, role, reading.layout.slot_of(role)) {
-                write_reading_line(role, border.time, border.seq, border.raw, &mut within);
-            }
-        }
-    }
-    digest_of(borders, &within)
-}
-
-fn digest_of(borders: &Borders, within: &[u8]) -> Digest {
-    let beside = |list: &[Border]| {
-        let mut list = list.to_vec();
-        list.sort_by_key(|at| (at.time, at.seq, at.role.quantity()));
-        let mut lines = Vec::new();
-        list.iter().for_each(|at| write_reading_line(at.role, at.time, at.seq, at.raw, &mut lines));
-        lines
-    };
-    Digest::of_parts(&[&beside(&borders.before), within, &beside(&borders.after)])
+    readings.for_each(|reading| write_reading(reading, &mut within));
+    Digest::of(&lines_around(borders, &within))
 }
 
 impl Held {

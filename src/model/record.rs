@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::jcs::{self, NotCanonical};
 use super::{
     Block, BlockFlag, BlockFlags, Border, Borders, Break, Digest, Energy, Interval, Method, Number, Power, Ratio, Role,
-    Span, Timestamp,
+    Span, StoredReading, Timestamp,
 };
 
 /// The version of the block rule, in every record.
@@ -144,6 +144,30 @@ pub fn write_reading_line(role: Role, time: Timestamp, seq: u64, raw: Number, ou
         Number::U64(value) => out.extend_from_slice(format!("\"{value}\"").as_bytes()),
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// All lines that the `readings_sha256` of a block with these borders commits to, `within` being those of the readings
+/// in it: the border readings before, those, and the border readings after, each ordered by time, seq and quantity.
+pub fn lines_around(borders: &Borders, within: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(within.len() + 1_024);
+    let beside = |list: &[Border], lines: &mut Vec<u8>| {
+        let mut list = list.to_vec();
+        list.sort_by_key(|at| (at.time, at.seq, at.role.quantity()));
+        list.iter().for_each(|at| write_reading_line(at.role, at.time, at.seq, at.raw, lines));
+    };
+    beside(&borders.before, &mut lines);
+    lines.extend_from_slice(within);
+    beside(&borders.after, &mut lines);
+    lines
+}
+
+/// Appends the lines of a reading that is in a block, in the order of the quantities' names.
+pub fn write_reading(reading: &StoredReading, out: &mut Vec<u8>) {
+    for role in [Role::Export, Role::Import, Role::Power] {
+        if let Some(raw) = reading.raw(role) {
+            write_reading_line(role, reading.time, reading.seq, raw, out);
+        }
+    }
 }
 
 /// A whole number as a decimal string, a double as a JSON number.
