@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,10 +26,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
+use crate::model::proof::{Claim, ProofForm};
 use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus, Timestamp};
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
-use crate::web::ScanNow;
+use crate::web::{ProveNow, ScanNow};
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub enum Request {
     RotateKey {},
     /// Searches a bus: each [`ScanEvent`] as a line of its own, before the reply.
     Scan { order: ScanOrder },
+    /// Proves something: the proof's text in lines of their own, each a string, before the reply, which has what the
+    /// person who asks should know.
+    Prove { claim: Claim, form: ProofForm },
 }
 
 /// What came of a request.
@@ -99,6 +104,7 @@ pub struct Desk {
     pub scans: mpsc::Sender<ScanNow>,
     pub ledger: Ledger,
     pub publisher: Publisher,
+    pub proofs: mpsc::Sender<ProveNow>,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
@@ -174,6 +180,11 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 done = desk.scan(order, &mut output) => done,
                 _ = input.read_u8() => return Ok(()),
             },
+            // So does a row of a large dataset.
+            Ok(Request::Prove { claim, form }) => tokio::select! {
+                done = desk.prove(claim, form, &mut output) => done,
+                _ = input.read_u8() => return Ok(()),
+            },
             Ok(request) => timeout(PATIENCE, desk.done(request)).await.context("it took too long")?,
             Err(error) => Err(anyhow!("not a request: {error}")),
         };
@@ -231,8 +242,19 @@ impl Desk {
             Request::RotateKey {} => {
                 Ok(serde_json::to_value(rotate_key(&self.reader, &self.ledger, &self.publisher).await?)?)
             }
-            Request::Scan { .. } => bail!("a search is answered line by line"),
+            Request::Scan { .. } | Request::Prove { .. } => bail!("that is answered line by line"),
         }
+    }
+
+    async fn prove(&self, claim: Claim, form: ProofForm, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || anyhow!("the daemon is stopping");
+        self.proofs.send(ProveNow { claim, form, reply }).await.map_err(|_| gone())?;
+        let mut proof = answer.await.map_err(|_| gone())??;
+        while let Some(piece) = proof.pieces.next().await {
+            say(output, &Reply::Told(String::from_utf8(piece?)?.into())).await?;
+        }
+        Ok(json!(proof.notes))
     }
 
     async fn scan(&self, order: ScanOrder, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
@@ -270,16 +292,43 @@ const NOT_UNDERSTOOD: &str = "the daemon's answer was not understood";
 
 /// Lets the daemon behind `socket` search a bus.
 pub async fn search(socket: &Path, order: ScanOrder, mut told: impl FnMut(ScanEvent)) -> anyhow::Result<()> {
+    let told = |event| {
+        told(serde_json::from_value(event)?);
+        Ok(())
+    };
+    by_lines(socket, &Request::Scan { order }, REPLY_BYTES, told).await.map(|_| ())
+}
+
+/// Lets the daemon behind `socket` prove something, and hands its text on piece by piece; what the person who asked
+/// should know.
+pub async fn prove(
+    socket: &Path,
+    claim: Claim,
+    form: ProofForm,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> anyhow::Result<Vec<String>> {
+    let told = |piece: Value| Ok(take(piece.as_str().context(NOT_UNDERSTOOD)?.as_bytes())?);
+    let notes = by_lines(socket, &Request::Prove { claim, form }, u64::MAX, told).await?;
+    Ok(serde_json::from_value(notes)?)
+}
+
+/// Asks for something that is told in lines, of so many bytes altogether; what the last one says.
+async fn by_lines(
+    socket: &Path,
+    request: &Request,
+    limit: u64,
+    mut told: impl FnMut(Value) -> anyhow::Result<()>,
+) -> anyhow::Result<Value> {
     let stream = UnixStream::connect(socket).await;
     let mut stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
-    let mut text = serde_json::to_vec(&Request::Scan { order })?;
+    let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     stream.write_all(&text).await?;
-    let mut lines = BufReader::new(stream.take(REPLY_BYTES)).lines();
+    let mut lines = BufReader::new(stream.take(limit)).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line).context(NOT_UNDERSTOOD)? {
-            Reply::Told(event) => told(serde_json::from_value(event)?),
-            Reply::Done(_) => return Ok(()),
+            Reply::Told(value) => told(value)?,
+            Reply::Done(value) => return Ok(value),
             Reply::Failed(why) => return Err(anyhow!(why)),
         }
     }

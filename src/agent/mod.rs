@@ -3,6 +3,7 @@
 pub mod admin;
 mod connections;
 pub mod demo;
+pub mod proofs;
 pub mod search;
 mod stages;
 mod systemd;
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
 use crate::evidence::log::{Publisher, Running};
 use crate::evidence::mark::Mark;
+use crate::evidence::prove::Prover;
 use crate::model::entry::Reason;
 use crate::model::{Alert, AlertKind, Digest, Meter, SourcesStatus};
 use crate::store::{Ledger, Reader, Store, StoreError};
@@ -203,6 +205,7 @@ impl Agent {
         let (reloads, reloads_asked) = mpsc::channel(RELOADS);
         let (scans, scans_asked) = mpsc::channel(search::ASKED);
         let (tests, tests_asked) = mpsc::channel(connections::ASKED);
+        let (proofs, proofs_asked) = mpsc::channel(proofs::ASKED);
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
@@ -248,6 +251,9 @@ impl Agent {
         });
         stages
             .start("connections", millis(250), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
+        stages.start("proofs", millis(250), |stop| {
+            proofs::run(proofs_asked, Prover { reader: reader.clone(), publisher: publisher.clone() }, stop)
+        });
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
@@ -260,6 +266,7 @@ impl Agent {
             scans: scans.clone(),
             exports: wires.exports.subscribe(),
             tests,
+            proofs: proofs.clone(),
         };
         stages.start("web", secs(1), |stop| {
             let work = web::run(listener, views.clone(), stop);
@@ -278,6 +285,7 @@ impl Agent {
                 scans,
                 ledger: ledger.clone(),
                 publisher: publisher.clone(),
+                proofs,
             };
             admin::serve(requests, desk, stop)
         });
@@ -523,6 +531,15 @@ fn replaced<T: PartialEq + Clone>(wire: &watch::Sender<Arc<T>>, new: &T) -> bool
         }
         differs
     })
+}
+
+/// The store, for a command, as no daemon has it open.
+pub async fn open_alone(config: &Config) -> anyhow::Result<Store> {
+    let clock = Clock::system();
+    let (limits, own_clock) = (config.store.clone(), clock.clone());
+    let store = tokio::task::spawn_blocking(move || Store::open(limits, own_clock, None)).await??;
+    settle(&store, config, &clock).await?;
+    Ok(store)
 }
 
 /// Has the log of a store that was just opened go on, or begin anew where it may not. Whoever opens a store to add to

@@ -7,12 +7,11 @@ use clap::Subcommand;
 
 use super::{ConfigArgument, Done, complete, good_config, print};
 use crate::agent::admin::{self, KeyView, Request};
-use crate::agent::settle;
+use crate::agent::open_alone;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::evidence::log::Publisher;
 use crate::evidence::mark::Mark;
-use crate::store::Store;
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
@@ -68,7 +67,7 @@ async fn keys(config: &Config) -> anyhow::Result<Vec<KeyView>> {
     if let Some(socket) = admin::daemon_of(&config.store)? {
         return admin::ask(&socket, &Request::Keys {}).await;
     }
-    let store = opened(config).await?;
+    let store = open_alone(config).await?;
     let keys = admin::keys(&store.reader()).await;
     store.close().await?;
     Ok(keys?)
@@ -92,18 +91,9 @@ async fn rotated(config: &Config) -> anyhow::Result<KeyView> {
     if let Some(socket) = admin::daemon_of(&config.store)? {
         return admin::ask(&socket, &Request::RotateKey {}).await;
     }
-    let store = opened(config).await?;
+    let store = open_alone(config).await?;
     let publisher = Publisher::new(store.ledger(), Mark::at(config.evidence.mark.clone()));
     let view = admin::rotate_key(&store.reader(), &store.ledger(), &publisher).await;
     store.close().await?;
     view
-}
-
-/// The store, opened by this command as nobody else has it.
-async fn opened(config: &Config) -> anyhow::Result<Store> {
-    let clock = Clock::system();
-    let (limits, own_clock) = (config.store.clone(), clock.clone());
-    let store = tokio::task::spawn_blocking(move || Store::open(limits, own_clock, None)).await??;
-    settle(&store, config, &clock).await?;
-    Ok(store)
 }

@@ -7,6 +7,7 @@ pub mod hardware;
 pub mod influx;
 pub mod log;
 pub mod mark;
+pub mod prove;
 
 use std::path::PathBuf;
 

@@ -14,6 +14,7 @@ pub mod merkle;
 mod meter;
 pub mod note;
 mod number;
+pub mod proof;
 mod quantity;
 mod reading;
 mod recompute;

@@ -16,6 +16,7 @@ mod metrics;
 mod page;
 mod periods;
 mod problem;
+mod proof;
 mod quality;
 mod query;
 mod readings;
@@ -45,6 +46,7 @@ use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::Reader;
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
 use problem::Problem;
+pub use proof::{ProofText, ProveNow};
 pub use scan::{AnotherRuns, ScanNow};
 
 /// Part `[web]` of the config.
@@ -85,6 +87,8 @@ pub struct Views {
     pub exports: watch::Receiver<Arc<Exports>>,
     /// Tests of connections, which the web only asks for as well.
     pub tests: mpsc::Sender<TestNow>,
+    /// Proofs, which the evidence room makes.
+    pub proofs: mpsc::Sender<ProveNow>,
 }
 
 /// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
@@ -161,6 +165,8 @@ fn router(web: Web) -> Router {
         .route("/api/alerts", get(dashboard::alerts))
         .route("/api/events", get(events::events))
         .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
+        .route("/api/proof", get(proof::proof))
+        .route("/api/bulk/{id}/proof", get(proof::of_dataset))
         .route("/metrics", get(metrics::metrics))
         .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
     let exports = Router::new()

@@ -9,6 +9,7 @@ use super::connections::TestFault;
 use super::scan::AnotherRuns;
 use super::wire::Json;
 use crate::model::MeterId;
+use crate::model::proof::NotProven;
 use crate::store::StoreError;
 
 /// A request that was not answered as hoped, by what the caller can do. The text is for the person at the screen; the
@@ -51,6 +52,8 @@ pub enum Problem {
     AnotherRuns(#[from] AnotherRuns),
     #[error(transparent)]
     Test(#[from] TestFault),
+    #[error(transparent)]
+    NotProven(#[from] NotProven),
     #[error("the program is stopping")]
     Stopping,
     #[error("the store does not answer now: `/api/health` says more")]
@@ -76,6 +79,17 @@ impl Problem {
             Self::AnotherRuns(_) | Self::Test(TestFault::Off(_)) => StatusCode::CONFLICT,
             Self::Test(TestFault::NoConnection(_)) => StatusCode::NOT_FOUND,
             Self::Test(TestFault::Failed(_)) => StatusCode::BAD_GATEWAY,
+            Self::NotProven(why) => match why {
+                NotProven::NoMeter(_)
+                | NotProven::Within { .. }
+                | NotProven::NoBlock { .. }
+                | NotProven::NoDataset(_)
+                | NotProven::NoRow { .. } => StatusCode::NOT_FOUND,
+                NotProven::NotSealed { .. } | NotProven::NotExported { .. } => StatusCode::CONFLICT,
+                NotProven::Gone(_) => StatusCode::GONE,
+                NotProven::BadRequest(_) | NotProven::OtherGateway { .. } => StatusCode::BAD_REQUEST,
+                NotProven::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoMeter(_) | Self::NoTile | Self::NoBlock(_) => StatusCode::NOT_FOUND,

@@ -648,3 +648,47 @@ async fn a_connection_is_tested_by_who_holds_its_credentials() {
     assert_problem(&plant.send(request).await, 503);
     plant.end().await;
 }
+
+#[tokio::test]
+async fn a_proof_is_streamed_and_what_cannot_be_proven_says_why() {
+    let plant = Plant::start().await;
+    let now = at(NOW).as_millis();
+    let first = at(NOW).plus_millis(-4 * HALF_MS);
+    plant.seal((0..4).map(|n| block(first.plus_millis(n * HALF_MS), Some(1_000_000_000))).collect()).await;
+    let start = first.as_millis();
+    let answer = plant.ask(&format!("/api/proof?meter=main&block={start}")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{}", answer.text);
+    assert!(answer.header("content-disposition").ends_with(".proof.json\""), "{:?}", answer.headers);
+    let proof: Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(proof["claim"], json!({"kind": "block", "meter": "main", "start": start}));
+    assert_eq!(proof["log"][0]["leaves"][0]["record"]["start"], start);
+    let answer = plant.ask(&format!("/api/proof?meter=main&from={start}&to={}", start + 1)).await;
+    let proof: Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(proof["log"][0]["leaves"].as_array().map(Vec::len), Some(5), "the succession and every block");
+    let answer = plant.ask(&format!("/api/proof?meter=main&block={start}&format=tlog-proof")).await;
+    assert!(answer.text.starts_with("c2sp.org/tlog-proof@v1\nextra "), "{}", answer.text);
+    assert!(answer.header("content-type").starts_with("text/plain"));
+
+    let dataset = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    for (query, status, why) in [
+        (format!("meter=main&block={}", start + 1), 404, "the one that contains it starts at"),
+        (format!("meter=main&block={now}"), 409, "is not sealed yet: it is due at"),
+        (format!("meter=other&block={start}"), 404, "meter other has no entry in the log"),
+        ("meter=no/meter&block=0".to_owned(), 404, "there is no meter"),
+        (format!("dataset={dataset}"), 404, "there is no dataset"),
+        (format!("dataset={dataset}&row=-1"), 400, "the row's number"),
+        ("dataset=12".to_owned(), 400, "not the id of a job"),
+        (format!("meter=main&from={start}"), 400, "say what is to be proven"),
+        (format!("meter=main&from={start}&to={start}"), 400, "has no length"),
+        (format!("meter=main&from={start}&to={now}&format=tlog-proof"), 400, "is of one entry"),
+        (format!("meter=main&block={start}&format=xml"), 400, "give json or tlog-proof"),
+    ] {
+        let answer = plant.ask(&format!("/api/proof?{query}")).await;
+        assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{query}");
+        assert!(answer.text.contains(why), "{query}: {}", answer.text);
+    }
+    assert_eq!(plant.ask(&format!("/api/bulk/{dataset}/proof")).await.status, 404);
+    assert_eq!(plant.ask("/api/bulk/12/proof").await.status, 404);
+    assert_eq!(plant.send(plant.request("/api/proof")).await.status, 401);
+    plant.end().await;
+}

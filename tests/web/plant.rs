@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meterseal::agent::proofs;
 use meterseal::clock::Clock;
+use meterseal::evidence::log::Publisher;
+use meterseal::evidence::mark::Mark;
+use meterseal::evidence::prove::Prover;
 use meterseal::model::{
     Block, BlockFlags, Borders, BrokerStatus, Category, Cause, Change, Commissioning, Condition, Digest, Energy,
     Identity, Layout, LineStatus, MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin,
@@ -49,6 +53,7 @@ pub struct Plant {
     views: Views,
     client: reqwest::Client,
     _kept: (Kept<Site>, Kept<Vec<Meter>>, Kept<Exports>),
+    _proving: JoinSet<anyhow::Result<()>>,
     _folder: tempfile::TempDir,
 }
 
@@ -89,6 +94,7 @@ impl Plant {
         let (scans, scans_asked) = mpsc::channel(1);
         let (tests, tests_asked) = mpsc::channel(1);
         let exports = watch::Sender::new(Arc::new(exports()));
+        let (proofs, proofs_asked) = mpsc::channel(1);
         let views = Views {
             reader: store.reader(),
             clock: clock.clone(),
@@ -101,11 +107,16 @@ impl Plant {
             scans,
             exports: exports.subscribe(),
             tests,
+            proofs,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(web::run(listener, views.clone(), stop.clone()));
+        let mut proving = JoinSet::new();
+        let publisher = Publisher::new(store.ledger(), Mark::at(folder.path().join("mark")));
+        let prover = Prover { reader: store.reader(), publisher };
+        proving.spawn(proofs::run(proofs_asked, prover, CancellationToken::new()));
         // An error says that another test was first, which serves as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -126,6 +137,7 @@ impl Plant {
             views,
             client,
             _kept: kept,
+            _proving: proving,
             _folder: folder,
         }
     }

@@ -1,0 +1,143 @@
+//! `meterseal prove`: what to prove, where to write it, and what to do with it.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jiff::tz::TimeZone;
+
+use super::{ConfigArgument, Done, Failed, complete, good_config, known_meters};
+use crate::agent::proofs;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::model::instant_ns;
+use crate::model::proof::{Claim, ProofForm};
+use crate::model::{BadId, JobId, MeterId, NotAJobId, Timestamp};
+
+#[derive(clap::Args)]
+pub struct ProveArguments {
+    /// The meter whose block or period is to be proven
+    #[arg(value_name = "METER", required_unless_present = "dataset", conflicts_with = "dataset")]
+    meter: Option<String>,
+    /// The block that starts then
+    #[arg(long, value_name = "START", required_unless_present_any = ["from", "dataset"], conflicts_with_all = ["from", "dataset"])]
+    block: Option<String>,
+    /// Every entry of the meter, so that nothing can be left out: the blocks from this time …
+    #[arg(long, value_name = "T", requires_all = ["meter", "to"])]
+    from: Option<String>,
+    /// … up to this one
+    #[arg(long, value_name = "T", requires = "from")]
+    to: Option<String>,
+    /// The dataset of this export
+    #[arg(long, value_name = "ID")]
+    dataset: Option<String>,
+    /// One row of that dataset, counted from 0
+    #[arg(long, value_name = "N", requires = "dataset")]
+    row: Option<u64>,
+    /// Where to write it, - for stdout; a name that ends in .tlog-proof gives that form [default: a name by what is
+    /// proven, in this folder]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub fn prove(arguments: ProveArguments) -> Done {
+    let config = good_config(&arguments.config.path, &Clock::system())?;
+    let claim = arguments.claim(&config)?;
+    let to_stdout = arguments.output.as_deref().is_some_and(|path| path == Path::new("-"));
+    let named = arguments.output.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    let form = ProofForm::of_file(named.unwrap_or_default());
+    let known = |failed: Failed| match claim.meter().filter(|meter| !is_configured(&config, meter)) {
+        Some(meter) => failed.hint(known_meters(&config, meter)),
+        None => failed,
+    };
+    if to_stdout {
+        let mut out = io::stdout().lock();
+        let made = complete(proofs::for_command(&config, claim.clone(), form, |piece| out.write_all(piece)))?;
+        return made.map(told).map_err(Failed::from).map_err(known);
+    }
+    let path = arguments.output.clone().unwrap_or_else(|| claim.file_name(form).into());
+    if named.is_some_and(|name| !name.ends_with(form.ending())) {
+        let why = format!("a proof is told by its name, and {} does not end in {}", path.display(), form.ending());
+        return Err(Failed::new(why).hint(format!("For example: -o {}", claim.file_name(form))));
+    }
+    let mut file = Written::begin(&path)?;
+    let made = complete(proofs::for_command(&config, claim.clone(), form, |piece| file.file.write_all(piece)))?;
+    let done = told(made.map_err(Failed::from).map_err(known)?);
+    file.finish()?;
+    eprintln!("{} is written. To check it:\n  {}", path.display(), how_to_verify(&path));
+    Ok(done)
+}
+
+fn told(notes: Vec<String>) -> ExitCode {
+    notes.iter().for_each(|note| eprintln!("{note}"));
+    ExitCode::SUCCESS
+}
+
+fn how_to_verify(path: &Path) -> String {
+    format!("meterseal verify {} --key \"$(meterseal key show)\"", path.display())
+}
+
+fn is_configured(config: &Config, meter: &MeterId) -> bool {
+    config.meters().iter().any(|known| known.id == *meter)
+}
+
+impl ProveArguments {
+    fn claim(&self, config: &Config) -> Result<Claim, Failed> {
+        // The config has checked the zone's name.
+        let zone = TimeZone::get(&config.site.timezone).unwrap_or(TimeZone::UTC);
+        let time = |text: &String| instant(text, &zone);
+        if let Some(dataset) = &self.dataset {
+            let id: JobId = dataset.parse().map_err(|error: NotAJobId| Failed::new(error.to_string()))?;
+            return Ok(self.row.map_or(Claim::Dataset { id }, |row| Claim::Row { dataset: id, row }));
+        }
+        let meter = self.meter.as_deref().unwrap_or_default();
+        let meter = meter.parse().map_err(|error: BadId| Failed::new(error.to_string()))?;
+        match (&self.block, &self.from, &self.to) {
+            (Some(start), ..) => Ok(Claim::Block { meter, start: time(start)? }),
+            (None, Some(from), Some(to)) => Ok(Claim::Period { meter, from: time(from)?, to: time(to)? }),
+            _ => Err(Failed::new("say what is to be proven: --block START, or --from T and --to T")),
+        }
+    }
+}
+
+/// As in the API: RFC 3339, a time of the site, or milliseconds since 1970.
+fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, Failed> {
+    if let Some(millis) = text.parse::<i64>().ok().filter(|millis| millis.unsigned_abs() > 100_000_000_000) {
+        return Ok(Timestamp::from_millis(millis));
+    }
+    let ns = instant_ns(text, zone).map_err(|why| Failed::new(why.replace("nanoseconds", "milliseconds")))?;
+    Ok(Timestamp::from_millis(ns.div_euclid(1_000_000)))
+}
+
+/// A file that bears its name only when it is whole.
+struct Written {
+    file: BufWriter<File>,
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Written {
+    fn begin(path: &Path) -> Result<Self, Failed> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file =
+            File::create(&part).map_err(|error| Failed::new(format!("cannot write {}: {error}", part.display())))?;
+        Ok(Self { file: BufWriter::new(file), part, path: path.to_owned() })
+    }
+
+    fn finish(mut self) -> Result<(), Failed> {
+        let done = self.file.flush().and_then(|()| fs::rename(&self.part, &self.path));
+        done.map_err(|error| Failed::new(format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // Only what is no whole proof still bears this name.
+        fs::remove_file(&self.part).ok();
+    }
+}

@@ -1,0 +1,377 @@
+//! Proofs as an auditor gets them: made from a store that lived through days, and looked at by both verifiers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod plant;
+
+use std::cell::Cell;
+use std::process::Command;
+
+use meterseal::evidence::prove::ProveError;
+use meterseal::model::entry::{self, Reason, Salt};
+use meterseal::model::note::{Checkpoint, SignedCheckpoint};
+use meterseal::model::proof::{Claim, NotProven, ProofForm};
+use meterseal::model::{jcs, merkle};
+use serde_json::{Value, json};
+
+use plant::{DAY, HALF, HOUR, MINUTE, Plant, T, at, by_python, changed, plant};
+
+fn parsed(bytes: &[u8]) -> Value {
+    let proof: Value = serde_json::from_slice(bytes).unwrap();
+    assert_eq!(meterseal::model::jcs::to_vec(&proof).unwrap(), bytes, "not written as JCS");
+    proof
+}
+
+#[tokio::test]
+async fn a_block_is_proven_with_its_revisions_and_readings() {
+    let plant = plant();
+    plant.commission("m").await;
+    plant.day(0, 2 * HOUR).await;
+    let key = plant.key().await;
+    let first = plant.prove_block("m", HALF).await;
+    plant.accepted(&first, Some(&key));
+    plant.accepted(&first, None);
+    let proof = parsed(&first);
+    assert_eq!(proof["log"][0]["leaves"].as_array().unwrap().len(), 1);
+    assert_eq!(proof["readings"].as_array().unwrap().len(), 2 * 32, "two values of 30 readings and of those around");
+
+    // Nothing is read for an hour; what comes later changes the blocks in it.
+    plant.until(3 * HOUR).await;
+    plant.run("m", 3 * HOUR, 4 * HOUR).await;
+    plant.until(4 * HOUR + 5 * MINUTE).await;
+    let gap = parsed(&plant.prove_block("m", 2 * HOUR).await);
+    assert_eq!(gap["log"][0]["leaves"].as_array().unwrap().len(), 2, "sealed empty, and again with the reading after");
+    plant.run("m", 2 * HOUR + MINUTE, 3 * HOUR - MINUTE).await;
+    plant.until(4 * HOUR + 10 * MINUTE).await;
+    let late = plant.prove_block("m", 2 * HOUR).await;
+    let revisions: Vec<u64> = parsed(&late)["log"][0]["leaves"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|leaf| leaf["record"]["revision"].as_u64().unwrap())
+        .collect();
+    assert_eq!(revisions, [0, 1, 2]);
+    plant.accepted(&late, Some(&key));
+    // The block of a sum has no readings of its own.
+    let sum = plant.prove_block("total", HALF).await;
+    plant.accepted(&sum, Some(&key));
+    assert!(parsed(&sum).get("readings").is_none());
+}
+
+/// The leaves of a section of `log`.
+fn leaves(proof: &Value, section: usize) -> &Vec<Value> {
+    proof["log"][section]["leaves"].as_array().unwrap()
+}
+
+/// The proof with its section changed and the hashes beside the leaves put right: what is left is in the log.
+async fn forged(plant: &Plant, proof: &[u8], section: usize, change: impl FnOnce(&mut Vec<Value>)) -> Vec<u8> {
+    let mut leaves = leaves(&parsed(proof), section).clone();
+    change(&mut leaves);
+    let indices: Vec<u64> = leaves.iter().map(|leaf| leaf["index"].as_u64().unwrap()).collect();
+    let checkpoint = parsed(proof)["log"][section]["checkpoint"].as_str().unwrap().to_owned();
+    let checkpoint: SignedCheckpoint = checkpoint.parse().unwrap();
+    let SignedCheckpoint { checkpoint: Checkpoint { origin, size, .. }, .. } = checkpoint;
+    let epoch = origin.rsplit('/').next().unwrap();
+    let hashes = plant.reader().siblings(epoch, indices, size).await.unwrap().unwrap();
+    changed(proof, |proof| {
+        proof["log"][section]["leaves"] = json!(leaves);
+        proof["log"][section]["hashes"] = json!(hashes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    })
+}
+
+/// The leaf without its record.
+fn plain(leaf: &Value, meters: &Value) -> Value {
+    let salt = |text: &Value| Salt::from_hex(text.as_str().unwrap()).unwrap();
+    let record = jcs::to_vec(&leaf["record"]).unwrap();
+    let subject = leaf["record"]["meter"]
+        .as_str()
+        .map(|meter| entry::subject(&salt(&meters[meter]), &meter.parse().unwrap()).to_string());
+    let commit = entry::commit(&salt(&leaf["salt"]), &record).to_string();
+    let entry = json!({"commit": commit, "kind": leaf["kind"], "subject": subject, "time": leaf["time"], "v": 1});
+    json!({"entry": entry, "index": leaf["index"]})
+}
+
+#[tokio::test]
+async fn a_period_opens_every_entry_and_none_can_be_left_out() {
+    let plant = plant();
+    plant.commission("m").await;
+    plant.day(0, HOUR).await;
+    // Silence for more than a day, and a reading late within it.
+    plant.until(29 * HOUR).await;
+    plant.day(30 * HOUR, 31 * HOUR).await;
+    plant.run("m", 20 * HOUR, 20 * HOUR + 10 * MINUTE).await;
+    plant.until(31 * HOUR + 10 * MINUTE).await;
+    plant.commission("n").await;
+    let key = plant.key().await;
+    let proof = plant.prove_period("m", 0, 2 * DAY).await;
+    plant.accepted(&proof, Some(&key));
+    let told = parsed(&proof);
+    let (opened, tail): (Vec<&Value>, Vec<&Value>) =
+        leaves(&told, 0).iter().partition(|leaf| leaf.get("record").is_some());
+    let kinds = |kind: &str| opened.iter().filter(|leaf| leaf["kind"] == kind).count();
+    assert_eq!((kinds("succession"), kinds("commissioning")), (1, 1));
+    assert!(kinds("silence") > 0 && opened.iter().any(|leaf| leaf["record"]["revision"] == 1));
+    assert!(!tail.is_empty());
+    // The meter's first record is the oldest, and its last the newest.
+    assert_eq!(told["log"][0]["meters"].as_object().unwrap().keys().collect::<Vec<_>>(), ["m"]);
+
+    // Each of them, of those that there are most of only some.
+    let all = leaves(&told, 0).len();
+    for at in (0..all).filter(|at| *at < 4 || *at % 16 == 0 || all - at < 4) {
+        let cut = changed(&proof, |proof| {
+            proof["log"][0]["leaves"].as_array_mut().unwrap().remove(at);
+        });
+        plant.refused(&cut, Some(&key));
+        // Whoever has the log can put the hashes right.
+        let hidden = forged(&plant, &proof, 0, |leaves| {
+            leaves.remove(at);
+        });
+        plant.refused(&hidden.await, Some(&key));
+        if leaves(&told, 0)[at].get("record").is_some() {
+            let closed = forged(&plant, &proof, 0, |leaves| {
+                leaves[at] = plain(&leaves[at], &told["log"][0]["meters"]);
+            });
+            plant.refused(&closed.await, Some(&key));
+        }
+    }
+    // A sum has a chain of its own.
+    plant.accepted(&plant.prove_period("total", 0, DAY).await, Some(&key));
+    let nobody =
+        plant.try_prove(Claim::Period { meter: "x".parse().unwrap(), from: at(0), to: at(1) }, ProofForm::Json);
+    assert!(matches!(nobody.await, Err(ProveError::Not(NotProven::NoMeter(_)))));
+}
+
+#[tokio::test]
+async fn a_revision_that_is_shown_is_the_one_that_was_committed_to() {
+    let plant = plant();
+    plant.day(0, 2 * HOUR).await;
+    let key = plant.key().await;
+    let proof = plant.prove_block("m", HALF).await;
+    for (place, value) in [
+        ("/log/0/leaves/0/record/import_uwh", json!("6000000001")),
+        ("/log/0/leaves/0/time", json!(T + 1)),
+        ("/log/0/leaves/0/index", json!(1)),
+        ("/log/0/leaves/0/salt", json!("00".repeat(32))),
+        ("/log/0/hashes/0", json!("00".repeat(32))),
+        ("/readings/3/value", json!("12001")),
+        ("/claim/start", json!(T)),
+        ("/claim/meter", json!("n")),
+    ] {
+        let other = changed(&proof, |proof| {
+            let member = proof.pointer_mut(place).unwrap();
+            assert_ne!(*member, value, "{place}");
+            *member = value;
+        });
+        plant.refused(&other, Some(&key));
+    }
+}
+
+#[tokio::test]
+async fn proofs_hold_over_rotations_and_rollbacks() {
+    let plant = plant();
+    plant.commission("m").await;
+    plant.day(0, HOUR).await;
+    let first_key = plant.key().await;
+    plant.succeed(Reason::KeyRotation).await;
+    plant.day(2 * HOUR, 3 * HOUR).await;
+    plant.publish().await;
+    plant.succeed(Reason::Rollback).await;
+    plant.day(4 * HOUR, 5 * HOUR).await;
+    plant.succeed(Reason::KeyRotation).await;
+    plant.succeed(Reason::Site).await;
+    plant.day(6 * HOUR, 7 * HOUR).await;
+    let (last_key, epochs) = (plant.key().await, plant.reader().epochs().await.unwrap());
+    assert_eq!(epochs.len(), 5);
+
+    let old = plant.prove_block("m", 0).await;
+    assert_eq!(parsed(&old)["rotations"], json!([]), "nothing had been rotated up to then");
+    plant.accepted(&old, Some(&first_key));
+    let new = plant.prove_block("m", 6 * HOUR).await;
+    assert_eq!(parsed(&new)["rotations"].as_array().unwrap().len(), 2);
+    for key in [&first_key, &last_key] {
+        plant.accepted(&new, Some(key));
+    }
+    let period = plant.prove_period("m", 0, DAY).await;
+    let told = parsed(&period);
+    assert_eq!(told["rotations"].as_array().unwrap().len(), 2);
+    plant.accepted(&period, Some(&first_key));
+    plant.accepted(&period, Some(&last_key));
+    for at in 0..2 {
+        for proof in [&new, &period] {
+            let cut = changed(proof, |proof| {
+                proof["rotations"].as_array_mut().unwrap().remove(at);
+            });
+            plant.refused(&cut, Some(&first_key));
+        }
+    }
+    let sections = told["log"].as_array().unwrap().len();
+    assert_eq!(sections, 4, "the epoch between a rotation and a new site has nothing of the meter");
+    // Within one epoch the chain shows what is missing; whole epochs are told by what came before them.
+    for section in 0..sections {
+        let last = leaves(&told, section).iter().rposition(|leaf| leaf.get("record").is_some()).unwrap();
+        let hidden = forged(&plant, &period, section, |leaves| {
+            leaves.remove(last);
+        });
+        plant.refused(&hidden.await, Some(&first_key));
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_replaced_has_proofs_of_its_own() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    // Whoever makes a copy of a store has what was signed, and no more.
+    plant.publish().await;
+    let old_key = plant.key().await;
+    plant.succeed(Reason::Clone).await;
+    plant.day(2 * HOUR, 3 * HOUR).await;
+    let new_key = plant.key().await;
+    plant.accepted(&plant.prove_block("m", 0).await, Some(&old_key));
+    plant.accepted(&plant.prove_block("m", 2 * HOUR).await, Some(&new_key));
+    plant.refused(&plant.prove_block("m", 2 * HOUR).await, Some(&old_key));
+    let period = |from, to| Claim::Period { meter: "m".parse().unwrap(), from: at(from), to: at(to) };
+    let over = plant.try_prove(period(0, 3 * HOUR), ProofForm::Json).await;
+    let Err(ProveError::Not(NotProven::OtherGateway { at: replaced })) = over else { panic!("{over:?}") };
+    let replaced = replaced.millis_since(at(0));
+    plant.accepted(&plant.prove(period(0, replaced)).await, Some(&old_key));
+    plant.accepted(&plant.prove(period(replaced, 3 * HOUR)).await, Some(&new_key));
+}
+
+#[tokio::test]
+async fn datasets_and_their_rows_are_proven() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    let id = plant.export(1_000).await;
+    let key = plant.key().await;
+    for row in [0, 1, 511, 999] {
+        let proof = plant.prove(Claim::Row { dataset: id, row }).await;
+        plant.accepted(&proof, Some(&key));
+        let told = parsed(&proof);
+        assert_eq!(told["row"]["value"].as_f64(), Some(row as f64 / 8.0));
+        for (place, value) in [("/row/value", json!(0.5)), ("/claim/row", json!("2")), ("/manifest/rows", json!(1_001))]
+        {
+            plant.refused(&changed(&proof, |proof| *proof.pointer_mut(place).unwrap() = value), Some(&key));
+        }
+    }
+    let refused = plant.try_prove(Claim::Row { dataset: id, row: 1_000 }, ProofForm::Json).await;
+    assert!(matches!(refused, Err(ProveError::Not(NotProven::NoRow { rows: 1_000, .. }))), "{refused:?}");
+
+    // The proof of a dataset lies beside its bundle.
+    let proof = plant.prove(Claim::Dataset { id }).await;
+    let folder = plant.reader().bundle_folder(id);
+    let name = format!("{id}.proof.json");
+    let beside = folder.with_file_name(&name);
+    std::fs::write(&beside, &proof).unwrap();
+    let (code, words) = by_python(&folder, Some(&key));
+    assert_eq!(code, 3, "{words}");
+    assert!(words.contains("the key you gave"), "{words}");
+    let tlog = plant.try_prove(Claim::Dataset { id }, ProofForm::TlogProof).await.unwrap();
+    let (code, words) = plant.verdict("it.tlog-proof", &tlog, Some(&key));
+    assert_eq!(code, 3, "{words}");
+
+    // A bundle that was changed proves nothing; one that is gone cannot be asked for a row.
+    let manifest = folder.join("manifest.json");
+    let bytes = std::fs::read(&manifest).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    std::fs::write(&manifest, text.replace("historian", "Historian")).unwrap();
+    let refused = plant.try_prove(Claim::Row { dataset: id, row: 3 }, ProofForm::Json).await;
+    assert!(matches!(refused, Err(ProveError::Bundle { .. })), "{refused:?}");
+    std::fs::write(&manifest, bytes).unwrap();
+    plant.ledger().drop_job(id, "tests".into()).await.unwrap();
+    let refused = plant.try_prove(Claim::Row { dataset: id, row: 3 }, ProofForm::Json).await;
+    assert!(matches!(refused, Err(ProveError::Not(NotProven::Gone(_)))), "{refused:?}");
+    assert_eq!(plant.prove(Claim::Dataset { id }).await, proof, "the log still commits to it");
+}
+
+#[tokio::test]
+async fn a_proof_made_while_the_log_grows_is_whole() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    let key = plant.key().await;
+    let grown = Cell::new(false);
+    let grow = async {
+        for n in 1..=20 {
+            plant.run("m", n * HOUR, n * HOUR + 30 * MINUTE).await;
+            plant.until(n * HOUR + 40 * MINUTE).await;
+            plant.publish().await;
+        }
+        grown.set(true);
+    };
+    let prove = async {
+        let mut proofs = Vec::new();
+        while !grown.get() {
+            proofs.push(plant.prove_period("m", 0, DAY).await);
+            proofs.push(plant.prove_block("m", HALF).await);
+        }
+        proofs
+    };
+    let ((), proofs) = tokio::join!(grow, prove);
+    let mut newest: Option<Checkpoint> = None;
+    for (at, proof) in proofs.iter().enumerate() {
+        if at % (proofs.len() / 20 + 1) == 0 {
+            plant.accepted(proof, Some(&key));
+        }
+        let note: SignedCheckpoint = parsed(proof)["log"][0]["checkpoint"].as_str().unwrap().parse().unwrap();
+        let Checkpoint { origin, size, root } = note.checkpoint;
+        if let Some(old) = newest.as_ref().filter(|old| old.size <= size) {
+            let epoch = origin.rsplit('/').next().unwrap();
+            let path = plant.reader().consistency(epoch, old.size, size).await.unwrap().unwrap();
+            merkle::verify_consistency((old.size, &old.root), (size, &root), &path).unwrap();
+        }
+        newest = Some(Checkpoint { origin, size, root });
+    }
+    let sizes: std::collections::BTreeSet<_> =
+        proofs.iter().map(|proof| parsed(proof)["log"][0]["checkpoint"].to_string()).collect();
+    assert!(sizes.len() > 3, "the log grew while proofs were made: {}", sizes.len());
+}
+
+#[tokio::test]
+async fn a_command_writes_a_proof_and_says_what_to_do_with_it() {
+    let plant = plant();
+    plant.day(0, 2 * HOUR).await;
+    let key = plant.key().await;
+    let folder = plant.close().await;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.arg("prove").args(arguments).args(["-c", "meterseal.toml"]).current_dir(folder.path());
+        let said = command.output().unwrap();
+        (said.status.code(), String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap())
+    };
+    // Times without a zone are the site's.
+    let (code, out, err) = run(&["m", "--block", "2026-11-21T08:30"]);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+    let name = "m-20261121T003000Z.proof.json";
+    assert!(err.contains(&format!("meterseal verify {name} --key")), "{err}");
+    let (code, words) = by_python(&folder.path().join(name), Some(&key));
+    assert_eq!(code, 3, "{words}");
+    let (code, out, err) = run(&["m", "--block", "2026-11-21T00:30:00Z", "-o", "-"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(parsed(out.as_bytes())["claim"]["start"], 1_795_221_000_000_u64);
+    let (code, _, err) = run(&["m", "--from", "2026-11-21", "--to", "2026-11-22", "-o", "day.proof.json"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("sealed up to 2026-11-21T02:00:00.000Z"), "{err}");
+    let (code, words) = by_python(&folder.path().join("day.proof.json"), Some(&key));
+    assert_eq!(code, 3, "{words}");
+    let (code, _, err) = run(&["m", "--block", "2026-11-21T08:30", "-o", "m.tlog-proof"]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, words) = by_python(&folder.path().join("m.tlog-proof"), Some(&key));
+    assert_eq!(code, 3, "{words}");
+
+    for (arguments, why) in [
+        (&["m", "--block", "2026-11-21T08:40"][..], "the one that contains it starts at 2026-11-21T00:30:00.000Z"),
+        (&["m", "--block", "2026-11-21T10:10"], "it is due at 2026-11-21T02:32:00.000Z"),
+        (&["m", "--block", "2026-11-20"], "its first one starts at 2026-11-21T00:00:00.000Z"),
+        (&["mm", "--block", "2026-11-21T08:30"], "Did you mean m? Known meters: m."),
+        (&["m", "--block", "yesterday"], "is no time"),
+        (&["--dataset", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], "there is no dataset"),
+        (&["m", "--block", "2026-11-21T08:30", "-o", "m.json"], "does not end in .proof.json"),
+        (&["m", "--from", "2026-11-22", "--to", "2026-11-21"], "has no length"),
+        (&["m", "--from", "2026-11-21", "--to", "2026-11-22", "-o", "m.tlog-proof"], "is of one entry"),
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {err}");
+        assert!(err.contains(why), "{arguments:?}: {err}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
