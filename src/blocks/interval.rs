@@ -3,8 +3,8 @@
 //! The energy of an interval is spread evenly over it. An instant that several intervals cover belongs to the first of
 //! them, by time as labelled, then seq. What no interval covers is absent: nothing is bridged.
 
-use super::register::{FASTEST_UWH_PER_MS, JITTER_UWH, border_of};
-use crate::model::{Border, Energy, Role, Span, StoredReading, Timestamp, part_within};
+use super::register::border_of;
+use crate::model::{Border, Energy, FASTEST_UWH_PER_MS, JITTER_UWH, Role, Span, StoredReading, Timestamp, part_within};
 
 /// One interval with its energy in µWh.
 #[derive(Clone, Copy, Debug, PartialEq)]

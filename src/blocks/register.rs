@@ -5,7 +5,7 @@
 //! two more have counted on from it; until then, and for ever if the register comes back, it is a glitch. What lies
 //! between a register's old life and its new one is never energy.
 
-use crate::model::{Border, Energy, Number, Ratio, Role, StoredReading, Timestamp};
+use crate::model::{Border, Energy, Number, Ratio, Role, StoredReading, Timestamp, jitter_uwh, most_uwh};
 
 /// A counted reading with its value in µWh.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,15 +46,6 @@ pub struct Register {
 /// So many readings in a row that count on from one another are believed against the register's past.
 const BELIEVED: usize = 3;
 
-/// No meter of a plant counts faster: 100 MW, in µWh per ms.
-pub const FASTEST_UWH_PER_MS: i128 = 100_000_000_000 / 3_600;
-
-/// Many meters renew their register once a minute only: an increase is judged over at least this time.
-const SLOWEST_RENEWAL_MS: i64 = 60_000;
-
-/// A step back of up to 1 kWh, or one unit of the register if that is more, is rounding and not a reset.
-pub const JITTER_UWH: i64 = 1_000_000_000;
-
 impl Register {
     /// A register that goes on from what a record tells of it.
     pub fn resume(last: Option<Border>, pending: &[Border]) -> Self {
@@ -91,7 +82,7 @@ impl Register {
             self.last = Some(next);
             return told(Step { from: None, to: next, kind: StepKind::First, uwh: 0 });
         };
-        if next.uwh == 0 && last.uwh > last.jitter() {
+        if next.uwh == 0 && last.uwh > jitter_uwh(last.at.scale) {
             return; // Some devices read 0 when they have nothing to say, for a poll or for a night.
         }
         let aside = self.pending.last().copied();
@@ -144,7 +135,7 @@ impl Counted {
         if rise >= 0 {
             rise <= self.most_until(next)
         } else {
-            -rise <= i128::from(self.jitter()) && next.uwh >= self.uwh / 2
+            -rise <= i128::from(jitter_uwh(self.at.scale)) && next.uwh >= self.uwh / 2
         }
     }
 
@@ -162,13 +153,7 @@ impl Counted {
 
     /// The most that can have been counted from this reading until `next`.
     fn most_until(&self, next: &Self) -> i128 {
-        let waited = next.at.time.millis_since(self.at.time).max(SLOWEST_RENEWAL_MS);
-        i128::from(self.jitter()) + FASTEST_UWH_PER_MS * i128::from(waited)
-    }
-
-    fn jitter(&self) -> i64 {
-        let unit = Number::U64(1).scaled(self.at.scale, Energy::KWH_DECIMALS).unwrap_or(0);
-        unit.saturating_abs().max(JITTER_UWH)
+        most_uwh(self.at.scale, next.at.time.millis_since(self.at.time))
     }
 }
 

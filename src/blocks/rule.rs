@@ -525,7 +525,7 @@ pub fn share(part: i64, whole: i64) -> u16 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Number, Quantity, Ratio, Recomputed, Slot};
+    use crate::model::{BadReadings, Number, Quantity, Ratio, RawReading, Recomputed, Repeated, Slot};
     use proptest::prelude::*;
 
     /// What a test meter says at an instant: import and export in kWh, power in kW.
@@ -580,7 +580,7 @@ pub(super) mod tests {
             cut: false,
             is_peak_hour: false,
             zone: "UTC".to_owned(),
-            through_seq: 0,
+            through_seq: 1 << 40,
             sealed: Timestamp::default(),
         }
     }
@@ -602,6 +602,20 @@ pub(super) mod tests {
 
     fn uwh(block: &Block) -> (Option<i64>, Option<i64>) {
         (block.import.map(Energy::as_uwh), block.export.map(Energy::as_uwh))
+    }
+
+    /// The values that a block commits to, in their order.
+    fn committed_to(block: &Block, readings: &[StoredReading]) -> Vec<RawReading> {
+        let beside = |list: &[Border]| {
+            let mut list = list.to_vec();
+            list.sort_by_key(|at| (at.time, at.seq, at.role.quantity()));
+            list.into_iter().map(|at| RawReading { role: at.role, time: at.time, seq: at.seq, raw: at.raw })
+        };
+        let within = readings.iter().filter(|at| block.span.contains(at.time)).flat_map(|at| {
+            let value = |role| Some(RawReading { role, time: at.time, seq: at.seq, raw: at.raw(role)? });
+            [Role::Export, Role::Import, Role::Power].into_iter().filter_map(value)
+        });
+        beside(&block.borders.before).chain(within).chain(beside(&block.borders.after)).collect()
     }
 
     const HOUR: i64 = 3_600_000;
@@ -774,6 +788,34 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn raw_readings_show_that_nothing_was_left_out_of_a_register() {
+        let readings = load(1_000, -HALF, HALF + 60_000, true, true);
+        let block = close_all(&[-HALF, 0, HALF], &readings, &terms(Category::Cons, 1_000)).remove(1);
+        let raw = committed_to(&block, &readings);
+        let all = Repeated { register: [true, false], power: true, coverage: true };
+        assert_eq!(block.repeat(&raw), Ok(all));
+        // A register that was said to have begun anew in mid-block hides what it counted until then.
+        let border = |at: &StoredReading| border_of(at, Role::Import, Some(0)).unwrap();
+        let inside: Vec<_> = readings.iter().filter(|at| block.span.contains(at.time)).map(border).collect();
+        let mut reset = block.clone();
+        reset.borders.breaks.push(Break { from: inside[400], to: inside[401], rollover: false });
+        let Recomputed::Register(energy) = reset.recompute().0 else { panic!("by register") };
+        reset.import = Some(energy);
+        assert!(reset.agrees_with_borders() && reset.import < block.import);
+        assert!(matches!(reset.repeat(&raw), Err(BadReadings::Other { what: "breaks or pending", .. })));
+        // So does one that is said to end before its last reading.
+        let mut early = block.clone();
+        early.borders.last[0] = inside[1_000];
+        assert!(matches!(early.repeat(&raw), Err(BadReadings::Other { what: "last", .. })));
+        // Where a register steps back, what counts is a longer story.
+        let mut glitch = readings.clone();
+        glitch[2_000].values = values(Say { import: Some(17.0), power: Some(12.0), export: None });
+        let block = close_all(&[-HALF, 0, HALF], &glitch, &terms(Category::Cons, 1_000)).remove(1);
+        let told = block.repeat(&committed_to(&block, &glitch));
+        assert_eq!(told, Ok(Repeated { register: [false, false], ..all }));
+    }
+
+    #[test]
     fn conflicting_values_are_flagged_and_the_first_counts() {
         let mut readings = load(1_000, 0, HALF, true, true);
         let mut other = readings[900].clone();
@@ -863,7 +905,31 @@ pub(super) mod tests {
                     let known = |energy: Option<Energy>| energy.map_or(Recomputed::NotByRegister, Recomputed::Register);
                     prop_assert_eq!(block.recompute(), (known(block.import), known(block.export)));
                 }
+                let raw = committed_to(&block, &readings);
+                let repeated = block.repeat(&raw);
+                let knows_power = raw.iter().any(|at| at.role == Role::Power);
+                let Ok(Repeated { power, coverage, .. }) = repeated else {
+                    return Err(TestCaseError::fail(format!("{repeated:?} {block:#?}")));
+                };
+                prop_assert_eq!((power, coverage), (knows_power, true), "{:#?}", block);
+                if let Some(at) = raw.get(raw.len() / 2) {
+                    let mut other = raw.clone();
+                    other[raw.len() / 2] = RawReading { seq: at.seq + 1, ..*at };
+                    let refused = matches!(block.repeat(&other), Err(BadReadings::Digest { .. }));
+                    prop_assert!(refused);
+                }
+                if let Some(max_power) = block.max_power {
+                    let max_power = Some(Power::from_mw(max_power.as_mw() + 1));
+                    let higher = Block { max_power, ..block.clone() };
+                    prop_assert!(higher.repeat(&raw).is_err());
+                }
+                let uncovered = Block { covered_ms: block.covered_ms - 1, ..block.clone() };
+                let next = readings.iter().find(|at| at.time >= block.span.end() && !at.values.is_empty());
+                let is_known = next.is_none_or(|next| raw.iter().any(|at| at.seq == next.seq));
+                prop_assert!(uncovered.repeat(&raw).is_err() || !is_known, "{:#?}", block);
                 let forged = Block { import: block.import.map(|at| Energy::from_uwh(at.as_uwh() + 1)), ..block };
+                let by_power = matches!(forged.recompute().0, Recomputed::NotByRegister) && forged.import.is_some();
+                prop_assert_eq!(forged.repeat(&raw).is_err(), by_power, "{:#?}", forged);
                 let by_register = matches!(forged.recompute().0, Recomputed::Register(_));
                 prop_assert_eq!(forged.agrees_with_borders(), !by_register);
             }

@@ -38,7 +38,10 @@ pub use meter::{
 pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};
-pub use recompute::{Recomputed, part_before, part_within};
+pub use recompute::{
+    BadReadings, FASTEST_UWH_PER_MS, JITTER_UWH, RawReading, Recomputed, Repeated, jitter_uwh, most_uwh, part_before,
+    part_within,
+};
 pub use row::{Cell, FieldType, FieldValue, ResultRow, Row, Tags};
 pub use scan::{
     BadOrder, Bus, Candidate, FoundUnit, Parity, RecognisedBy, ScanEvent, ScanOrder, ScanRequest, SerialSettings, Units,

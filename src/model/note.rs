@@ -172,21 +172,21 @@ impl SignedCheckpoint {
         if let Some(first) = keys.first().filter(|key| key.name != self.checkpoint.origin) {
             return Err(BadNote::Origin { found: self.checkpoint.origin.clone(), key: first.name.clone() });
         }
+        keys.iter().try_for_each(|key| self.verify_by(key))
+    }
+
+    /// Signed by this key, whoever else did.
+    pub fn verify_by(&self, key: &VerifierKey) -> Result<(), BadNote> {
         let text = self.checkpoint.text();
-        for key in keys {
-            let mut by_it = self.signatures.iter().filter(|line| is_by(line, key)).peekable();
-            if by_it.peek().is_none() {
-                return Err(BadNote::Unsigned(key.name.clone()));
-            }
-            let holds = |line: &NoteSignature| {
-                line.signature.as_slice().try_into().is_ok_and(|signature| key.signed(&text, signature))
-            };
-            // A known signer with a bad signature rejects the note, whatever else stands there.
-            if !by_it.all(holds) {
-                return Err(BadNote::Signature(key.name.clone()));
-            }
+        let mut by_it = self.signatures.iter().filter(|line| is_by(line, key)).peekable();
+        if by_it.peek().is_none() {
+            return Err(BadNote::Unsigned(key.name.clone()));
         }
-        Ok(())
+        let holds = |line: &NoteSignature| {
+            line.signature.as_slice().try_into().is_ok_and(|signature| key.signed(&text, signature))
+        };
+        // A known signer with a bad signature rejects the note, whatever else stands there.
+        if by_it.all(holds) { Ok(()) } else { Err(BadNote::Signature(key.name.clone())) }
     }
 }
 
