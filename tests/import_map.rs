@@ -22,6 +22,12 @@ const MAP: &[(&str, &[&str])] = &[
 const SIDE_ROOMS: &str = "a side room";
 const SIDE: &[&str] = &["sources", "simulate", "blocks", "commissioning", "evidence", "upstream", "alerts", "web"];
 
+/// The verifier is to be believed by whoever trusts nothing else here: it stands on these alone, and on its own parts.
+const VERIFIER: &str = "evidence/verify";
+const VERIFIER_IMPORTS: &[&[&str]] = &[&["model"], &["evidence", "dataset"], &["evidence", "verify"]];
+/// What reaches beyond the files that it is given.
+const NOT_IN_VERIFIER: &[&str] = &["tokio", "reqwest", "hyper", "net", "rusqlite", "SystemTime", "Instant"];
+
 /// A crate and the only rooms that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[("rusqlite", &["store"]), ("libsqlite3_sys", &["store"])];
 
@@ -94,7 +100,18 @@ fn faults_of(below: &str, text: &str) -> Vec<String> {
             fault(token.line, format!("{room} may not name {word}"));
         }
     }
+    let in_verifier = module.join("/").starts_with(VERIFIER);
+    for token in tokens.iter().filter(|_| in_verifier) {
+        if let Kind::Word(word) = &token.kind
+            && NOT_IN_VERIFIER.contains(&word.as_str())
+        {
+            fault(token.line, format!("the verifier may not name {word}"));
+        }
+    }
     for path in paths(&tokens, &module) {
+        if in_verifier && let Some((line, reached)) = beyond_the_verifier(&path) {
+            fault(line, format!("the verifier may not import {reached}"));
+        }
         match imported(&path, at_root) {
             Some((line, Target::Room(other))) if other != room && !allowed(&room, &other) => {
                 fault(line, format!("{room} may not import {other}"));
@@ -118,6 +135,27 @@ fn allowed(room: &str, other: &str) -> bool {
 enum Target {
     Room(String),
     Root,
+}
+
+/// What a path in the verifier reaches of this crate that the verifier may not stand on, with its line.
+fn beyond_the_verifier(path: &PathInSource) -> Option<(usize, String)> {
+    let (first, _) = path.segments.first()?;
+    let mut words: Vec<&str> = match first.as_str() {
+        "crate" => Vec::new(),
+        "self" | "super" => path.module.iter().map(String::as_str).collect(),
+        _ => return None,
+    };
+    let mut last = 0;
+    for (word, line) in &path.segments {
+        last = *line;
+        match word.as_str() {
+            "crate" | "self" => {}
+            "super" => drop(words.pop()),
+            word => words.push(word),
+        }
+    }
+    let allowed = VERIFIER_IMPORTS.iter().any(|allowed| words.starts_with(allowed));
+    (!allowed && !words.is_empty()).then(|| (last, words.join("::")))
 }
 
 /// What of this crate `path` reaches; nothing when it leads into another crate, or to an item at the crate's root.
@@ -397,6 +435,25 @@ fn a_crate_out_of_its_room_is_found() {
     assert_eq!(faults_of("store/engine.rs", text), [""; 0]);
     let text = "use std::time::Duration;\nuse tokio::sync::watch;\n";
     assert_eq!(faults_of("model/meter.rs", text), ["src/model/meter.rs:2: model may not name tokio"]);
+}
+
+#[test]
+fn the_verifier_stands_on_the_model_and_on_datasets_alone() {
+    let text = concat!(
+        "use crate::model::{Block, merkle};\nuse crate::evidence::dataset::line;\nuse super::strict::Members;\n",
+        "use crate::evidence::mark;\nuse super::super::influx::Query;\nuse crate::store;\nuse std::net::TcpStream;\n",
+        "use crate::{evidence::epoch, clock::Clock};\nmod tests { use super::super::proof::Proof; }\n",
+    );
+    let told = [
+        "src/evidence/verify/block.rs:7: the verifier may not name net",
+        "src/evidence/verify/block.rs:4: the verifier may not import evidence::mark",
+        "src/evidence/verify/block.rs:5: the verifier may not import evidence::influx::Query",
+        "src/evidence/verify/block.rs:6: the verifier may not import store",
+        "src/evidence/verify/block.rs:8: the verifier may not import evidence::epoch",
+        "src/evidence/verify/block.rs:8: the verifier may not import clock::Clock",
+    ];
+    assert_eq!(faults_of("evidence/verify/block.rs", text), told);
+    assert_eq!(faults_of("evidence/log.rs", "use super::mark;\nuse crate::store;"), [""; 0]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod packaging;
 mod print;
 mod prove;
 mod scan;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,11 @@ enum Command {
         --row 12\n\nTimes without a zone are the site's. The proof opens what it proves, and tells nothing of other meters."
     )]
     Prove(prove::ProveArguments),
+    /// Verify a bundle, a proof or a folder of the log, offline
+    #[command(after_help = "Example:\n  meterseal verify 01KA2B….proof.json --key plant-7/…+1f3c…+AW…\n\n\
+        It needs no config, no store and no network. Exit code: 0 valid, 1 something does not hold, 2 cannot be read,\n\
+        3 valid in itself, but something outside is missing to rely on it: a key, an anchor, a proof.")]
+    Verify(verify::VerifyArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -191,6 +197,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Scan(arguments) => scan::scan(arguments),
         Command::Key(command) => key::key(command),
         Command::Prove(arguments) => prove::prove(arguments),
+        Command::Verify(arguments) => verify::verify(arguments),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),

@@ -8,6 +8,7 @@ pub mod influx;
 pub mod log;
 pub mod mark;
 pub mod prove;
+pub mod verify;
 
 use std::path::PathBuf;
 
