@@ -456,6 +456,8 @@ def check_block(record):
         whole(record[name], -WHOLE)
     for name in ("covered_ms", "interval_ms", "nominal_ms", "revision", "through_seq"):
         whole(record[name])
+    for name in ("interval_ms", "nominal_ms", "revision"):
+        want(record[name] < 1 << 32, f"expected {name} within 32 bits")
     want(record["start"] < record["end"], "expected start before end")
     want(record["category"] in ("CONS", "PROD", "STOR", "INJ"), "the category is not known")
     want(record["method"] in ("counter", "interval", "power", "mixed", "sum"), "the method is not known")
@@ -472,8 +474,9 @@ def check_block(record):
          "expected flags that are known, in order of the alphabet")
     length = record["end"] - record["start"]
     want(record["covered_ms"] <= length, "expected covered_ms within the block")
-    want(whole(record["coverage"]) == record["covered_ms"] * 10_000 // length or record["method"] == "sum",
-         "coverage is not that of covered_ms")
+    coverage = whole(record["coverage"]), record["covered_ms"] * 10_000 // length
+    want(coverage[0] == coverage[1] or record["method"] == "sum" and coverage[0] <= 10_000,
+         f"coverage is {coverage[0]}, and by covered_ms it is {coverage[1]}")
     for name in ("before", "first", "last", "after", "pending"):
         for border in listed(record[name]):
             with at(name):
@@ -498,8 +501,8 @@ def check_border(border):
     members(border, ("quantity", "scale", "seq", "time", "type", "value", *optional))
     check_reading({name: border[name] for name in ("quantity", "seq", "time", "type", "value")})
     scale = border["scale"]
-    want(type(scale) is list and len(scale) == 2 and whole(scale[0], -WHOLE) and whole(scale[1], 1),
-         "expected a scale of two whole numbers")
+    want(type(scale) is list and len(scale) == 2 and whole(scale[0], -WHOLE) and whole(scale[1], 1)
+         and max(abs(scale[0]), scale[1]) < 1 << 31, "expected a scale of two whole numbers of 31 bits")
     want(Fraction(*scale).as_integer_ratio() == tuple(scale), "expected a scale in lowest terms")
     if "rolls_over_at" in border:
         decimal(border["rolls_over_at"], (1, U64[1]))
@@ -622,8 +625,8 @@ def check_register(record, quantity, taken, unit):
     inside = [key for key in keys if low <= key[0] < high]
     for name, found in (("before", [key for key in keys if key[0] < low][-1:]), ("first", inside[:1]),
                         ("last", inside[-1:]), ("after", [key for key in keys if key[0] >= high][:1])):
-        stated = [order(at) for at in record[name] if at["quantity"] == quantity]
-        want(stated == found, f"{name!r} of {quantity} is another of the readings")
+        stated = {order(at) for at in record[name] if at["quantity"] == quantity}
+        want(stated == set(found), f"{name!r} of {quantity} is another of the readings")
     if inside or any(t0 < high and t1 > low for t0, t1, _ in steps):
         energy = sum(part(step, low, high) for step in steps)
         want(record[REGISTERS[quantity]] == str(energy), f"{REGISTERS[quantity]} is {energy} by the readings")

@@ -610,6 +610,9 @@ record("border-of-the-page", 3, before=[], first=[at_time(HOUR // 2 - 20_000, 1_
        after=[at_time(HOUR // 2 + 20_000, 1_000_100, 2, (1, 1000))], import_uwh="50000000", **EDGES)
 record("scale-that-is-not-even", 3, before=[], first=[at_time(0, 3001, scale=(1, 3))],
        last=[at_time(60_000, 3002, 2, (1, 3))], after=[], import_uwh="333333334", **EDGES)
+record("scale-beyond-31-bits", before=[], first=[at_time(0, 0, scale=(2**31, 1))],
+       last=[at_time(60_000, 1, 2, (2**31, 1))], after=[], import_uwh=str(2**31 * 10**9), **EDGES)
+record("interval-beyond-32-bits", interval_ms=2**32)
 record("scale-not-in-lowest-terms", before=[], first=[at_time(0, 3, scale=(2, 6))],
        last=[at_time(60_000, 6, 2, (2, 6))], after=[], import_uwh="1000000000", **EDGES)
 record("by-intervals", 3, method="interval", import_uwh="7", before=[],
