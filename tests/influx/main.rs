@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use fake::{Answer, Asked, Ends, Fake, points};
 use influxd::{Influxd, installed, line_protocol};
-use meterseal::evidence::influx::{Connection, Credentials, Influx, InfluxError, Login, Secret, Selection, Server};
+use meterseal::evidence::influx::{
+    Connection, Credentials, Decoder, Influx, InfluxError, Login, Schema, Secret, Selection, Server,
+};
 use meterseal::model::{Cell, FieldType, FieldValue, ResultRow, Row};
 
 /// 2026-11-21T00:00:00Z
@@ -553,4 +555,38 @@ async fn a_server_that_is_away_or_does_not_answer_is_told_apart() {
     }
     let connection = Connection { ca: Some(b"no certificate".to_vec()), ..fake.connection() };
     assert!(matches!(Influx::open(&connection), Err(InfluxError::Wrong { .. })));
+}
+
+#[test]
+fn no_part_of_an_answer_is_taken_for_the_whole() {
+    let one = concat!(
+        r#"{"results":[{"statement_id":0,"series":[{"name":"e","columns":["time","f"],"values":[[5,1]],"partial":true}]}]}"#,
+        "\n",
+        r#"{"results":[{"statement_id":0,"series":[{"name":"e","columns":["time","f"],"values":[[6,2]]}],"partial":true}]}"#,
+        "\n",
+        r#"{"results":[{"statement_id":0,"series":[{"name":"e","tags":{"a":"b"},"columns":["time","f"],"values":[[7,3]]}]}]}"#,
+    );
+    let head = "#datatype,string,long,dateTime:RFC3339,double,string,string\r\n#group,false,false,false,false,true,true\r\n\
+                #default,_result,,,,,\r\n,result,table,_time,_value,_field,_measurement\r\n";
+    let row = |ns| format!(",,0,1970-01-01T00:00:00.00000000{ns}Z,1.5,f,e\r\n");
+    let two = format!("{head}{}{}\r\n{head}{}\r\n", row(5), row(6), row(7));
+    let schema: Schema = serde_json::from_value(serde_json::json!({ "fields": { "f": "f64" }, "tags": [] })).unwrap();
+    for (version, answer) in [(1, one.to_owned()), (2, two)] {
+        let read = |bytes: &[u8]| {
+            let mut decoder = Decoder::new("historian", version, &selection("e"), &schema, 0..10);
+            let mut sink = |_| Ok::<_, InfluxError>(());
+            decoder.feed(bytes, &mut sink)?;
+            decoder.finish(&mut sink)
+        };
+        assert_eq!(read(answer.as_bytes()).map(|read| read.rows), Ok(3));
+        for cut in 0..answer.len() {
+            // After the empty line of a block there may be nothing more: there the length of the answer is all there is.
+            let at_block = version == 2 && answer[..cut].ends_with("\r\n\r\n");
+            let part = read(&answer.as_bytes()[..cut]);
+            assert!(
+                at_block || matches!(part, Err(InfluxError::Passing { .. })),
+                "version {version} at {cut}: {part:?}"
+            );
+        }
+    }
 }
