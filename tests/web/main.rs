@@ -52,6 +52,11 @@ async fn every_route_but_health_and_the_page_refuses_without_a_token() {
             assert_eq!(answer.status, 200, "{route}");
             continue;
         }
+        // The log tells nothing about energy, and is for anybody.
+        if route.starts_with("/log/") {
+            assert!(matches!(answer.status, 200 | 404), "{route}: {}", answer.status);
+            continue;
+        }
         assert_problem(&answer, 401);
         assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="meterseal""#, "{route}");
         let answer = plant.send(request(&route).bearer_auth("another")).await;
