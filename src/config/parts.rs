@@ -1,7 +1,7 @@
 //! The parts of the file: site, tariff, store, web and alerts; meters and InfluxDB have files of their own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -14,7 +14,7 @@ use super::{Config, influx, meters, mqtt, units};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp};
 use crate::sources::BlockGrid;
-use crate::{alerts, blocks, sources, store, web};
+use crate::{alerts, blocks, evidence, sources, store, web};
 
 /// Parts of the format that this version does not have.
 const LATER: &[&str] = &["upstream", "anchor"];
@@ -34,7 +34,7 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
     let mut root = Section::root(table, report);
     let site = site(&mut root);
     let tariff = tariff(&mut root);
-    let store = store(&mut root);
+    let (store, mark) = store(&mut root);
     let web = web(&mut root);
     let of = site.as_ref().map(|site| mqtt::Of { site: &site.id, timezone: &site.timezone });
     let (meters, mut inline) = meters::read(&mut root, of.as_ref());
@@ -70,7 +70,7 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
             meters: meters.meters,
         },
         alerts,
-        evidence,
+        evidence: evidence::Config { mark, ..evidence },
         exports,
         off: Vec::new(),
     };
@@ -182,16 +182,10 @@ fn peak_window(mut peak: Section, block_minutes: u8) -> Option<PeakWindow> {
     Some(PeakWindow { days, from_minute, to_minute })
 }
 
-fn store(root: &mut Section) -> store::Config {
+fn store(root: &mut Section) -> (store::Config, PathBuf) {
     let mut part = root.table("store");
-    let path = part.get("path").and_then(|field| {
-        let path = PathBuf::from(field.text()?);
-        if path.is_absolute() {
-            Some(path)
-        } else {
-            field.fault(format!("{} is not an absolute path", field.shown()), "")
-        }
-    });
+    let path = part.get("path").and_then(|field| absolute(&field));
+    let mark = part.get("mark").map(|field| (absolute(&field), field));
     let least_wait = Duration::from_millis(100);
     let default = default_store();
     let config = store::Config {
@@ -201,8 +195,33 @@ fn store(root: &mut Section) -> store::Config {
         max_disk: part.size("max_disk", 8_000_000, "8MB").unwrap_or(default.max_disk),
         reserve: part.size("reserve", 1_000_000, "1MB").unwrap_or(default.reserve),
     };
+    if let Some((Some(mark), field)) = &mark
+        && mark.starts_with(&config.path)
+    {
+        let why = format!("{} lies in the store, and would go back in time with it", field.shown());
+        field.fault::<()>(why, "name a place outside of store.path, on another disk if there is one");
+    }
     part.done(&[]);
-    config
+    let mark = mark.and_then(|(mark, _)| mark).unwrap_or_else(|| default_mark(&config.path));
+    (config, mark)
+}
+
+fn absolute(field: &Field) -> Option<PathBuf> {
+    let path = PathBuf::from(field.text()?);
+    if path.is_absolute() { Some(path) } else { field.fault(format!("{} is not an absolute path", field.shown()), "") }
+}
+
+/// Beside the store; where systemd made a folder for it (`StateDirectory=meterseal meterseal-mark`), in there.
+fn default_mark(store: &Path) -> PathBuf {
+    // systemd separates several directories with colons (systemd.exec(5)).
+    let folders = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    let own = folders.split(':').find(|folder| folder.ends_with("-mark"));
+    if let Some(folder) = own {
+        return Path::new(folder).join("checkpoint");
+    }
+    let mut beside = store.as_os_str().to_owned();
+    beside.push(".mark");
+    beside.into()
 }
 
 /// What holds where the file says nothing.

@@ -68,6 +68,8 @@ fn a_good_config_says_what_it_says() {
         )
         .replace("block_minutes = 30\n", "block_minutes = 15\nclock_offset = \"-2s\"\n");
     let checked = check(&text);
+    let mark = checked.config.as_ref().map(|config| config.evidence.mark.clone());
+    assert_eq!(mark.as_deref(), Some(std::path::Path::new("/var/lib/meterseal.mark")));
     assert_eq!(checked.faults, []);
     let config = checked.config.unwrap();
     assert_eq!((config.site.name.as_str(), config.site.timezone.as_str()), ("plant-7", "Asia/Kuala_Lumpur"));
@@ -312,6 +314,11 @@ fn each_fault_has_its_line_and_its_words() {
             "path = \"/var/lib/meterseal\"",
             "reserve = \"1kB\"",
             "m.toml:7: store.reserve: \"1kB\" is too little; give at least 1MB",
+        ),
+        (
+            "path = \"/var/lib/meterseal\"",
+            "mark = \"/var/lib/meterseal/mark\"",
+            "m.toml:7: store.mark: \"/var/lib/meterseal/mark\" lies in the store, and would go back in time with it; name a place outside of store.path, on another disk if there is one",
         ),
         (
             "listen = \"127.0.0.1:3001\"",
