@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
-use crate::model::proof::{Claim, ProofForm};
+use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus, Timestamp};
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
@@ -50,8 +50,7 @@ pub enum Request {
     RotateKey {},
     /// Searches a bus: each [`ScanEvent`] as a line of its own, before the reply.
     Scan { order: ScanOrder },
-    /// Proves something: the proof's text in lines of their own, each a string, before the reply, which has what the
-    /// person who asks should know.
+    /// Proves something: the proof's text in lines of their own, each a string, before the reply, a [`ProofTold`].
     Prove { claim: Claim, form: ProofForm },
 }
 
@@ -254,7 +253,7 @@ impl Desk {
         while let Some(piece) = proof.pieces.next().await {
             say(output, &Reply::Told(String::from_utf8(piece?)?.into())).await?;
         }
-        Ok(json!(proof.notes))
+        Ok(json!(proof.told))
     }
 
     async fn scan(&self, order: ScanOrder, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
@@ -299,17 +298,16 @@ pub async fn search(socket: &Path, order: ScanOrder, mut told: impl FnMut(ScanEv
     by_lines(socket, &Request::Scan { order }, REPLY_BYTES, told).await.map(|_| ())
 }
 
-/// Lets the daemon behind `socket` prove something, and hands its text on piece by piece; what the person who asked
-/// should know.
+/// Lets the daemon behind `socket` prove something, and hands its text on piece by piece.
 pub async fn prove(
     socket: &Path,
     claim: Claim,
     form: ProofForm,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<ProofTold> {
     let told = |piece: Value| Ok(take(piece.as_str().context(NOT_UNDERSTOOD)?.as_bytes())?);
-    let notes = by_lines(socket, &Request::Prove { claim, form }, u64::MAX, told).await?;
-    Ok(serde_json::from_value(notes)?)
+    let end = by_lines(socket, &Request::Prove { claim, form }, u64::MAX, told).await?;
+    Ok(serde_json::from_value(end)?)
 }
 
 /// Asks for something that is told in lines, of so many bytes altogether; what the last one says.

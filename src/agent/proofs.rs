@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::evidence::log::Publisher;
 use crate::evidence::mark::Mark;
 use crate::evidence::prove::{Proof, ProveError, Prover};
-use crate::model::proof::{Claim, NotProven, ProofForm};
+use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
 use crate::web::{ProofText, ProveNow};
 
 /// Proofs that are asked for and not yet looked at; who asks for one more waits.
@@ -47,12 +47,12 @@ pub async fn run(mut asked: mpsc::Receiver<ProveNow>, prover: Prover, stop: Canc
 }
 
 fn text(mut proof: Proof) -> ProofText {
-    let notes = std::mem::take(&mut proof.notes);
+    let told = std::mem::take(&mut proof.told);
     let pieces = stream::unfold(proof, |mut proof| async move {
         let piece = proof.next().await?.map_err(not_proven);
         Some((piece, proof))
     });
-    ProofText { pieces: Box::pin(pieces), notes }
+    ProofText { pieces: Box::pin(pieces), told }
 }
 
 fn not_proven(error: ProveError) -> NotProven {
@@ -66,13 +66,13 @@ fn not_proven(error: ProveError) -> NotProven {
 }
 
 /// Proves something for a command, by the daemon that runs on the store of this config, or from the store itself when
-/// none does. The text goes to `take`; what the person should know is returned.
+/// none does. The text goes to `take`.
 pub async fn for_command(
     config: &Config,
     claim: Claim,
     form: ProofForm,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<ProofTold> {
     if let Some(socket) = admin::daemon_of(&config.store)? {
         return admin::prove(&socket, claim, form, take).await;
     }
@@ -83,7 +83,7 @@ pub async fn for_command(
         while let Some(piece) = proof.next().await {
             take(&piece?)?;
         }
-        Ok(proof.notes)
+        Ok(proof.told)
     };
     let made = made.await;
     store.close().await?;

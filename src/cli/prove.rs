@@ -12,8 +12,11 @@ use crate::agent::proofs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::instant_ns;
-use crate::model::proof::{Claim, ProofForm};
+use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{BadId, JobId, MeterId, NotAJobId, Timestamp};
+
+/// docs/evidence-format.md section 1: beyond that a verifier may refuse a proof unread.
+const VERIFIED: u64 = 256 << 20;
 
 #[derive(clap::Args)]
 pub struct ProveArguments {
@@ -56,7 +59,8 @@ pub fn prove(arguments: ProveArguments) -> Done {
     if to_stdout {
         let mut out = io::stdout().lock();
         let made = complete(proofs::for_command(&config, claim.clone(), form, |piece| out.write_all(piece)))?;
-        return made.map(told).map_err(Failed::from).map_err(known);
+        notes(&made.map_err(Failed::from).map_err(known)?);
+        return Ok(ExitCode::SUCCESS);
     }
     let path = arguments.output.clone().unwrap_or_else(|| claim.file_name(form).into());
     if named.is_some_and(|name| !name.ends_with(form.ending())) {
@@ -65,19 +69,22 @@ pub fn prove(arguments: ProveArguments) -> Done {
     }
     let mut file = Written::begin(&path)?;
     let made = complete(proofs::for_command(&config, claim.clone(), form, |piece| file.file.write_all(piece)))?;
-    let done = told(made.map_err(Failed::from).map_err(known)?);
-    file.finish()?;
-    eprintln!("{} is written. To check it:\n  {}", path.display(), how_to_verify(&path));
-    Ok(done)
+    let told = made.map_err(Failed::from).map_err(known)?;
+    let bytes = file.finish()?;
+    notes(&told);
+    if bytes > VERIFIED {
+        eprintln!("It has {} MB, and a verifier may refuse to read more than {}.", bytes >> 20, VERIFIED >> 20);
+    }
+    let path = path.display();
+    eprintln!(
+        "{path} is written. To check it, with nothing but this file and the key:\n  meterseal verify {path} --key {}",
+        told.key
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
-fn told(notes: Vec<String>) -> ExitCode {
-    notes.iter().for_each(|note| eprintln!("{note}"));
-    ExitCode::SUCCESS
-}
-
-fn how_to_verify(path: &Path) -> String {
-    format!("meterseal verify {} --key \"$(meterseal key show)\"", path.display())
+fn notes(told: &ProofTold) {
+    told.notes.iter().for_each(|note| eprintln!("{note}"));
 }
 
 fn is_configured(config: &Config, meter: &MeterId) -> bool {
@@ -129,8 +136,10 @@ impl Written {
         Ok(Self { file: BufWriter::new(file), part, path: path.to_owned() })
     }
 
-    fn finish(mut self) -> Result<(), Failed> {
+    /// The bytes that it has.
+    fn finish(mut self) -> Result<u64, Failed> {
         let done = self.file.flush().and_then(|()| fs::rename(&self.part, &self.path));
+        let done = done.and_then(|()| Ok(self.file.get_ref().metadata()?.len()));
         done.map_err(|error| Failed::new(format!("cannot write {}: {error}", self.path.display())))
     }
 }

@@ -69,6 +69,15 @@ impl Claim {
     }
 }
 
+/// What is told of a proof beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofTold {
+    /// The verifier key that its newest section is signed by.
+    pub key: String,
+    /// What whoever asked should know.
+    pub notes: Vec<String>,
+}
+
 /// Why there is no proof of it, by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

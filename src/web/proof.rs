@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::Web;
 use super::problem::Problem;
 use super::query::{Asked, Named, instant, one_of_these};
-use crate::model::proof::{Claim, NotProven, ProofForm};
+use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
 use crate::model::{JobId, MeterId};
 
 /// A proof that somebody waits for.
@@ -26,8 +26,7 @@ pub struct ProveNow {
 /// The text of a proof, which comes in pieces. One that ends by a fault is no proof.
 pub struct ProofText {
     pub pieces: Pin<Box<dyn Stream<Item = Result<Vec<u8>, NotProven>> + Send>>,
-    /// What the person who asked should know.
-    pub notes: Vec<String>,
+    pub told: ProofTold,
 }
 
 /// What is to be proven: `meter` with `block`, or with `from` and `to`; or `dataset`, perhaps with `row`.

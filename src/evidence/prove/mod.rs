@@ -17,7 +17,7 @@ use std::vec;
 use crate::evidence::log::Publisher;
 use crate::model::entry::{Reason, Salt};
 use crate::model::note::SignedCheckpoint;
-use crate::model::proof::{Claim, NotProven, ProofForm};
+use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
 use crate::model::{Digest, JobId, MeterId, merkle};
 use crate::store::{Epoch, LogPlace, Opening, Reader, StoreError};
 use base64::Engine as _;
@@ -55,8 +55,8 @@ pub struct Proof {
     reader: Reader,
     out: Vec<u8>,
     pieces: VecDeque<Piece>,
-    /// What the person who asked should know, though the proof says it too.
-    pub notes: Vec<String>,
+    /// What the person who asked is told, though the proof says it too.
+    pub told: ProofTold,
 }
 
 /// What is still to be written.
@@ -215,7 +215,8 @@ impl Prover {
         let path = self.reader.inclusion(epoch, index, size).await?.ok_or_else(|| missing(epoch, index))?;
         let text = tlog_text(&opening, &path, &section.checkpoint);
         let pieces = VecDeque::from([Piece::Text(text)]);
-        Ok(Proof { reader: self.reader.clone(), out: Vec::new(), pieces, notes: Vec::new() })
+        let told = ProofTold { key: section.epoch.key.to_string(), notes: Vec::new() };
+        Ok(Proof { reader: self.reader.clone(), out: Vec::new(), pieces, told })
     }
 }
 
@@ -274,7 +275,9 @@ impl Proof {
         rotations: Vec<Section>,
         notes: Vec<String>,
     ) -> Result<Self, ProveError> {
-        let mut proof = Self { reader: reader.clone(), out: Vec::new(), pieces: VecDeque::new(), notes };
+        let key = sections.last().map(|section| section.epoch.key.to_string()).unwrap_or_default();
+        let told = ProofTold { key, notes };
+        let mut proof = Self { reader: reader.clone(), out: Vec::new(), pieces: VecDeque::new(), told };
         proof.text(text::opening(claim));
         proof.sections(sections).await?;
         let mut end = b"]".to_vec();
