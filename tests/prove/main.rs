@@ -5,16 +5,18 @@
 mod plant;
 
 use std::cell::Cell;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use meterseal::evidence::prove::ProveError;
 use meterseal::model::entry::{self, Reason, Salt};
 use meterseal::model::note::{Checkpoint, SignedCheckpoint};
 use meterseal::model::proof::{Claim, NotProven, ProofForm};
-use meterseal::model::{jcs, merkle};
+use meterseal::model::{Span, jcs, merkle};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use plant::{DAY, HALF, HOUR, MINUTE, Plant, T, at, by_python, changed, plant};
+use plant::{DAY, HALF, HOUR, MINUTE, Plant, T, accepted_file, at, changed, plant};
 
 fn parsed(bytes: &[u8]) -> Value {
     let proof: Value = serde_json::from_slice(bytes).unwrap();
@@ -115,23 +117,26 @@ async fn a_period_opens_every_entry_and_none_can_be_left_out() {
     // The meter's first record is the oldest, and its last the newest.
     assert_eq!(told["log"][0]["meters"].as_object().unwrap().keys().collect::<Vec<_>>(), ["m"]);
 
-    // Each of them, of those that there are most of only some.
-    let all = leaves(&told, 0).len();
-    for at in (0..all).filter(|at| *at < 4 || *at % 16 == 0 || all - at < 4) {
+    for at in 0..leaves(&told, 0).len() {
         let cut = changed(&proof, |proof| {
             proof["log"][0]["leaves"].as_array_mut().unwrap().remove(at);
         });
-        plant.refused(&cut, Some(&key));
+        plant.refused_by_one(&cut, Some(&key));
         // Whoever has the log can put the hashes right.
         let hidden = forged(&plant, &proof, 0, |leaves| {
             leaves.remove(at);
         });
-        plant.refused(&hidden.await, Some(&key));
+        let hidden = hidden.await;
+        plant.refused_by_one(&hidden, Some(&key));
+        if at % 16 == 1 {
+            plant.refused(&cut, Some(&key));
+            plant.refused(&hidden, Some(&key));
+        }
         if leaves(&told, 0)[at].get("record").is_some() {
             let closed = forged(&plant, &proof, 0, |leaves| {
                 leaves[at] = plain(&leaves[at], &told["log"][0]["meters"]);
             });
-            plant.refused(&closed.await, Some(&key));
+            plant.refused_by_one(&closed.await, Some(&key));
         }
     }
     // A sum has a chain of its own.
@@ -262,12 +267,9 @@ async fn datasets_and_their_rows_are_proven() {
     let name = format!("{id}.proof.json");
     let beside = folder.with_file_name(&name);
     std::fs::write(&beside, &proof).unwrap();
-    let (code, words) = by_python(&folder, Some(&key));
-    assert_eq!(code, 3, "{words}");
-    assert!(words.contains("the key you gave"), "{words}");
+    accepted_file(&folder, Some(&key));
     let tlog = plant.try_prove(Claim::Dataset { id }, ProofForm::TlogProof).await.unwrap();
-    let (code, words) = plant.verdict("it.tlog-proof", &tlog, Some(&key));
-    assert_eq!(code, 3, "{words}");
+    accepted_file(&plant.written("it.tlog-proof", &tlog), Some(&key));
 
     // A bundle that was changed proves nothing; one that is gone cannot be asked for a row.
     let manifest = folder.join("manifest.json");
@@ -341,21 +343,18 @@ async fn a_command_writes_a_proof_and_says_what_to_do_with_it() {
     let (code, out, err) = run(&["m", "--block", "2026-11-21T08:30"]);
     assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
     let name = "m-20261121T003000Z.proof.json";
-    assert!(err.contains(&format!("meterseal verify {name} --key")), "{err}");
-    let (code, words) = by_python(&folder.path().join(name), Some(&key));
-    assert_eq!(code, 3, "{words}");
+    assert!(err.contains(&format!("meterseal verify {name} --key {key}")), "{err}");
+    accepted_file(&folder.path().join(name), Some(&key));
     let (code, out, err) = run(&["m", "--block", "2026-11-21T00:30:00Z", "-o", "-"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_eq!(parsed(out.as_bytes())["claim"]["start"], 1_795_221_000_000_u64);
     let (code, _, err) = run(&["m", "--from", "2026-11-21", "--to", "2026-11-22", "-o", "day.proof.json"]);
     assert_eq!(code, Some(0), "{err}");
     assert!(err.contains("sealed up to 2026-11-21T02:00:00.000Z"), "{err}");
-    let (code, words) = by_python(&folder.path().join("day.proof.json"), Some(&key));
-    assert_eq!(code, 3, "{words}");
+    accepted_file(&folder.path().join("day.proof.json"), Some(&key));
     let (code, _, err) = run(&["m", "--block", "2026-11-21T08:30", "-o", "m.tlog-proof"]);
     assert_eq!(code, Some(0), "{err}");
-    let (code, words) = by_python(&folder.path().join("m.tlog-proof"), Some(&key));
-    assert_eq!(code, 3, "{words}");
+    accepted_file(&folder.path().join("m.tlog-proof"), Some(&key));
 
     for (arguments, why) in [
         (&["m", "--block", "2026-11-21T08:40"][..], "the one that contains it starts at 2026-11-21T00:30:00.000Z"),
@@ -374,4 +373,157 @@ async fn a_command_writes_a_proof_and_says_what_to_do_with_it() {
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
+/// What happens to a plant.
+#[derive(Clone, Debug)]
+enum Event {
+    /// Meter `m` or `n` runs for so many minutes.
+    Runs {
+        second: bool,
+        minutes: i64,
+    },
+    /// Time goes on, and nothing is read.
+    Passes {
+        minutes: i64,
+    },
+    /// Readings come that are so old.
+    Late {
+        second: bool,
+        minutes: i64,
+        ago: i64,
+    },
+    Commissioned {
+        second: bool,
+    },
+    Exported,
+    Published,
+    Succeeds(Reason),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let reasons = [Reason::KeyRotation, Reason::Rollback, Reason::Site, Reason::Restore];
+    prop_oneof![
+        4 => (any::<bool>(), 1..200_i64).prop_map(|(second, minutes)| Event::Runs { second, minutes }),
+        3 => prop_oneof![1..120_i64, 1_400..1_600_i64].prop_map(|minutes| Event::Passes { minutes }),
+        3 => (any::<bool>(), 1..60_i64, 60..2_000_i64)
+            .prop_map(|(second, minutes, ago)| Event::Late { second, minutes, ago }),
+        1 => any::<bool>().prop_map(|second| Event::Commissioned { second }),
+        1 => Just(Event::Exported),
+        2 => Just(Event::Published),
+        2 => proptest::sample::select(reasons.to_vec()).prop_map(Event::Succeeds),
+    ]
+}
+
+async fn live(plant: &Plant, events: &[Event]) {
+    let meter = |second: &bool| if *second { "n" } else { "m" };
+    let mut now = HOUR;
+    for event in events {
+        match event {
+            Event::Runs { second, minutes } => {
+                plant.run(meter(second), now, now + minutes * MINUTE).await;
+                now += minutes * MINUTE;
+            }
+            Event::Passes { minutes } => now += minutes * MINUTE,
+            Event::Late { second, minutes, ago } => {
+                let from = (now - ago * MINUTE).max(0);
+                plant.run(meter(second), from, (from + minutes * MINUTE).min(now - MINUTE)).await;
+            }
+            Event::Commissioned { second } => plant.commission(meter(second)).await,
+            Event::Exported => drop(plant.export(3).await),
+            Event::Published => plant.publish().await,
+            Event::Succeeds(reason) => plant.succeed(*reason).await,
+        }
+        plant.until(now + 5 * MINUTE).await;
+        now += 10 * MINUTE;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happened_is_proven(events in proptest::collection::vec(event(), 1..20), pick in any::<usize>()) {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let plant = plant();
+            plant.day(0, HOUR).await;
+            let first_key = plant.key().await;
+            live(&plant, &events).await;
+            for meter in ["m", "n", "total"] {
+                let proof = plant.prove_period(meter, 0, 40 * DAY).await;
+                let told = parsed(&proof);
+                let last = told["log"].as_array().and_then(|log| log.last()).unwrap();
+                for key in [&first_key, last["key"].as_str().unwrap()] {
+                    plant.accepted(&proof, Some(key));
+                }
+                // Every block of the store is in it, in its newest revision, or was before it.
+                let sections = 0..told["log"].as_array().unwrap().len();
+                let records: Vec<&Value> = sections.flat_map(|at| leaves(&told, at)).map(|leaf| &leaf["record"]).collect();
+                let all = Span::new(at(-DAY), at(60 * DAY)).unwrap();
+                let blocks = plant.reader().blocks(&meter.parse().unwrap(), all).await.unwrap();
+                for block in &blocks {
+                    let is_it = |record: &&&Value| {
+                        record["start"] == block.span.start().as_millis() && record["revision"] == block.revision
+                    };
+                    assert!(records.iter().find(is_it).is_some(), "{meter} {:?}", block.span);
+                }
+                let block = &blocks[pick % blocks.len()];
+                let start = block.span.start().millis_since(at(0));
+                plant.accepted(&plant.prove_block(meter, start).await, Some(&first_key));
+                // One entry of the meter hidden, by somebody who has the log.
+                let section = pick % told["log"].as_array().unwrap().len();
+                let opened: Vec<usize> = leaves(&told, section).iter().enumerate()
+                    .filter(|(_, leaf)| leaf["record"].get("meter").is_some()).map(|(at, _)| at).collect();
+                let hidden = forged(&plant, &proof, section, |leaves| {
+                    leaves.remove(opened[pick % opened.len()]);
+                });
+                plant.refused(&hidden.await, Some(&first_key));
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_proves_what_commands_ask_for() {
+    let plant = plant();
+    plant.day(0, 2 * HOUR).await;
+    let key = plant.key().await;
+    let folder = plant.close().await;
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.args(arguments).args(["-c", "meterseal.toml"]).current_dir(folder.path());
+        command
+    };
+    let mut daemon = Daemon(command(&["run"]).stderr(Stdio::null()).spawn().unwrap());
+    let socket = folder.path().join("store/run/meterseal.sock");
+    let began = Instant::now();
+    while !socket.exists() {
+        assert!(daemon.0.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let prove = |arguments: &[&str]| {
+        let said = command(&[&["prove"], arguments].concat()).output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    for arguments in [
+        &["m", "--block", "2026-11-21T08:30", "-o", "a.proof.json"][..],
+        &["m", "--from", "2026-11-21", "--to", "2026-11-22", "-o", "a.proof.json"],
+    ] {
+        let (code, words) = prove(arguments);
+        assert_eq!(code, Some(0), "{words}");
+        accepted_file(&folder.path().join("a.proof.json"), Some(&key));
+    }
+    let (code, words) = prove(&["m", "--block", "2026-11-21T08:40"]);
+    assert_eq!(code, Some(1));
+    assert!(words.contains("the one that contains it starts at"), "{words}");
+}
+
+/// Ends with the test, however that ends.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }

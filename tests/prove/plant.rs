@@ -14,6 +14,7 @@ use meterseal::evidence::dataset::{Heading, Kind, Progress, Slice, Writer};
 use meterseal::evidence::log::Publisher;
 use meterseal::evidence::mark::Mark;
 use meterseal::evidence::prove::{ProveError, Prover};
+use meterseal::evidence::verify::{self, Lack, Report, Trusted, Verdict};
 use meterseal::model::entry::Reason;
 use meterseal::model::proof::{Claim, ProofForm};
 use meterseal::model::{
@@ -244,32 +245,54 @@ impl Plant {
         self.reader().epochs().await.unwrap().last().unwrap().key.to_string()
     }
 
-    /// What both verifiers say of a file with these bytes: the exit code, and their words.
-    pub fn verdict(&self, name: &str, bytes: &[u8], key: Option<&str>) -> (i32, String) {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let (code, words) = by_python(&path, key);
-        (code, words)
+    /// The proof holds: all but that nothing is anchored yet.
+    #[track_caller]
+    pub fn accepted(&self, bytes: &[u8], key: Option<&str>) {
+        let path = self.written("it.proof.json", bytes);
+        accepted_file(&path, key);
     }
 
     #[track_caller]
-    pub fn accepted(&self, bytes: &[u8], key: Option<&str>) -> String {
-        let (code, words) = self.verdict("it.proof.json", bytes, key);
-        // All of it holds, and nothing is anchored yet.
-        assert_eq!(code, 3, "{words}\n{}", String::from_utf8_lossy(bytes));
-        words
-    }
-
-    #[track_caller]
-    pub fn refused(&self, bytes: &[u8], key: Option<&str>) -> String {
-        let (code, words) = self.verdict("it.proof.json", bytes, key);
+    pub fn refused(&self, bytes: &[u8], key: Option<&str>) {
+        self.refused_by_one(bytes, key);
+        let (code, words) = by_python(&self.written("it.proof.json", bytes), key);
         assert_eq!(code, 1, "{words}");
         assert!(words.contains("it.proof.json"), "{words}");
-        words
+    }
+
+    /// As [`Self::refused`], by the verifier of this program alone, which is the quicker one.
+    #[track_caller]
+    pub fn refused_by_one(&self, bytes: &[u8], key: Option<&str>) {
+        let report = verified(&self.written("it.proof.json", bytes), key);
+        assert_eq!(report.verdict(), Verdict::Invalid, "{:?}", report.links);
+    }
+
+    pub fn written(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
     }
 }
 
-pub fn by_python(path: &Path, key: Option<&str>) -> (i32, String) {
+/// Both verifiers say that it holds, signed by the key that is given; nothing is anchored yet.
+#[track_caller]
+pub fn accepted_file(path: &Path, key: Option<&str>) {
+    let report = verified(path, key);
+    let lacks: Vec<&str> = report.lacks.iter().map(|lack| lack.as_str()).collect();
+    assert!(report.refused.is_none(), "{:?}", report.refused);
+    assert_eq!(report.verdict().exit_code(), 3, "{lacks:?}");
+    assert_eq!(report.lacks.contains(&Lack::NoKey), key.is_none(), "{lacks:?}");
+    let (code, words) = by_python(path, key);
+    assert_eq!(code, 3, "{words}");
+    assert_eq!(words.contains("the key you gave"), key.is_some(), "{words}");
+}
+
+fn verified(path: &Path, key: Option<&str>) -> Report {
+    let trusted = Trusted { key: key.map(|key| key.parse().unwrap()), ..Trusted::default() };
+    verify::verify(path, &trusted, &mut |_| {})
+}
+
+fn by_python(path: &Path, key: Option<&str>) -> (i32, String) {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tools/verify.py");
     let mut command = Command::new("python3");
     command.arg(script).arg(path);
