@@ -40,6 +40,8 @@ enum Place {
 pub struct Opened {
     pub manifest: Manifest,
     pub sha256: Digest,
+    /// Of its file.
+    pub bytes: u64,
 }
 
 impl Bundle {
@@ -70,12 +72,12 @@ impl Bundle {
         }
     }
 
-    /// Reads the manifest, and whether the files are exactly those that it names.
-    pub fn open(&mut self) -> Result<Opened, Refused> {
-        self.open_files().map_err(|refused| self.within(refused))
+    /// Reads the manifest.
+    pub fn open(&self) -> Result<Opened, Refused> {
+        self.read_manifest().map_err(|refused| self.within(refused))
     }
 
-    fn open_files(&mut self) -> Result<Opened, Refused> {
+    fn read_manifest(&self) -> Result<Opened, Refused> {
         let bytes = match &self.place {
             Place::Folder(folder) => {
                 let path = folder.join(manifest::FILE);
@@ -89,23 +91,31 @@ impl Bundle {
             let (found, expected) = (manifest.id, self.id);
             return Err(Refused::other(manifest::FILE, "member `id`", found, format!("{expected}, the bundle's name")));
         }
-        let sizes = [(manifest::FILE, bytes.len() as u64)].into_iter();
-        let sizes: Vec<_> = sizes.chain(manifest.parts.iter().map(|part| (part.name.as_str(), part.bytes))).collect();
+        Ok(Opened { manifest, sha256: Digest::of(&bytes), bytes: bytes.len() as u64 })
+    }
+
+    /// Whether the files are exactly those that the manifest names.
+    fn check_files(&mut self, opened: &Opened) -> Result<(), Refused> {
+        let sizes = [(manifest::FILE, opened.bytes)].into_iter();
+        let parts = opened.manifest.parts.iter().map(|part| (part.name.as_str(), part.bytes));
+        let sizes: Vec<_> = sizes.chain(parts).collect();
         match &mut self.place {
             Place::Folder(folder) => check_folder(folder, &sizes)?,
             Place::Archive(path, places) => *places = check_archive(path, self.id, &sizes)?,
         }
-        Ok(Opened { manifest, sha256: Digest::of(&bytes) })
+        Ok(())
     }
 
-    /// Checks every row against the manifest, and tells of both.
+    /// Checks files and rows against the manifest, and tells of both. What the manifest says is to be believed by then, if
+    /// there is a proof: or a changed manifest would be told as a fault of other files.
     pub fn check(
-        &self,
+        &mut self,
         opened: &Opened,
         report: &mut Report,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Refused> {
         let manifest = &opened.manifest;
+        self.check_files(opened).map_err(|refused| self.within(refused))?;
         let checked = rows::check(manifest, |part| self.content(&part.name, part.bytes), progress);
         checked.map_err(|refused| self.within(refused))?;
         let parts = manifest.parts.len();
@@ -171,7 +181,7 @@ pub fn read_manifest(bytes: &[u8], file: &str, place: &str) -> Result<Manifest, 
 
 /// Tells what a manifest says.
 pub fn tell_manifest(opened: &Opened, report: &mut Report) {
-    let Opened { manifest, sha256 } = opened;
+    let Opened { manifest, sha256, .. } = opened;
     let server = &manifest.connection;
     let asked = match &manifest.query {
         Query::Points(query) => {

@@ -98,7 +98,7 @@ pub fn of_row(proof: &Proof, file: &str, trusted: &Trusted, report: &mut Report)
         return Err(Refused::unreadable(file, why));
     }
     let manifest = bundle::read_manifest(text.as_bytes(), file, "member `manifest`")?;
-    let opened = Opened { manifest, sha256: Digest::of(text.as_bytes()) };
+    let opened = Opened { manifest, sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
     let expected = committed.manifest_sha256;
     if opened.sha256 != expected {
         let found = format!("SHA-256 {}", opened.sha256);

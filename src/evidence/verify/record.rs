@@ -144,7 +144,8 @@ fn check_coverage(block: &Block) -> Result<(), String> {
         return Err(format!("member `covered_ms`: found {covered}, expected 0 to {length}"));
     }
     let (found, expected) = (i128::from(block.coverage), covered * 10_000 / length);
-    if found != expected && block.method != Method::Sum {
+    let known = if block.method == Method::Sum { found <= 10_000 } else { found == expected };
+    if !known {
         return Err(format!("member `coverage`: found {found}, expected {expected}, by covered_ms"));
     }
     Ok(())
