@@ -79,8 +79,7 @@ pub struct ProofTold {
 }
 
 /// Why there is no proof of it, by what the caller can do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotProven {
     #[error("meter {0} has no entry in the log: a meter has its first one when it was first heard")]
     NoMeter(MeterId),

@@ -37,6 +37,10 @@ async fn a_block_is_proven_with_its_revisions_and_readings() {
     assert_eq!(proof["log"][0]["leaves"].as_array().unwrap().len(), 1);
     assert_eq!(proof["readings"].as_array().unwrap().len(), 2 * 32, "two values of 30 readings and of those around");
 
+    // A reading that came late is none of the block's until the block is revised.
+    plant.run("m", HALF + MINUTE / 2, HALF + MINUTE / 2).await;
+    assert_eq!(plant.prove_block("m", HALF).await, first);
+
     // Nothing is read for an hour; what comes later changes the blocks in it.
     plant.until(3 * HOUR).await;
     plant.run("m", 3 * HOUR, 4 * HOUR).await;
