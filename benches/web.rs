@@ -76,6 +76,8 @@ async fn measure() {
         exports: watch::Sender::default().subscribe(),
         tests: mpsc::channel(1).0,
         proofs: mpsc::channel(1).0,
+        running: watch::Sender::default().subscribe(),
+        bulk: mpsc::channel(1).0,
     };
     let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());

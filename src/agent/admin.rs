@@ -22,15 +22,18 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::exports::{self, Following};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
-use crate::model::{MeterId, PollReport, ScanEvent, ScanOrder, SourcesStatus, Timestamp};
+use crate::model::{
+    ExportEvent, ExportOrder, MeterId, PollReport, RunningJob, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
+};
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
-use crate::web::{ProveNow, ScanNow};
+use crate::web::{BulkNow, ProveNow, ScanNow};
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +55,13 @@ pub enum Request {
     Scan { order: ScanOrder },
     /// Proves something: the proof's text in lines of their own, each a string, before the reply, a [`ProofTold`].
     Prove { claim: Claim, form: ProofForm },
+    /// Exports a period: each [`ExportEvent`] as a line of its own. After `Done` the bundle is kept until the command has
+    /// answered with [`COPIED`], or has gone. One that goes earlier cancels its export.
+    Export { order: ExportOrder },
 }
+
+/// The command has its copy of the bundle.
+const COPIED: u8 = b'+';
 
 /// What came of a request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,10 +113,15 @@ pub struct Desk {
     pub ledger: Ledger,
     pub publisher: Publisher,
     pub proofs: mpsc::Sender<ProveNow>,
+    pub bulk: mpsc::Sender<BulkNow>,
+    pub running: watch::Receiver<Arc<RunningJob>>,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
 const EVENTS: usize = 64;
+
+/// A command may take so long to copy a bundle.
+const COPYING: Duration = Duration::from_secs(3_600);
 
 /// More than a person with a few scripts needs; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 8;
@@ -184,6 +198,7 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 done = desk.prove(claim, form, &mut output) => done,
                 _ = input.read_u8() => return Ok(()),
             },
+            Ok(Request::Export { order }) => desk.export(order, exports::user(peer), &mut input, &mut output).await,
             Ok(request) => timeout(PATIENCE, desk.done(request)).await.context("it took too long")?,
             Err(error) => Err(anyhow!("not a request: {error}")),
         };
@@ -241,7 +256,9 @@ impl Desk {
             Request::RotateKey {} => {
                 Ok(serde_json::to_value(rotate_key(&self.reader, &self.ledger, &self.publisher).await?)?)
             }
-            Request::Scan { .. } | Request::Prove { .. } => bail!("that is answered line by line"),
+            Request::Scan { .. } | Request::Prove { .. } | Request::Export { .. } => {
+                bail!("that is answered line by line")
+            }
         }
     }
 
@@ -254,6 +271,57 @@ impl Desk {
             say(output, &Reply::Told(String::from_utf8(piece?)?.into())).await?;
         }
         Ok(json!(proof.told))
+    }
+
+    async fn export(
+        &self,
+        order: ExportOrder,
+        by: String,
+        input: &mut (impl AsyncReadExt + Unpin),
+        output: &mut OwnedWriteHalf,
+    ) -> anyhow::Result<Value> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || anyhow!("the daemon is stopping");
+        let ask = async |now| self.bulk.send(now).await.map_err(|_| gone());
+        ask(BulkNow::Order { order, by: by.clone(), reply }).await?;
+        let id = answer.await.map_err(|_| gone())??.map_err(|refused| anyhow!(refused))?.id;
+        let follow = async {
+            say(output, &Reply::Told(serde_json::to_value(ExportEvent::Queued { id })?)).await?;
+            let mut following = Following::new(self.reader.clone(), self.running.clone(), id);
+            loop {
+                let event = following.next().await?;
+                if matches!(event, ExportEvent::Done { .. } | ExportEvent::Failed { .. }) {
+                    return Ok::<_, anyhow::Error>(event);
+                }
+                say(output, &Reply::Told(serde_json::to_value(event)?)).await?;
+            }
+        };
+        let followed = tokio::select! {
+            followed = follow => followed,
+            _ = input.read_u8() => Err(anyhow!("the command has gone")),
+        };
+        let event = match followed {
+            Ok(event) => event,
+            Err(gone) => {
+                let (reply, dropped) = oneshot::channel();
+                ask(BulkNow::Drop { id, by, reply }).await?;
+                dropped.await.ok();
+                return Err(gone);
+            }
+        };
+        let bundle = self.reader.bundle(id).await?;
+        if bundle.is_some() {
+            let (reply, noted) = oneshot::channel();
+            ask(BulkNow::Download { id, by, reply }).await?;
+            noted.await.map_err(|_| gone())??;
+        }
+        say(output, &Reply::Told(serde_json::to_value(event)?)).await?;
+        // What else comes is the end of a command that could not copy it, or did not want to.
+        if bundle.is_some() && matches!(timeout(COPYING, input.read_u8()).await, Ok(Ok(COPIED))) {
+            ask(BulkNow::Downloaded { id }).await?;
+        }
+        drop(bundle);
+        Ok(Value::Null)
     }
 
     async fn scan(&self, order: ScanOrder, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
@@ -331,6 +399,37 @@ async fn by_lines(
         }
     }
     bail!("the daemon has ended")
+}
+
+/// Lets the daemon behind `socket` make an export. What `told` does with `Done` is done before the daemon is told that
+/// the bundle is copied.
+pub async fn export(
+    socket: &Path,
+    order: ExportOrder,
+    mut told: impl FnMut(ExportEvent) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
+    let (input, mut output) = stream.into_split();
+    let mut text = serde_json::to_vec(&Request::Export { order })?;
+    text.push(b'\n');
+    output.write_all(&text).await?;
+    let mut lines = BufReader::new(input).lines();
+    while let Some(line) = lines.next_line().await? {
+        match serde_json::from_str(&line).context(NOT_UNDERSTOOD)? {
+            Reply::Told(event) => {
+                let event: ExportEvent = serde_json::from_value(event)?;
+                let is_done = matches!(event, ExportEvent::Done { .. });
+                told(event)?;
+                if is_done {
+                    output.write_all(&[COPIED]).await?;
+                }
+            }
+            Reply::Done(_) => return Ok(()),
+            Reply::Failed(why) => return Err(anyhow!(why)),
+        }
+    }
+    bail!("the daemon has ended; the export goes on when it is started again")
 }
 
 /// One poll of a meter: by the daemon that runs on this store, or straight from the meter when none does.

@@ -3,6 +3,7 @@
 pub mod admin;
 mod connections;
 pub mod demo;
+pub mod exports;
 pub mod proofs;
 pub mod search;
 mod stages;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
+use crate::evidence::jobs::{self, Jobs};
 use crate::evidence::log::{Publisher, Running};
 use crate::evidence::mark::Mark;
 use crate::evidence::prove::Prover;
@@ -206,6 +208,8 @@ impl Agent {
         let (scans, scans_asked) = mpsc::channel(search::ASKED);
         let (tests, tests_asked) = mpsc::channel(connections::ASKED);
         let (proofs, proofs_asked) = mpsc::channel(proofs::ASKED);
+        let (bulk, bulk_asked) = mpsc::channel(exports::ASKED);
+        let running = watch::Sender::default();
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
@@ -254,6 +258,18 @@ impl Agent {
         stages.start("proofs", millis(250), |stop| {
             proofs::run(proofs_asked, Prover { reader: reader.clone(), publisher: publisher.clone() }, stop)
         });
+        let jobs = Jobs {
+            config: wires.evidence.subscribe(),
+            reader: reader.clone(),
+            ledger: ledger.clone(),
+            clock: clock.clone(),
+            told: running.clone(),
+        };
+        stages.start_alone("exports", millis(150), |stop| {
+            let work = jobs::run(jobs.clone(), stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("export requests", millis(50), |stop| exports::run(bulk_asked, jobs, stop));
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
@@ -267,6 +283,8 @@ impl Agent {
             exports: wires.exports.subscribe(),
             tests,
             proofs: proofs.clone(),
+            running: running.subscribe(),
+            bulk: bulk.clone(),
         };
         stages.start("web", secs(1), |stop| {
             let work = web::run(listener, views.clone(), stop);
@@ -286,6 +304,8 @@ impl Agent {
                 ledger: ledger.clone(),
                 publisher: publisher.clone(),
                 proofs,
+                bulk,
+                running: running.subscribe(),
             };
             admin::serve(requests, desk, stop)
         });

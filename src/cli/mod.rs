@@ -1,5 +1,6 @@
 //! The command line: arguments in, text and exit codes out. The work is done by `agent`.
 
+mod export;
 mod key;
 mod packaging;
 mod print;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 use crate::agent::{self, admin};
 use crate::clock::Clock;
 use crate::config::{self, Checked};
-use crate::model::{MeterId, Origin};
+use crate::model::{MeterId, Origin, nearest};
 use crate::sources::Wire;
 use crate::store;
 
@@ -109,6 +110,13 @@ enum Command {
         It needs no config, no store and no network. Exit code: 0 valid, 1 something does not hold, 2 cannot be read,\n\
         3 valid in itself, but something outside is missing to rely on it: a key, an anchor, a proof.")]
     Verify(verify::VerifyArguments),
+    /// Export a period from InfluxDB as a bundle that anybody can verify
+    #[command(
+        after_help = "Example:\n  meterseal export plant --query energy --from 2026-11-01 --to 2026-12-01 -o /media/usb\n\n\
+        Goes through the daemon when it runs. Ctrl-C cancels the export. What was cut off by a crash or a power cut goes \
+        on with the next start of the daemon."
+    )]
+    Export(export::ExportArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -198,6 +206,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Key(command) => key::key(command),
         Command::Prove(arguments) => prove::prove(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
+        Command::Export(arguments) => export::export(arguments),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
@@ -327,7 +336,7 @@ fn of_unit(config: &config::Config, origin: &Origin) -> String {
 
 fn known_meters(config: &config::Config, wanted: &MeterId) -> String {
     let known = || config.meters().iter().map(|meter| meter.id.as_str());
-    let near = config::nearest(wanted.as_str(), known()).map(|near| format!("Did you mean {near}? "));
+    let near = nearest(wanted.as_str(), known()).map(|near| format!("Did you mean {near}? "));
     format!("{}Known meters: {}.", near.unwrap_or_default(), known().collect::<Vec<_>>().join(", "))
 }
 

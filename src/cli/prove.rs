@@ -83,7 +83,7 @@ pub fn prove(arguments: ProveArguments) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn notes(told: &ProofTold) {
+pub fn notes(told: &ProofTold) {
     told.notes.iter().for_each(|note| eprintln!("{note}"));
 }
 
@@ -120,14 +120,14 @@ fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, Failed> {
 }
 
 /// A file that bears its name only when it is whole.
-struct Written {
-    file: BufWriter<File>,
+pub struct Written {
+    pub file: BufWriter<File>,
     part: PathBuf,
     path: PathBuf,
 }
 
 impl Written {
-    fn begin(path: &Path) -> Result<Self, Failed> {
+    pub fn begin(path: &Path) -> Result<Self, Failed> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
@@ -137,7 +137,7 @@ impl Written {
     }
 
     /// The bytes that it has.
-    fn finish(mut self) -> Result<u64, Failed> {
+    pub fn finish(mut self) -> Result<u64, Failed> {
         let done = self.file.flush().and_then(|()| fs::rename(&self.part, &self.path));
         let done = done.and_then(|()| Ok(self.file.get_ref().metadata()?.len()));
         done.map_err(|error| Failed::new(format!("cannot write {}: {error}", self.path.display())))

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::mqtt;
 use super::report::{Place, Report};
-use super::section::{Field, Section, nearest};
+use super::section::{Field, Section};
 use super::templates::Templates;
 use super::tree::Value;
 use super::wire;
-use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role};
+use crate::model::{Category, Energy, LineName, Meter, MeterId, Number, Origin, Ratio, Role, nearest};
 use crate::sources::mqtt::Broker;
 use crate::sources::template::{Register, Template};
 use crate::sources::{self, Line, MeterConfig};

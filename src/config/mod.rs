@@ -23,7 +23,6 @@ use crate::{alerts, blocks, evidence, sources, store, web};
 pub use files::{Files, Unreadable};
 pub use report::Fault;
 pub use secret::Secret;
-pub use section::nearest;
 
 /// Where the config is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/meterseal/meterseal.toml";

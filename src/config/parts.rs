@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 
 use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
-use super::section::{Field, Section, nearest};
+use super::section::{Field, Section};
 use super::tree::{Table, Value};
 use super::{Config, influx, meters, mqtt, units};
 use crate::blocks::PeakWindow;
-use crate::model::{SiteId, Timestamp};
+use crate::model::{SiteId, Timestamp, nearest};
 use crate::sources::BlockGrid;
 use crate::{alerts, blocks, evidence, sources, store, web};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::report::{MISSING, Place, Report};
 use super::tree::{Node, Table, Value};
 use super::units;
+use crate::model::nearest;
 
 /// A table that is being read. [`Section::done`] tells the keys that nobody asked for.
 pub struct Section<'t> {
@@ -218,16 +219,6 @@ impl<'t> Field<'t> {
             other => other.kind().to_owned(),
         }
     }
-}
-
-/// The known word that a misspelt one comes nearest to, if it is near at all.
-pub fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let likeness = |known: &str| strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase());
-    known
-        .map(|known| (likeness(known), known))
-        .filter(|(like, _)| *like > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known)
 }
 
 fn sorted<'w>(words: impl Iterator<Item = &'w str>) -> String {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::files::Files;
 use super::report::{Place, Report};
-use super::section::{Field, nearest};
+use super::section::Field;
 use super::tree::{self, Table, Value};
-use crate::model::MeterId;
+use crate::model::{MeterId, nearest};
 use crate::sources::template::{self, Template};
 
 pub struct Templates {

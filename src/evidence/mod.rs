@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod epoch;
 pub mod hardware;
 pub mod influx;
+pub mod jobs;
 pub mod log;
 pub mod mark;
 pub mod prove;

@@ -12,6 +12,7 @@ pub mod jcs;
 mod job;
 pub mod merkle;
 mod meter;
+mod nearest;
 pub mod note;
 mod number;
 pub mod proof;
@@ -35,6 +36,7 @@ pub use meter::{
     BrokerStatus, Category, Condition, LineStatus, MalformedMessage, Meter, MeterStatus, Origin, PollReport,
     PolledValue, Proposal, SourcesStatus,
 };
+pub use nearest::nearest;
 pub use number::{Energy, Number, Power, Ratio};
 pub use quantity::{BadQuantity, Quantity, Role, Unit};
 pub use reading::{ClockState, Interval, Label, Layout, Reading, Redate, Slot, Stamp, StoredReading, Values};

@@ -293,20 +293,18 @@ impl Ledger {
         .await
     }
 
-    /// Whether an export may go on writing; `own` is what it has written. Bundles that may go make room for it.
-    pub async fn room_for_export(&self, id: JobId, own: u64) -> Result<Result<(), NoRoom>, StoreError> {
-        let shared = self.shared.clone();
-        blocking(move || {
-            shared.at_home()?;
-            for last in [false, true] {
-                let Some((excess, reason)) = shared.lacks_room(id, own)? else { return Ok(Ok(())) };
-                if last || shared.delete_bundles(excess)? == 0 {
-                    return Ok(Err(reason));
-                }
+    /// Whether an export may go on writing; `own` is what it has written. Bundles that may go make room for it. Blocking:
+    /// for the thread of the job.
+    pub fn room_for_export(&self, id: JobId, own: u64) -> Result<Result<(), NoRoom>, StoreError> {
+        let shared = &self.shared;
+        shared.at_home()?;
+        for last in [false, true] {
+            let Some((excess, reason)) = shared.lacks_room(id, own)? else { return Ok(Ok(())) };
+            if last || shared.delete_bundles(excess)? == 0 {
+                return Ok(Err(reason));
             }
-            Ok(Ok(()))
-        })
-        .await
+        }
+        Ok(Ok(()))
     }
 
     /// Removes what a crash, a cancelled job or a deletion that was cut off has left in the folder of bundles.

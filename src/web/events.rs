@@ -33,7 +33,7 @@ const WAITING: usize = 32;
 /// Readings or blocks in one event at most, which bounds what `WAITING` events can take.
 const READINGS: usize = 500;
 /// An idle feed shows that it lives this often; a token that was revoked is noticed then.
-const BEAT: Duration = Duration::from_secs(15);
+pub const BEAT: Duration = Duration::from_secs(15);
 /// Alerts looked through for changes.
 const ALERTS: usize = 100;
 
@@ -52,6 +52,11 @@ impl Feed {
             places: Arc::new(Semaphore::new(CLIENTS)),
             missed: Arc::new(AtomicU64::new(0)),
         }
+    }
+
+    /// A place for one more feed of any kind; `None` when all are taken.
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     pub fn clients(&self) -> usize {
@@ -188,8 +193,7 @@ pub async fn events(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
-    let busy = |_| Problem::Busy { limit: CLIENTS, again: 5 };
-    let place = Arc::clone(&web.feed.places).try_acquire_owned().map_err(busy)?;
+    let place = web.feed.place().ok_or(Problem::Busy { limit: CLIENTS, again: 5 })?;
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = serde_json::json!({ "timestamp": At(web.views.clock.now()), "version": env!("CARGO_PKG_VERSION") });

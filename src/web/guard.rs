@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Web;
 use super::problem::Problem;
-use crate::store::Scope;
+use crate::store::{Bearer, Scope};
 
 /// Bytes of path and query.
 const ADDRESS_LENGTH: usize = 2_048;
@@ -90,20 +90,20 @@ pub async fn known(State(web): State<Web>, request: Request, next: Next) -> Resu
     }
 }
 
-/// Whether the bearer may export.
-pub fn may_export(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
-    match web.views.reader.scope_of(token(headers)?) {
-        Some(Scope::Export | Scope::Admin) => Ok(()),
-        Some(Scope::Read | Scope::Ingest) => Err(Problem::ExportScope),
-        None => Err(Problem::UnknownToken),
-    }
-}
-
 /// Whether the bearer may do more than read.
 pub fn may_change(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
     match web.views.reader.scope_of(token(headers)?) {
         Some(Scope::Admin) => Ok(()),
         Some(Scope::Read | Scope::Ingest | Scope::Export) => Err(Problem::AdminScope),
+        None => Err(Problem::UnknownToken),
+    }
+}
+
+/// Whether the bearer may order exports and have their bundles; the token's name, for the record.
+pub fn may_export(web: &Web, headers: &HeaderMap) -> Result<String, Problem> {
+    match web.views.reader.bearer_of(token(headers)?) {
+        Some(Bearer { name, scope: Scope::Export | Scope::Admin }) => Ok(name.clone()),
+        Some(_) => Err(Problem::ExportScope),
         None => Err(Problem::UnknownToken),
     }
 }

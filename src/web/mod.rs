@@ -4,6 +4,7 @@
 //! streamed from the store, so that memory stays flat.
 
 mod brokers;
+mod bulk;
 mod commissioning;
 mod connections;
 mod dashboard;
@@ -42,8 +43,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
+use crate::model::{Meter, MeterId, OpenBlock, RunningJob, SourcesStatus};
 use crate::store::Reader;
+pub use bulk::{BulkArchive, BulkNow, ReadAt};
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
 use problem::Problem;
 pub use proof::{ProofText, ProveNow};
@@ -89,6 +91,10 @@ pub struct Views {
     pub tests: mpsc::Sender<TestNow>,
     /// Proofs, which the evidence room makes.
     pub proofs: mpsc::Sender<ProveNow>,
+    /// The export that runs.
+    pub running: watch::Receiver<Arc<RunningJob>>,
+    /// What is asked about exports.
+    pub bulk: mpsc::Sender<BulkNow>,
 }
 
 /// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
@@ -166,13 +172,18 @@ fn router(web: Web) -> Router {
         .route("/api/events", get(events::events))
         .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
         .route("/api/proof", get(proof::proof))
-        .route("/api/bulk/{id}/proof", get(proof::of_dataset))
         .route("/metrics", get(metrics::metrics))
         .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
     let exports = Router::new()
         .route("/api/connections", get(connections::list))
         .route("/api/connections/{name}/test", post(connections::test))
         .route("/api/queries", get(connections::queries))
+        .route("/api/bulk", get(bulk::list).post(bulk::order).layer(DefaultBodyLimit::max(bulk::LONGEST_ORDER)))
+        .route("/api/bulk/{id}", get(bulk::one).delete(bulk::drop_job))
+        .route("/api/bulk/{id}/events", get(bulk::events))
+        .route("/api/bulk/{id}/manifest", get(bulk::manifest))
+        .route("/api/bulk/{id}/download", get(bulk::download))
+        .route("/api/bulk/{id}/proof", get(proof::of_dataset))
         .route_layer(from_fn_with_state(web.clone(), guard::known));
     Router::new()
         .merge(signed_in)

@@ -8,8 +8,8 @@ use tracing::error;
 use super::connections::TestFault;
 use super::scan::AnotherRuns;
 use super::wire::Json;
-use crate::model::MeterId;
 use crate::model::proof::NotProven;
+use crate::model::{ExportRefused, MeterId};
 use crate::store::StoreError;
 
 /// A request that was not answered as hoped, by what the caller can do. The text is for the person at the screen; the
@@ -40,6 +40,20 @@ pub enum Problem {
     NoTile,
     #[error("meter `{0}` has no running block yet: it needs its first reading")]
     NoBlock(MeterId),
+    #[error("there is no export `{0}`: `/api/bulk` lists them")]
+    NoJob(String),
+    #[error("this export has no bundle: it is {state}{why}")]
+    NoBundle { state: &'static str, why: String },
+    #[error("the bundle of this export was deleted to make room, or because somebody said so: export it again")]
+    BundleGone,
+    #[error("the bundle of this export is being downloaded: delete it when that is done")]
+    BundleInUse,
+    #[error("the bundle of this export cannot be read: see the log of meterseal, and export it again")]
+    BundleBroken,
+    #[error("that range has nothing of the {0} bytes there are")]
+    Range(u64),
+    #[error(transparent)]
+    Refused(#[from] ExportRefused),
     #[error("this address does not answer this method")]
     Method,
     #[error("the address is longer than {0} bytes: ask for less at a time")]
@@ -76,7 +90,6 @@ impl Problem {
         match self {
             Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
             Self::Scope | Self::AdminScope | Self::ExportScope => StatusCode::FORBIDDEN,
-            Self::AnotherRuns(_) | Self::Test(TestFault::Off(_)) => StatusCode::CONFLICT,
             Self::Test(TestFault::NoConnection(_)) => StatusCode::NOT_FOUND,
             Self::Test(TestFault::Failed(_)) => StatusCode::BAD_GATEWAY,
             Self::NotProven(why) => match why {
@@ -90,6 +103,15 @@ impl Problem {
                 NotProven::BadRequest(_) | NotProven::OtherGateway { .. } => StatusCode::BAD_REQUEST,
                 NotProven::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,
             },
+            Self::AnotherRuns(_) | Self::Test(TestFault::Off(_)) | Self::NoBundle { .. } | Self::BundleInUse => {
+                StatusCode::CONFLICT
+            }
+            Self::BundleGone => StatusCode::GONE,
+            Self::BundleBroken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::NoJob(_) => StatusCode::NOT_FOUND,
+            Self::Refused(ExportRefused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest(_) | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoMeter(_) | Self::NoTile | Self::NoBlock(_) => StatusCode::NOT_FOUND,
@@ -132,8 +154,13 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.challenge() {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Self::Busy { again, .. } = self {
-            headers.insert(header::RETRY_AFTER, again.into());
+        match self {
+            Self::Busy { again, .. } => drop(headers.insert(header::RETRY_AFTER, again.into())),
+            Self::Range(length) => {
+                let all = HeaderValue::from_str(&format!("bytes */{length}"));
+                all.ok().and_then(|all| headers.insert(header::CONTENT_RANGE, all));
+            }
+            _ => {}
         }
         response
     }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use meterseal::agent::proofs;
 use meterseal::clock::Clock;
+use meterseal::evidence::jobs::Jobs;
 use meterseal::evidence::log::Publisher;
 use meterseal::evidence::mark::Mark;
 use meterseal::evidence::prove::Prover;
 use meterseal::model::{
     Block, BlockFlags, Borders, BrokerStatus, Category, Cause, Change, Commissioning, Condition, Digest, Energy,
     Identity, Layout, LineStatus, MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin,
-    Part, Power, Proposal, Ratio, Reading, Setup, Slot, SourcesStatus, Span, Timestamp,
+    Part, Power, Proposal, Ratio, Reading, RunningJob, Setup, Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
 use meterseal::web::{self, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
@@ -48,6 +49,10 @@ pub struct Plant {
     /// Searches for meters that were asked for.
     pub scans: mpsc::Receiver<ScanNow>,
     pub tests: mpsc::Receiver<TestNow>,
+    /// The export that runs.
+    pub running: watch::Sender<Arc<RunningJob>>,
+    /// Does what is asked about exports.
+    _asked: JoinSet<anyhow::Result<()>>,
     pub stop: CancellationToken,
     pub tasks: JoinSet<std::io::Result<()>>,
     views: Views,
@@ -95,6 +100,17 @@ impl Plant {
         let (tests, tests_asked) = mpsc::channel(1);
         let exports = watch::Sender::new(Arc::new(exports()));
         let (proofs, proofs_asked) = mpsc::channel(1);
+        let (bulk, bulk_asked) = mpsc::channel(1);
+        let running = watch::Sender::default();
+        let jobs = Jobs {
+            config: watch::Sender::default().subscribe(),
+            reader: store.reader(),
+            ledger: store.ledger(),
+            clock: clock.clone(),
+            told: running.clone(),
+        };
+        let mut asked = JoinSet::new();
+        asked.spawn(meterseal::agent::exports::run(bulk_asked, jobs, CancellationToken::new()));
         let views = Views {
             reader: store.reader(),
             clock: clock.clone(),
@@ -108,6 +124,8 @@ impl Plant {
             exports: exports.subscribe(),
             tests,
             proofs,
+            running: running.subscribe(),
+            bulk,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
@@ -136,6 +154,8 @@ impl Plant {
             tasks,
             views,
             client,
+            running,
+            _asked: asked,
             _kept: kept,
             _proving: proving,
             _folder: folder,

@@ -196,6 +196,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Counts values that a free query's answer gave empty.
+    pub fn count_absent(&mut self, absent: Absent) {
+        self.progress.absent.empty_strings += absent.empty_strings;
+        self.progress.absent.empty_tags += absent.empty_tags;
+    }
+
     /// Ends a free query's answer, its only window.
     pub fn end_result(&mut self, from_ns: i64, to_ns: i64, read_ms: u64) -> Result<Option<Progress>, WriteError> {
         self.end_window(from_ns, to_ns, read_ms)

@@ -201,18 +201,18 @@ async fn exports_leave_room_for_readings() {
     house.store.reconfigure(&Config { max_disk: 20 << 20, ..config(&house.folder) });
     let running = house.queued().await.id;
     assert!(ledger.begin_job(running).await.unwrap());
-    assert_eq!(ledger.room_for_export(running, 9 << 20).await.unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(running, 9 << 20).unwrap(), Ok(()));
     let (fetched, fresh) = (house.done(4 << 20).await, house.done(4 << 20).await);
     assert!(ledger.downloaded(fetched).await.unwrap());
     assert!(ledger.job_is_at(running, JobProgress::default(), 1 << 20, String::new()).await.unwrap());
-    assert_eq!(ledger.room_for_export(running, 1 << 20).await.unwrap(), Ok(()));
-    assert_eq!(ledger.room_for_export(running, 3 << 20).await.unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(running, 1 << 20).unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(running, 3 << 20).unwrap(), Ok(()));
     assert!(!house.is_there(fetched) && house.is_there(fresh), "one that somebody has makes room");
-    let told = ledger.room_for_export(running, 6 << 20).await.unwrap().unwrap_err();
+    let told = ledger.room_for_export(running, 6 << 20).unwrap().unwrap_err();
     assert_eq!(told, NoRoom::Share { limit: 10 << 20 });
     assert!(house.is_there(fresh));
     assert_eq!(ledger.drop_job(fresh, String::new()).await.unwrap(), Dropped::Deleted);
-    assert_eq!(ledger.room_for_export(running, 6 << 20).await.unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(running, 6 << 20).unwrap(), Ok(()));
 }
 
 #[tokio::test]
@@ -227,11 +227,11 @@ async fn an_export_stops_before_the_reserve_is_touched() {
     let store = Store::open(config, clock, None).unwrap();
     let ledger = store.ledger();
     let id = ledger.queue_job(request(), String::new()).await.unwrap().unwrap().id;
-    assert_eq!(ledger.room_for_export(id, 0).await.unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(id, 0).unwrap(), Ok(()));
     std::fs::write(disk.0.path().join("filler"), vec![1; 30 << 20]).unwrap();
-    let told = ledger.room_for_export(id, 0).await.unwrap().unwrap_err();
+    let told = ledger.room_for_export(id, 0).unwrap().unwrap_err();
     assert!(matches!(told, NoRoom::Disk { .. }) && told.to_string().starts_with("disk full"), "{told}");
     assert!(!store.reader().health().reserve_used);
     std::fs::remove_file(disk.0.path().join("filler")).unwrap();
-    assert_eq!(ledger.room_for_export(id, 0).await.unwrap(), Ok(()));
+    assert_eq!(ledger.room_for_export(id, 0).unwrap(), Ok(()));
 }

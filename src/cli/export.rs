@@ -1,0 +1,229 @@
+//! `meterseal export`: what it says while the export goes on, and the copy of the bundle that it leaves.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::tz::TimeZone;
+
+use super::prove::{Written, notes};
+use super::{Done, Failed, complete, good_config, print};
+use crate::agent::{exports, proofs};
+use crate::clock::Clock;
+use crate::config;
+use crate::model::proof::{Claim, ProofForm, ProofTold};
+use crate::model::{ExportEvent, ExportOrder, JobId, JobProgress, instant_ns};
+
+#[derive(clap::Args)]
+pub struct ExportArguments {
+    /// The name of an [[influx]] of the config
+    connection: String,
+    /// The name of a [[query]] of the config
+    #[arg(long, value_name = "NAME")]
+    query: String,
+    /// The beginning: 2026-11-01, 2026-11-01T08:00 (the site's time), RFC 3339, or ns since 1970
+    #[arg(long, value_name = "T")]
+    from: String,
+    /// The end, which is not in it any more
+    #[arg(long, value_name = "T")]
+    to: String,
+    /// Put the bundle into this folder
+    #[arg(short = 'o', long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// The config
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print each event as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn export(arguments: ExportArguments) -> Done {
+    let ExportArguments { connection, query, from, to, output, config, json } = arguments;
+    let config = good_config(&config, &Clock::system())?;
+    // The config has checked the zone's name.
+    let zone = TimeZone::get(&config.site.timezone).unwrap_or(TimeZone::UTC);
+    let time = |name: &str, text: &str| instant_ns(text, &zone).map_err(|why| Failed::new(format!("--{name}: {why}")));
+    let (from_ns, to_ns) = (time("from", &from)?, time("to", &to)?);
+    if !output.is_dir() {
+        return Err(Failed::new(format!("{} is no folder", output.display())).hint("Make it, or give another with -o."));
+    }
+    let order = ExportOrder { connection, query, from_ns, to_ns };
+    let mut seen = Seen::new(json, (from_ns, to_ns), output);
+    let done = complete(exports::for_command(order, &config, |event| seen.take(event)))?;
+    seen.clear();
+    done?;
+    let Some((id, copy)) = seen.copy.take() else {
+        return Err(Failed::new(seen.failed.unwrap_or_else(|| "the export has no end".to_owned())));
+    };
+    let JobProgress { rows, bytes, .. } = seen.progress;
+    seen.say(&format!("export {id}: {rows} rows, {}", megabytes(bytes)));
+    let ProofTold { key, .. } = prove(&config, id, &copy)?;
+    seen.say(&format!(
+        "its proof lies beside it. To check both, with nothing but them and the key:\n  meterseal verify {} --key {key}",
+        copy.display()
+    ));
+    if !json {
+        print::out(&format!("{}\n", copy.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the proof beside the bundle.
+fn prove(config: &config::Config, id: JobId, copy: &Path) -> Result<ProofTold, Failed> {
+    let path = copy.with_file_name(format!("{id}{}", ProofForm::Json.ending()));
+    let mut written = Written::begin(&path)?;
+    let take = |piece: &[u8]| written.file.write_all(piece);
+    let told = complete(proofs::for_command(config, Claim::Dataset { id }, ProofForm::Json, take))?;
+    let again = format!("The bundle is there. For its proof: meterseal prove --dataset {id}");
+    let told = told.map_err(|error| Failed::from(error).hint(again))?;
+    written.finish()?;
+    notes(&told);
+    Ok(told)
+}
+
+/// On what is no terminal, progress is told so often.
+const EVERY: Duration = Duration::from_secs(10);
+const BAR: usize = 24;
+
+/// What came so far.
+struct Seen {
+    json: bool,
+    terminal: bool,
+    period: (i64, i64),
+    output: PathBuf,
+    progress: JobProgress,
+    told: Option<Instant>,
+    waiting: Option<String>,
+    copy: Option<(JobId, PathBuf)>,
+    failed: Option<String>,
+}
+
+impl Seen {
+    fn new(json: bool, period: (i64, i64), output: PathBuf) -> Self {
+        Self {
+            json,
+            terminal: io::stderr().is_terminal(),
+            period,
+            output,
+            progress: JobProgress::default(),
+            told: None,
+            waiting: None,
+            copy: None,
+            failed: None,
+        }
+    }
+
+    fn take(&mut self, event: ExportEvent) -> anyhow::Result<()> {
+        if self.json {
+            print::json_line(&event);
+        }
+        match event {
+            ExportEvent::Queued { id } => self.say(&format!("export {id} begins")),
+            ExportEvent::Progress { progress, rows_per_s, seconds_left, waiting } => {
+                self.progress = progress;
+                if waiting != self.waiting {
+                    if let Some(why) = &waiting {
+                        self.say(&format!("waiting: {why}"));
+                    }
+                    self.waiting = waiting;
+                }
+                self.show(rows_per_s, seconds_left);
+            }
+            ExportEvent::Done { id, progress, folder } => {
+                self.progress = progress;
+                let copy = self.output.join(id.to_string());
+                copy_bundle(&folder, &copy).with_context(|| {
+                    format!("export {id} is done and stays in the store, but cannot be copied to {}", copy.display())
+                })?;
+                self.copy = Some((id, copy));
+            }
+            ExportEvent::Failed { error } => self.failed = Some(error),
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, rows_per_s: f64, seconds_left: Option<u64>) {
+        let due = self.terminal || self.told.is_none_or(|told| told.elapsed() >= EVERY);
+        if self.json || self.waiting.is_some() || !due {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let JobProgress { rows, bytes, position_ns } = self.progress;
+        let left = seconds_left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
+        let text = format!("{rows} rows, {}, {rows_per_s:.0} rows/s{left}", megabytes(bytes));
+        if self.terminal {
+            eprint!("\r\x1b[K{} {text}", bar(self.period, position_ns));
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A line for a person.
+    fn say(&self, text: &str) {
+        if !self.json {
+            self.clear();
+            eprintln!("{text}");
+        }
+    }
+
+    fn clear(&self) {
+        if self.terminal && !self.json {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// How much of the period is read.
+fn bar((from, to): (i64, i64), position: Option<i64>) -> String {
+    let (done, all) = (i128::from(position.unwrap_or(from)) - i128::from(from), i128::from(to) - i128::from(from));
+    let filled = usize::try_from(done * BAR as i128 / all.max(1)).unwrap_or(0).min(BAR);
+    format!("[{}{}] {:3} %", "#".repeat(filled), "-".repeat(BAR - filled), done * 100 / all.max(1))
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// Copies a bundle; it has its name only when it is whole.
+fn copy_bundle(from: &Path, to: &Path) -> io::Result<()> {
+    let making = to.with_extension("part");
+    fs::create_dir(&making)?;
+    let copied = from.read_dir().and_then(|mut files| {
+        files.try_for_each(|file| {
+            let file = file?;
+            fs::copy(file.path(), making.join(file.file_name())).map(|_| ())
+        })
+    });
+    let done = copied.and_then(|()| fs::rename(&making, to));
+    if done.is_err() {
+        // The error that is told is the first one.
+        fs::remove_dir_all(&making).ok();
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_shown_for_a_person() {
+        assert_eq!(bar((0, 100), Some(50)), format!("[{}{}]  50 %", "#".repeat(12), "-".repeat(12)));
+        assert_eq!(bar((0, 100), None), format!("[{}]   0 %", "-".repeat(24)));
+        assert_eq!(bar((i64::MIN, i64::MAX), Some(i64::MAX)), format!("[{}] 100 %", "#".repeat(24)));
+        assert_eq!(megabytes(1_234_567), "1.2 MB");
+        assert_eq!([duration(9), duration(80), duration(7_260)], ["9 s", "1 min 20 s", "2 h 1 min"]);
+    }
+}

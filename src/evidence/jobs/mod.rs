@@ -1,0 +1,208 @@
+//! Export jobs: takes those that are queued, one at a time, reads the plant's InfluxDB slice by slice, and leaves a
+//! bundle that the log commits to. Work is found in the store, so that a restart goes on where the last run ended.
+
+mod attempt;
+mod pause;
+mod slices;
+mod told;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Config;
+use super::dataset::manifest::{PointsQuery, Query, ResultQuery};
+use super::influx::{self, Asked};
+use crate::clock::Clock;
+use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJob, nearest};
+use crate::store::{JOBS, JobEnd, Ledger, Reader, StoreError};
+use attempt::Attempt;
+use told::Told;
+
+/// The pause before a store that cannot be used is tried again.
+const STORE_AGAIN: Duration = Duration::from_secs(10);
+/// Requests for one bundle by one token that lie closer together are one download: a client that fetches it in ranges,
+/// or goes on after a break, fills no log.
+const ONE_DOWNLOAD: Duration = Duration::from_secs(600);
+/// Downloads that are remembered; beyond, one may be put on record twice.
+const DOWNLOADS: usize = 64;
+
+/// All that jobs need.
+#[derive(Clone)]
+pub struct Jobs {
+    pub config: watch::Receiver<Arc<Config>>,
+    pub reader: Reader,
+    pub ledger: Ledger,
+    pub clock: Clock,
+    /// What is told of the job that runs.
+    pub told: watch::Sender<Arc<RunningJob>>,
+}
+
+/// Takes jobs until stopped. To be run on a thread of its own: it hashes, compresses and writes between its waits.
+pub async fn run(jobs: Jobs, stop: CancellationToken) -> Result<(), StoreError> {
+    let mut changed = jobs.reader.jobs_changed();
+    while !stop.is_cancelled() {
+        changed.borrow_and_update();
+        let done = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            done = jobs.take_next() => done,
+        };
+        match done {
+            Ok(true) => {}
+            Ok(false) => tokio::select! {
+                () = stop.cancelled() => {}
+                Ok(()) = changed.changed() => {}
+            },
+            Err(StoreError::Closed) => return Err(StoreError::Closed),
+            Err(cause) => {
+                // Exports are the last that may stop the plant's readings: whatever it is, it is told and tried again.
+                error!(error = &cause as &dyn std::error::Error, "exports wait for the store");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = jobs.clock.sleep(STORE_AGAIN) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Jobs {
+    /// Queues what was ordered, with the query as it is now: later changes of the config do not touch it.
+    pub async fn order(&self, order: ExportOrder, by: String) -> Result<Result<Job, ExportRefused>, StoreError> {
+        let request = match request(&self.config.borrow(), order) {
+            Ok(request) => request,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let job = self.ledger.queue_job(request, by).await?;
+        Ok(job.ok_or(ExportRefused::Full { limit: JOBS }))
+    }
+
+    /// Carries out the oldest job that is not over. False when there is none.
+    async fn take_next(&self) -> Result<bool, StoreError> {
+        self.ledger.sweep_bundles().await?;
+        let Some(job) = self.reader.next_job().await? else { return Ok(false) };
+        self.carry_out(&job).await?;
+        Ok(true)
+    }
+
+    /// Carries out a job to its end. When it is dropped in between, it goes on from there the next time.
+    pub async fn carry_out(&self, job: &Job) -> Result<(), StoreError> {
+        if !self.ledger.begin_job(job.id).await? {
+            return Ok(());
+        }
+        info!(id = %job.id, connection = job.request.connection, "export begins");
+        let told = Told::of(job, self.told.clone());
+        let mut attempt = Attempt::new(self, job, told);
+        let end = tokio::select! {
+            end = attempt.end() => end?,
+            over = self.over(job.id) => return over,
+        };
+        drop(attempt);
+        match &end {
+            JobEnd::Done { progress, .. } => info!(id = %job.id, rows = progress.rows, "export done"),
+            JobEnd::Failed { error } => warn!(id = %job.id, error, "export failed"),
+        }
+        // Of a job that was cancelled at the last moment the bundle is swept away.
+        self.ledger.end_job(job.id, end).await?;
+        self.ledger.sweep_bundles().await
+    }
+
+    /// Resolves when somebody has ended the job.
+    async fn over(&self, id: JobId) -> Result<(), StoreError> {
+        let mut changed = self.reader.jobs_changed();
+        loop {
+            changed.borrow_and_update();
+            if self.reader.job(id).await?.is_none_or(|job| job.state == JobState::Cancelled) {
+                info!(%id, "export cancelled");
+                return Ok(());
+            }
+            changed.changed().await.map_err(|_| StoreError::Closed)?;
+        }
+    }
+}
+
+/// What a job keeps of an order.
+fn request(config: &Config, order: ExportOrder) -> Result<JobRequest, ExportRefused> {
+    let ExportOrder { connection, query, from_ns, to_ns } = order;
+    let names = config.connections.iter().map(|connection| connection.name.as_str());
+    if !names.clone().any(|name| name == connection) {
+        let near = nearest(&connection, names.clone()).map(str::to_owned);
+        return Err(ExportRefused::Connection { near, known: names.map(str::to_owned).collect(), name: connection });
+    }
+    let names = config.queries.iter().map(|query| query.name.as_str());
+    let Some(asked) = config.queries.iter().find(|known| known.name == query) else {
+        let near = nearest(&query, names.clone()).map(str::to_owned);
+        return Err(ExportRefused::Query { near, known: names.map(str::to_owned).collect(), name: query });
+    };
+    if from_ns >= to_ns {
+        return Err(ExportRefused::Period);
+    }
+    // Texts, lists and maps of texts are always JSON.
+    let query = serde_json::to_value(stated(asked)).unwrap_or_default();
+    Ok(JobRequest { connection, query, from_ns, to_ns })
+}
+
+/// A query as the manifest has it.
+fn stated(query: &influx::Query) -> Query {
+    let name = query.name.clone();
+    match &query.asked {
+        Asked::Result(text) => Query::Result(ResultQuery { name, text: text.clone() }),
+        Asked::Points(selection) => {
+            let influx::Selection { measurement, fields, tags } = selection.clone();
+            let mut fields = fields;
+            fields.sort();
+            fields.dedup();
+            Query::Points(PointsQuery { fields, measurement, name, tags })
+        }
+    }
+}
+
+/// Which downloads were put on record of late.
+#[derive(Default)]
+pub struct Downloads(BTreeMap<(JobId, String), u64>);
+
+impl Downloads {
+    /// Puts on record that somebody begins to download a bundle, before the first byte of it goes out.
+    pub async fn note(&mut self, jobs: &Jobs, id: JobId, by: String) -> Result<(), StoreError> {
+        if self.begins(id, &by, jobs.clock.since_boot_ms()) { jobs.ledger.note_download(id, by).await } else { Ok(()) }
+    }
+
+    /// Whether this request begins a download, and does not go on with one.
+    fn begins(&mut self, id: JobId, by: &str, since_boot_ms: u64) -> bool {
+        let is_recent = |at: u64| u128::from(since_boot_ms.saturating_sub(at)) < ONE_DOWNLOAD.as_millis();
+        self.0.retain(|_, at| is_recent(*at));
+        let begins = self.0.insert((id, by.to_owned()), since_boot_ms).is_none();
+        while self.0.len() > DOWNLOADS {
+            let oldest = self.0.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone());
+            oldest.and_then(|key| self.0.remove(&key));
+        }
+        begins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn ranges_of_one_download_are_put_on_record_once() {
+        let mut downloads = Downloads::default();
+        let id = |millis: i64| JobId::after(None, Timestamp::from_millis(millis), [0; 10]);
+        assert!(downloads.begins(id(1), "auditor", 0));
+        assert!(!downloads.begins(id(1), "auditor", 599_999), "it goes on");
+        assert!(!downloads.begins(id(1), "auditor", 1_199_998));
+        assert!(downloads.begins(id(1), "other", 1_199_998));
+        assert!(downloads.begins(id(2), "auditor", 1_199_998));
+        assert!(downloads.begins(id(1), "auditor", 1_799_998), "after a while it is another one");
+        for millis in 0..1_000 {
+            downloads.begins(id(millis), "auditor", 2_000_000);
+        }
+        assert!(downloads.0.len() <= DOWNLOADS);
+    }
+}

@@ -1,0 +1,240 @@
+//! `/api/bulk…`: export jobs and their bundles. What changes something is asked of `agent`; the rest is read from the
+//! store.
+
+mod download;
+mod feed;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use download::{download, manifest};
+pub use feed::events;
+
+use super::problem::Problem;
+use super::query::{Asked, Named, Nothing, count};
+use super::wire::{At, Json};
+use super::{Web, guard};
+use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobState, RunningJob, instant_ns, written_ns};
+use crate::store::{Dropped, StoreError};
+
+/// Something about exports that somebody waits for.
+pub enum BulkNow {
+    Order {
+        order: ExportOrder,
+        by: String,
+        reply: oneshot::Sender<Result<Result<Job, ExportRefused>, StoreError>>,
+    },
+    /// Cancels a job, or deletes the bundle of one that is over.
+    Drop {
+        id: JobId,
+        by: String,
+        reply: oneshot::Sender<Result<Dropped, StoreError>>,
+    },
+    /// Opens the bundle in this folder as an archive.
+    Archive {
+        folder: PathBuf,
+        reply: oneshot::Sender<io::Result<BulkArchive>>,
+    },
+    /// Puts on record that a download begins; nothing of it is sent before.
+    Download {
+        id: JobId,
+        by: String,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Somebody has the last byte of it.
+    Downloaded {
+        id: JobId,
+    },
+}
+
+/// The archive of a bundle, which is made while it is read.
+pub struct BulkArchive {
+    pub length: u64,
+    pub read_at: ReadAt,
+}
+
+/// Fills a buffer with the bytes from a place on, as far as there are any. Blocking.
+pub type ReadAt = Arc<dyn Fn(u64, &mut [u8]) -> io::Result<usize> + Send + Sync>;
+
+/// An order is two names and two times.
+pub const LONGEST_ORDER: usize = 4_096;
+/// Jobs in one answer, unless told.
+const JOBS: usize = 100;
+
+/// A job as the API shows it.
+#[derive(Serialize)]
+pub struct JobView {
+    id: JobId,
+    state: JobState,
+    connection: String,
+    query: serde_json::Value,
+    from: String,
+    to: String,
+    by: String,
+    rows: u64,
+    bytes: u64,
+    /// All before it is read.
+    position: Option<String>,
+    rows_per_s: Option<f64>,
+    seconds_left: Option<u64>,
+    waiting: Option<String>,
+    error: Option<String>,
+    created: At,
+    started: Option<At>,
+    ended: Option<At>,
+    bundle: Option<BundleView>,
+}
+
+#[derive(Serialize)]
+struct BundleView {
+    manifest_sha256: String,
+    bytes: u64,
+    downloaded: Option<At>,
+    deleted: Option<At>,
+}
+
+impl JobView {
+    /// The job as the store has it, and how far it is now if it runs.
+    fn new(job: Job, running: &RunningJob) -> Self {
+        let running = (running.id == Some(job.id) && !job.state.is_over()).then_some(running);
+        let progress = running.map_or(job.progress, |running| running.progress);
+        Self {
+            id: job.id,
+            state: job.state,
+            connection: job.request.connection,
+            query: job.request.query,
+            from: written_ns(job.request.from_ns),
+            to: written_ns(job.request.to_ns),
+            by: job.by,
+            rows: progress.rows,
+            bytes: progress.bytes,
+            position: progress.position_ns.map(written_ns),
+            rows_per_s: running.map(|running| running.rows_per_s.round()),
+            seconds_left: running.and_then(|running| running.seconds_left),
+            waiting: running.and_then(|running| running.waiting.clone()),
+            error: job.error,
+            created: At(job.created),
+            started: job.started.map(At),
+            ended: job.ended.map(At),
+            bundle: job.artifact.map(|bundle| BundleView {
+                manifest_sha256: bundle.manifest_sha256.to_string(),
+                bytes: bundle.bytes,
+                downloaded: bundle.downloaded.map(At),
+                deleted: bundle.deleted.map(At),
+            }),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListAsked {
+    before: Option<String>,
+    limit: Option<String>,
+}
+
+pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Result<Response, Problem> {
+    let limit = count("limit", asked.limit.as_deref(), 1..=1_000)?.unwrap_or(JOBS);
+    let before = asked.before.map(|id| id.parse());
+    let before = before.transpose().map_err(|_| Problem::Parameter {
+        name: "before",
+        what: "give the id of a job, such as the last one of the list before".to_owned(),
+    })?;
+    let jobs = web.views.reader.jobs(before, limit).await?;
+    let running = web.views.running.borrow().clone();
+    Ok(Json(jobs.into_iter().map(|job| JobView::new(job, &running)).collect::<Vec<_>>()).into_response())
+}
+
+/// What `POST` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    connection: String,
+    query: String,
+    from: Instant,
+    to: Instant,
+}
+
+/// RFC 3339, or nanoseconds as a number or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Instant {
+    Whole(i64),
+    Text(String),
+}
+
+pub async fn order(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Asked(Nothing {}): Asked<Nothing>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let by = guard::may_export(&web, &headers)?;
+    let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
+    let Order { connection, query, from, to } =
+        serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
+    let zone = web.zone();
+    let time = |name, at: &Instant| {
+        let text = match at {
+            Instant::Whole(ns) => ns.to_string(),
+            Instant::Text(text) => text.clone(),
+        };
+        instant_ns(&text, &zone).map_err(|what| Problem::Parameter { name, what })
+    };
+    let order = ExportOrder { connection, query, from_ns: time("from", &from)?, to_ns: time("to", &to)? };
+    let (reply, answer) = oneshot::channel();
+    ask(&web, BulkNow::Order { order, by, reply }).await?;
+    let job = answer.await.map_err(|_| Problem::Stopping)???;
+    let location = format!("/api/bulk/{}", job.id);
+    let view = Json(JobView::new(job, &RunningJob::default()));
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], view).into_response())
+}
+
+pub async fn one(
+    State(web): State<Web>,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let job = known(&web, &id).await?;
+    let running = web.views.running.borrow().clone();
+    Ok(Json(JobView::new(job, &running)).into_response())
+}
+
+pub async fn drop_job(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let by = guard::may_export(&web, &headers)?;
+    let job = known(&web, &id).await?;
+    let (reply, answer) = oneshot::channel();
+    ask(&web, BulkNow::Drop { id: job.id, by, reply }).await?;
+    match answer.await.map_err(|_| Problem::Stopping)?? {
+        Dropped::Cancelled | Dropped::Deleted => Ok(StatusCode::NO_CONTENT.into_response()),
+        Dropped::InUse => Err(Problem::BundleInUse),
+        Dropped::Unknown => Err(no_job(&id)),
+    }
+}
+
+async fn ask(web: &Web, now: BulkNow) -> Result<(), Problem> {
+    web.views.bulk.send(now).await.map_err(|_| Problem::Stopping)
+}
+
+async fn known(web: &Web, id: &str) -> Result<Job, Problem> {
+    let id: JobId = id.parse().map_err(|_| no_job(id))?;
+    web.views.reader.job(id).await?.ok_or_else(|| no_job(&id.to_string()))
+}
+
+fn no_job(id: &str) -> Problem {
+    Problem::NoJob(id.chars().take(40).collect())
+}

@@ -1,0 +1,263 @@
+//! The manifest and the archive of a bundle. Ranges after RFC 9110 section 14: one range is answered as that, several as
+//! the whole.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::{BulkArchive, BulkNow, ReadAt, ask, known};
+use crate::model::{Artifact, Job, JobId};
+use crate::store::Held;
+use crate::web::problem::Problem;
+use crate::web::query::{Asked, Named, Nothing};
+use crate::web::{Web, guard};
+
+/// Bytes read and sent together.
+const PIECE: usize = 256 << 10;
+
+/// A bundle that is there, and stays while it is read.
+struct Found {
+    id: JobId,
+    folder: PathBuf,
+    held: Held,
+    etag: String,
+}
+
+pub async fn manifest(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let Found { folder, held, etag, .. } = found(&web, &id).await?;
+    if none_match(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let text = tokio::fs::read(folder.join("manifest.json")).await.map_err(broken)?;
+    drop(held);
+    Ok(([(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, etag)], text).into_response())
+}
+
+pub async fn download(
+    State(web): State<Web>,
+    method: Method,
+    headers: HeaderMap,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let by = guard::may_export(&web, &headers)?;
+    let Found { id, folder, held, etag } = found(&web, &id).await?;
+    let (reply, answer) = oneshot::channel();
+    ask(&web, BulkNow::Archive { folder, reply }).await?;
+    let BulkArchive { length, read_at } = answer.await.map_err(|_| Problem::Stopping)?.map_err(broken)?;
+    let name = format!("attachment; filename=\"{id}.tar\"");
+    let always = [
+        (header::ETAG, etag.clone()),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+        // The bundle never changes; who may have it can.
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+    ];
+    if none_match(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, always).into_response());
+    }
+    let stretch = match wanted(&method, &headers, &etag, length) {
+        Wanted::Whole => 0..length,
+        Wanted::Part(part) => part,
+        Wanted::Nothing => return Err(Problem::Range(length)),
+    };
+    let is_whole = stretch == (0..length);
+    let status = if is_whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+    let of_length = (header::CONTENT_LENGTH, (stretch.end - stretch.start).to_string());
+    let kind = (header::CONTENT_TYPE, "application/x-tar".to_owned());
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        let (reply, noted) = oneshot::channel();
+        ask(&web, BulkNow::Download { id, by, reply }).await?;
+        noted.await.map_err(|_| Problem::Stopping)??;
+        Sending { web: web.clone(), read_at, id, rest: stretch.clone(), length, _held: held }.into_body()
+    };
+    let mut response = (status, always, [of_length, kind], body).into_response();
+    if !is_whole {
+        let range = format!("bytes {}-{}/{length}", stretch.start, stretch.end - 1);
+        let range = HeaderValue::from_str(&range).map_err(|error| broken(io::Error::other(error)))?;
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    Ok(response)
+}
+
+/// An archive on its way out.
+struct Sending {
+    web: Web,
+    read_at: ReadAt,
+    id: JobId,
+    rest: Range<u64>,
+    length: u64,
+    _held: Held,
+}
+
+impl Sending {
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(Some(self), |sending| async {
+            let mut sending = sending?;
+            if sending.rest.is_empty() {
+                return None;
+            }
+            let (read_at, at) = (sending.read_at.clone(), sending.rest.start);
+            let wanted = usize::try_from(sending.rest.end - at).unwrap_or(PIECE).min(PIECE);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; wanted];
+                read_at(at, &mut piece).map(|length| (piece, length))
+            });
+            match read.await.map_err(io::Error::other).and_then(|read| read) {
+                Ok((mut piece, length)) if length > 0 => {
+                    piece.truncate(length);
+                    sending.rest.start += length as u64;
+                    if sending.rest.start == sending.length {
+                        // Should this fail, the bundle is merely kept as one that nobody has.
+                        ask(&sending.web, BulkNow::Downloaded { id: sending.id }).await.ok();
+                    }
+                    Some((Ok::<_, io::Error>(Bytes::from(piece)), Some(sending)))
+                }
+                read => {
+                    let cause = read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    error!(error = &cause as &dyn std::error::Error, id = %sending.id, "a download broke off");
+                    Some((Err(cause), None))
+                }
+            }
+        }))
+    }
+}
+
+async fn found(web: &Web, id: &str) -> Result<Found, Problem> {
+    let job = known(web, id).await?;
+    let id = job.id;
+    let Some(Artifact { manifest_sha256, .. }) = job.artifact else { return Err(no_bundle(job)) };
+    // Strong: the manifest names every byte of the parts, and the archive is made of nothing else.
+    let etag = format!("\"{manifest_sha256}\"");
+    match web.views.reader.bundle(id).await? {
+        Some((folder, held)) => Ok(Found { id, folder, held, etag }),
+        None => Err(Problem::BundleGone),
+    }
+}
+
+fn no_bundle(job: Job) -> Problem {
+    Problem::NoBundle {
+        state: job.state.as_str(),
+        why: job.error.map(|error| format!(": {error}")).unwrap_or_default(),
+    }
+}
+
+fn broken(cause: io::Error) -> Problem {
+    error!(error = &cause as &dyn std::error::Error, "a bundle cannot be read");
+    Problem::BundleBroken
+}
+
+enum Wanted {
+    Whole,
+    Part(Range<u64>),
+    /// The range has nothing of it.
+    Nothing,
+}
+
+/// What a request wants of so many bytes.
+fn wanted(method: &Method, headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    // A range of what somebody has the beginning of, unless it is another thing by now: then all of it. A date is never
+    // ours, so a condition with one does not hold.
+    if method != Method::GET || text(header::IF_RANGE).is_some_and(|have| have.trim() != etag) {
+        return Wanted::Whole;
+    }
+    let Some(set) = text(header::RANGE).and_then(|range| range.trim().strip_prefix("bytes=")) else {
+        return Wanted::Whole;
+    };
+    let Some((first, last)) = set.trim().split_once('-').filter(|_| !set.contains(',')) else { return Wanted::Whole };
+    let number =
+        |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().unwrap_or(u64::MAX));
+    match (first, last) {
+        ("", "") => Wanted::Whole,
+        ("", last) => match number(last) {
+            Some(0) => Wanted::Nothing,
+            Some(count) => Wanted::Part(length.saturating_sub(count)..length),
+            None => Wanted::Whole,
+        },
+        (first, last) => match (number(first), if last.is_empty() { Some(u64::MAX) } else { number(last) }) {
+            (Some(first), Some(last)) if first > last => Wanted::Whole,
+            (Some(first), Some(_)) if first >= length => Wanted::Nothing,
+            (Some(first), Some(last)) => Wanted::Part(first..last.saturating_add(1).min(length)),
+            _ => Wanted::Whole,
+        },
+    }
+}
+
+/// Whether the client has it already.
+fn none_match(headers: &HeaderMap, etag: &str) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|known| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(range: &str, if_range: Option<&str>) -> Result<Range<u64>, bool> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, range.parse().unwrap());
+        if let Some(have) = if_range {
+            headers.insert(header::IF_RANGE, have.parse().unwrap());
+        }
+        match wanted(&Method::GET, &headers, "\"e\"", 1_000) {
+            Wanted::Part(part) => Ok(part),
+            Wanted::Whole => Err(true),
+            Wanted::Nothing => Err(false),
+        }
+    }
+
+    #[test]
+    fn a_range_is_read_as_rfc_9110_says() {
+        for (range, wanted) in [
+            ("bytes=0-499", Ok(0..500)),
+            ("bytes=500-", Ok(500..1_000)),
+            ("bytes=-300", Ok(700..1_000)),
+            ("bytes=-3000", Ok(0..1_000)),
+            ("bytes=999-99999999999999999999999", Ok(999..1_000)),
+            ("bytes=1000-", Err(false)),
+            ("bytes=-0", Err(false)),
+            ("bytes=5-4", Err(true)),
+            ("bytes=0-1,5-6", Err(true)),
+            ("bytes=", Err(true)),
+            ("bytes=-", Err(true)),
+            ("bytes=a-b", Err(true)),
+            ("rows=0-1", Err(true)),
+        ] {
+            assert_eq!(part(range, None), wanted, "{range}");
+        }
+        assert_eq!(part("bytes=1-", Some("\"e\"")), Ok(1..1_000));
+        assert_eq!(part("bytes=1-", Some("\"other\"")), Err(true));
+        assert_eq!(part("bytes=1-", Some("W/\"e\"")), Err(true), "a weak tag is never enough");
+        assert_eq!(part("bytes=1-", Some("Sat, 21 Nov 2026 07:00:00 GMT")), Err(true));
+    }
+
+    #[test]
+    fn who_has_it_is_told_so() {
+        let has = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
+            none_match(&headers, "\"e\"")
+        };
+        assert!(has("\"e\"") && has("W/\"e\"") && has("\"a\", \"e\"") && has("*"));
+        assert!(!has("\"a\"") && !has("e"));
+    }
+}

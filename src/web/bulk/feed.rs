@@ -1,0 +1,123 @@
+//! `GET /api/bulk/{id}/events`: a job as it goes on (server-sent events). The newest state is all that a slow client
+//! gets, so that nothing waits for it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::warn;
+
+use super::super::events::{BEAT, CLIENTS};
+use super::{JobView, known};
+use crate::model::{JobId, RunningJob};
+use crate::web::problem::Problem;
+use crate::web::query::{Asked, Named, Nothing};
+use crate::web::wire::{push_json, push_text};
+use crate::web::{Web, guard};
+
+/// No more events than a page can show.
+const EVERY: Duration = Duration::from_millis(250);
+
+struct Listening {
+    web: Web,
+    token: String,
+    id: JobId,
+    changed: watch::Receiver<u64>,
+    running: watch::Receiver<Arc<RunningJob>>,
+    beat: Interval,
+    last: Option<Bytes>,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+pub async fn events(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Named(id): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
+    let id = known(&web, &id).await?.id;
+    let place = web.feed.place().ok_or(Problem::Busy { limit: CLIENTS, again: 5 })?;
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let listening = Listening {
+        token: guard::token(&headers)?.to_owned(),
+        id,
+        changed: web.views.reader.jobs_changed(),
+        running: web.views.running.clone(),
+        beat,
+        last: None,
+        ended: false,
+        _place: place,
+        web,
+    };
+    let body = Body::from_stream(stream::unfold(listening, |mut listening| async {
+        let event = listening.next().await?;
+        Some((Ok::<_, Infallible>(event), listening))
+    }));
+    Ok(([(header::CONTENT_TYPE, "text/event-stream"), (UNBUFFERED, "no")], body).into_response())
+}
+
+impl Listening {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            let event = self.look().await;
+            if self.last.as_ref() != Some(&event) {
+                let is_first = self.last.is_none();
+                self.last = Some(event.clone());
+                let greeting = if is_first { &b"retry: 2000\n"[..] } else { b"" };
+                return Some([greeting, &event].concat().into());
+            }
+            let news = async {
+                tokio::select! {
+                    Ok(()) = self.changed.changed() => {}
+                    Ok(()) = self.running.changed() => {}
+                }
+                tokio::time::sleep(EVERY).await;
+            };
+            tokio::select! {
+                () = self.web.stop.cancelled() => return None,
+                () = news => {}
+                _ = self.beat.tick() => {
+                    if self.web.views.reader.scope_of(&self.token).is_some() {
+                        return Some(Bytes::from_static(b": beat\n\n"));
+                    }
+                    self.ended = true;
+                    return Some(Bytes::from_static(b"event: end\ndata: {\"reason\":\"the token was revoked\"}\n\n"));
+                }
+            }
+        }
+    }
+
+    /// The job as it is now; one that is over is told once, and the feed ends.
+    async fn look(&mut self) -> Bytes {
+        self.changed.borrow_and_update();
+        let running = self.running.borrow_and_update().clone();
+        let mut event = Vec::with_capacity(512);
+        match self.web.views.reader.job(self.id).await {
+            Ok(Some(job)) => {
+                self.ended = job.state.is_over();
+                push_text(&mut event, format_args!("event: {}\ndata: ", if self.ended { "end" } else { "job" }));
+                push_json(&mut event, &JobView::new(job, &running));
+            }
+            Ok(None) => self.ended = true,
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "the feed of a job could not look into the store");
+                self.ended = true;
+            }
+        }
+        event.extend_from_slice(b"\n\n");
+        event.into()
+    }
+}

@@ -1,0 +1,239 @@
+//! Exports as a person has them made: over HTTP from the whole agent, and by the command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use meterseal::agent::{Agent, Setup};
+use meterseal::clock::Clock;
+use meterseal::config::{self, Checked};
+use meterseal::model::Timestamp;
+use meterseal::store::{self, Store};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::doubles;
+use super::fake::Fake;
+use super::house::{HOUR, T, checked};
+
+struct Plant {
+    folder: tempfile::TempDir,
+    token: String,
+}
+
+impl Plant {
+    fn new(server: &Fake) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let head = "[site]\nid = \"plant-7\"\ntimezone = \"Europe/Berlin\"\n[web]\nlisten = \"127.0.0.1:0\"\n";
+        let store = folder.path().join("store");
+        let store = format!("[store]\npath = \"{}\"\nreserve = \"1MB\"\n", store.display());
+        let query = "[[query]]\nname = \"energy\"\nmeasurement = \"energy\"\n";
+        let text = format!("{head}{store}{}{query}", server.config());
+        std::fs::write(folder.path().join("meterseal.toml"), text).unwrap();
+        let mut plant = Self { folder, token: String::new() };
+        let config = plant.load().config.unwrap();
+        plant.token = store::init(&config.store, &config.site_id, &Clock::trusted()).unwrap().token;
+        plant
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("meterseal.toml")
+    }
+
+    fn load(&self) -> Checked {
+        config::load(&self.config(), Timestamp::from_millis(T / 1_000_000)).1
+    }
+
+    async fn agent(&self) -> Agent {
+        let Checked { config, kept, faults, .. } = self.load();
+        let config = config.unwrap_or_else(|| panic!("{faults:?}"));
+        let socket = config.store.path.join("run/meterseal.sock");
+        let clock = Clock::trusted();
+        let store = Store::open(config.store.clone(), clock.clone(), Some(socket)).unwrap();
+        let setup = Setup { config, kept, path: Some(self.config()), clock, refused: Vec::new() };
+        Agent::start(setup, store).await.unwrap()
+    }
+
+    fn request(&self, agent: &Agent, method: Method, path: &str) -> RequestBuilder {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.request(method, format!("http://{}{path}", agent.address())).bearer_auth(&self.token)
+    }
+
+    async fn get(&self, agent: &Agent, path: &str) -> Response {
+        self.request(agent, Method::GET, path).send().await.unwrap()
+    }
+
+    async fn order(&self, agent: &Agent, order: Value) -> Response {
+        self.request(agent, Method::POST, "/api/bulk").body(order.to_string()).send().await.unwrap()
+    }
+
+    /// `meterseal export`, in a process of its own.
+    async fn export(&self, arguments: &[&str], into: &Path) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.args(["export", "historian", "--query", "energy", "--from", "2026-11-21T01:00"]);
+        command.args(arguments).arg("-c").arg(self.config()).arg("-o").arg(into);
+        for name in ["RUNTIME_DIRECTORY", "NOTIFY_SOCKET", "METERSEAL_LOG"] {
+            command.env_remove(name);
+        }
+        let run = move || command.stdin(Stdio::null()).output().unwrap();
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+}
+
+async fn json_of(answer: Response) -> Value {
+    serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+}
+
+fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
+    answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
+    let server = Fake::start(2, doubles(3_000));
+    let plant = Plant::new(&server);
+    let agent = plant.agent().await;
+    for (order, status, told) in [
+        (
+            json!({ "connection": "historiam", "query": "energy", "from": "2026-11-21", "to": "2026-11-22" }),
+            400,
+            "did you mean historian?",
+        ),
+        (
+            json!({ "connection": "historian", "query": "energie", "from": "2026-11-21", "to": "2026-11-22" }),
+            400,
+            "did you mean energy?",
+        ),
+        (
+            json!({ "connection": "historian", "query": "energy", "from": "2026-11-22", "to": "2026-11-21" }),
+            400,
+            "later than",
+        ),
+        (
+            json!({ "connection": "historian", "query": "energy", "from": 1_795_219_200, "to": "2026-11-21" }),
+            400,
+            "RFC 3339",
+        ),
+        (json!({ "connection": "historian", "query": "energy", "from": "2026-11-21" }), 400, "to"),
+    ] {
+        let answer = plant.order(&agent, order).await;
+        assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (status, "application/problem+json"));
+        let text = answer.text().await.unwrap();
+        assert!(text.contains(told), "{text}");
+    }
+    // A local time is the site's: Berlin is an hour before UTC.
+    let order = json!({ "connection": "historian", "query": "energy", "from": "2026-11-21T01:00", "to": T + HOUR });
+    let answer = plant.order(&agent, order).await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    let path = header(&answer, "location").to_owned();
+    let job: Value = json_of(answer).await;
+    assert_eq!((&job["from"], &job["to"]), (&json!("2026-11-21T00:00:00Z"), &json!("2026-11-21T01:00:00Z")));
+    let id = job["id"].as_str().unwrap().to_owned();
+    assert_eq!(path, format!("/api/bulk/{id}"));
+
+    let feed = plant.get(&agent, &format!("{path}/events")).await;
+    assert_eq!(header(&feed, "content-type"), "text/event-stream");
+    let feed = feed.text().await.unwrap();
+    let last = feed.rsplit_once("event: end\ndata: ").unwrap().1;
+    let last: Value = serde_json::from_str(last.trim()).unwrap();
+    assert_eq!(
+        (&last["state"], &last["rows"], &last["by"]),
+        (&json!("done"), &json!(3_000), &json!("first")),
+        "{feed}"
+    );
+    let listed: Value = json_of(plant.get(&agent, "/api/bulk").await).await;
+    assert_eq!(listed, json!([last]));
+
+    let manifest = plant.get(&agent, &format!("{path}/manifest")).await;
+    let etag = header(&manifest, "etag").to_owned();
+    assert_eq!(etag, format!("\"{}\"", last["bundle"]["manifest_sha256"].as_str().unwrap()));
+    let manifest = manifest.bytes().await.unwrap();
+
+    let download = format!("{path}/download");
+    let head = plant.request(&agent, Method::HEAD, &download).send().await.unwrap();
+    let length: u64 = header(&head, "content-length").parse().unwrap();
+    assert_eq!(
+        (head.status(), header(&head, "accept-ranges"), header(&head, "etag")),
+        (StatusCode::OK, "bytes", &*etag)
+    );
+    assert_eq!(header(&head, "content-disposition"), format!("attachment; filename=\"{id}.tar\""));
+    let job: Value = json_of(plant.get(&agent, &path).await).await;
+    assert_eq!(job["bundle"]["downloaded"], Value::Null, "nobody has it yet");
+    // In two pieces, as after a break.
+    let half = length / 2 + 1;
+    let first = plant.request(&agent, Method::GET, &download).header("range", format!("bytes=0-{}", half - 1));
+    let first = first.send().await.unwrap();
+    assert_eq!(
+        (first.status(), header(&first, "content-range")),
+        (StatusCode::PARTIAL_CONTENT, &*format!("bytes 0-{}/{length}", half - 1))
+    );
+    let mut archive = first.bytes().await.unwrap().to_vec();
+    let second = plant
+        .request(&agent, Method::GET, &download)
+        .header("range", format!("bytes={half}-"))
+        .header("if-range", &etag);
+    archive.extend(second.send().await.unwrap().bytes().await.unwrap());
+    let whole = plant.get(&agent, &download).await;
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert!(whole.bytes().await.unwrap() == archive, "two pieces are the whole");
+    let other =
+        plant.request(&agent, Method::GET, &download).header("range", "bytes=9-").header("if-range", "\"other\"");
+    assert_eq!(other.send().await.unwrap().status(), StatusCode::OK, "what changed is sent whole");
+    let beyond =
+        plant.request(&agent, Method::GET, &download).header("range", format!("bytes={length}-")).send().await.unwrap();
+    assert_eq!(
+        (beyond.status(), header(&beyond, "content-range")),
+        (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{length}"))
+    );
+    let again = plant.request(&agent, Method::GET, &download).header("if-none-match", &etag).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+
+    let into = tempfile::tempdir().unwrap();
+    std::fs::write(into.path().join("bundle.tar"), &archive).unwrap();
+    let tar = Command::new("tar").args(["-xf", "bundle.tar"]).current_dir(into.path()).output().unwrap();
+    assert!(tar.status.success() && tar.stderr.is_empty(), "{tar:?}");
+    assert_eq!(checked(&into.path().join(&id)).rows, 3_000);
+    assert_eq!(std::fs::read(into.path().join(&id).join("manifest.json")).unwrap(), manifest);
+
+    let job: Value = json_of(plant.get(&agent, &path).await).await;
+    assert!(job["bundle"]["downloaded"].is_string(), "{job}");
+    let deleted = plant.request(&agent, Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    let gone = plant.get(&agent, &download).await;
+    assert_eq!(gone.status(), StatusCode::GONE);
+    assert!(gone.text().await.unwrap().contains("export it again"));
+    for unknown in ["/api/bulk/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/api/bulk/main/download"] {
+        assert_eq!(plant.get(&agent, unknown).await.status(), StatusCode::NOT_FOUND);
+    }
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_exports_with_and_without_the_daemon() {
+    let server = Fake::start(3, doubles(500));
+    let plant = Plant::new(&server);
+    let mut roots = Vec::new();
+    for with_daemon in [false, true] {
+        let into = tempfile::tempdir().unwrap();
+        let agent = if with_daemon { Some(plant.agent().await) } else { None };
+        let done = plant.export(&["--to", "2026-11-21T02:00"], into.path()).await;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{said}");
+        assert!(said.contains("500 rows"), "{said}");
+        let printed = String::from_utf8(done.stdout).unwrap();
+        let bundle = Path::new(printed.trim());
+        roots.push(checked(bundle).root);
+        assert!(bundle.with_file_name(format!("{}.proof.json", bundle.file_name().unwrap().display())).is_file());
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        let verdict = verify.arg("verify").arg(bundle).output().unwrap();
+        assert_eq!(verdict.status.code(), Some(3), "no key was given: {verdict:?}");
+        let empty = plant.export(&["--to", "2026-11-21T01:00:00.000000001"], into.path()).await;
+        assert!(empty.status.success(), "one point is enough: {}", String::from_utf8_lossy(&empty.stderr));
+        let wrong = plant.export(&["--to", "2026-11-21T00:00"], into.path()).await;
+        let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+        assert!(!wrong.status.success() && said.contains("later than"), "{said}");
+        if let Some(agent) = agent {
+            agent.stop().await.unwrap();
+        }
+    }
+    assert_eq!(roots[0], roots[1]);
+}
