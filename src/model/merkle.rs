@@ -23,7 +23,11 @@ pub fn leaf(data: &[u8]) -> Digest {
 
 /// The hash of two subtrees.
 pub fn node(left: &Digest, right: &Digest) -> Digest {
-    Digest::of_parts(&[&[1], left.as_bytes(), right.as_bytes()])
+    // Put together first: the hash takes one text faster than three.
+    let mut text = [1; 65];
+    text[1..33].copy_from_slice(left.as_bytes());
+    text[33..].copy_from_slice(right.as_bytes());
+    Digest::of(&text)
 }
 
 /// The root of the tree without leaves.

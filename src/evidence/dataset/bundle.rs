@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{self, BadManifest, Kind, Manifest, Query, Server, Window};
-use super::part::{self, PIECE, PartFacts, Press, Pressed};
+use super::part::{self, PIECE, PartFacts, Piece, Press, Pressed};
 use super::row::{self, Unwritable};
 use super::slice::{Absent, SortedSlice};
 use crate::model::{Digest, FieldType, JobId, ResultRow, Row, SiteId, merkle};
@@ -103,10 +103,13 @@ pub struct Writer {
     working: PathBuf,
     press: Press,
     rows_per_part: u64,
-    /// Text that is not handed over yet.
-    text: Vec<u8>,
+    /// Rows that are not handed over yet.
+    piece: Piece,
     rows_in_part: u64,
-    frontier: merkle::Frontier,
+    /// In all, those of finished parts among them.
+    rows: u64,
+    /// Over the rows of finished parts.
+    tree: merkle::Frontier,
     fields: Fields,
     /// As if all that was handed over were durable; `parts` are those that are.
     progress: Progress,
@@ -148,17 +151,18 @@ impl Writer {
             check_part(&working.join(&facts.name), facts)?;
         }
         let written = progress.rows();
-        let Some(frontier) = merkle::Frontier::restore(written, progress.subtrees.clone()) else {
+        let Some(tree) = merkle::Frontier::restore(written, progress.subtrees.clone()) else {
             return Err(WriteError::Changed { rows: written });
         };
         let again = progress.begun_sha256.map(|want| Again { left: progress.begun, leaves: Sha256::new(), want });
         Ok(Self {
-            press: Press::start(working.to_owned(), progress.parts.len())?,
+            press: Press::start(working.to_owned(), progress.parts.len(), tree.clone())?,
+            tree,
             working: working.to_owned(),
             rows_per_part: rows,
-            text: Vec::with_capacity(PIECE + (PIECE >> 3)),
+            piece: Piece::new(),
             rows_in_part: 0,
-            frontier,
+            rows: written,
             fields: Fields { known: Vec::new(), all: progress.fields.clone() },
             bytes: progress.bytes(),
             progress,
@@ -172,10 +176,15 @@ impl Writer {
     /// Writes the rows of the next window, whose answer was whole at `read_ms`. Gives the progress when more of it has
     /// become durable: keep that, and hand it to [`open`](Self::open) after a crash.
     pub fn append(&mut self, slice: &SortedSlice, read_ms: u64) -> Result<Option<Progress>, WriteError> {
-        for row in &slice.rows {
+        let beginnings = Beginnings::of(slice);
+        for (series, row) in slice.in_order() {
             self.fields.see(row)?;
-            let start = self.text.len();
-            row::write(row, &mut self.text);
+            let start = self.piece.text.len();
+            match beginnings.get(series) {
+                Some(text) => self.piece.text.extend_from_slice(text),
+                None => row::write_series(row, &mut self.piece.text),
+            }
+            row::write_point(row, &mut self.piece.text);
             self.line(start)?;
         }
         self.progress.repeated += slice.repeated;
@@ -189,8 +198,8 @@ impl Writer {
         for columns in rows {
             let index = self.begun.rows;
             row::check_result(columns).map_err(|why| WriteError::Unwritable { row: index, why })?;
-            let start = self.text.len();
-            row::write_result(index, columns, &mut self.text);
+            let start = self.piece.text.len();
+            row::write_result(index, columns, &mut self.piece.text);
             self.line(start)?;
         }
         Ok(())
@@ -209,15 +218,15 @@ impl Writer {
 
     /// All rows that were handed over or are in finished parts, and the bytes of their text.
     pub fn written(&self) -> (u64, u64) {
-        (self.frontier.size(), self.bytes)
+        (self.rows, self.bytes)
     }
 
     /// Ends the bundle: its folder becomes `finished`, which must not exist.
     pub fn finish(mut self, heading: Heading, finished: &Path) -> Result<Manifest, WriteError> {
         if let Some(again) = &self.again {
-            return Err(WriteError::Changed { rows: self.frontier.size() - again.left });
+            return Err(WriteError::Changed { rows: self.rows - again.left });
         }
-        if self.frontier.size() == 0 {
+        if self.rows == 0 {
             return Err(WriteError::Empty);
         }
         if self.rows_in_part > 0 {
@@ -257,8 +266,8 @@ impl Writer {
             program,
             query,
             repeated: *repeated,
-            root: self.frontier.root(),
-            rows: self.frontier.size(),
+            root: self.tree.root(),
+            rows: self.rows,
             site,
             to_ns,
             windows: windows.clone(),
@@ -267,44 +276,51 @@ impl Writer {
 
     /// Takes the line that was put at the end of the text, without its line feed.
     fn line(&mut self, start: usize) -> Result<(), WriteError> {
-        let leaf = merkle::leaf(&self.text[start..]);
+        let leaf = merkle::leaf(&self.piece.text[start..]);
         self.begun.rows += 1;
         self.begun.leaves.update(leaf.as_bytes());
         if let Some(again) = &mut self.again {
             // It is in a finished part already.
-            self.text.truncate(start);
+            self.piece.text.truncate(start);
             again.leaves.update(leaf.as_bytes());
             again.left -= 1;
             if again.left == 0 {
                 let got = Digest::from_bytes(again.leaves.finalize_reset().into());
                 if got != again.want {
-                    return Err(WriteError::Changed { rows: self.frontier.size() });
+                    return Err(WriteError::Changed { rows: self.rows });
                 }
                 self.again = None;
             }
             return Ok(());
         }
-        self.text.push(b'\n');
-        self.bytes += (self.text.len() - start) as u64;
-        self.frontier.push(leaf);
+        self.piece.text.push(b'\n');
+        self.bytes += (self.piece.text.len() - start) as u64;
+        self.piece.leaves.push(leaf);
+        self.rows += 1;
         self.rows_in_part += 1;
         if self.rows_in_part == self.rows_per_part {
             return self.cut();
         }
         // Pieces end where the rows say, not where windows do, so that the same rows give the same file.
-        if self.text.len() >= PIECE {
-            self.text = self.press.text(std::mem::take(&mut self.text))?;
+        if self.piece.text.len() >= PIECE {
+            self.hand_over()?;
         }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), WriteError> {
+        let full = std::mem::replace(&mut self.piece, Piece { text: Vec::new(), leaves: Vec::new() });
+        self.piece = self.press.rows(full)?;
         Ok(())
     }
 
     /// Ends the part.
     fn cut(&mut self) -> Result<(), WriteError> {
-        self.text = self.press.text(std::mem::take(&mut self.text))?;
+        self.hand_over()?;
         self.press.cut()?;
         let progress = Progress {
             parts: Vec::new(),
-            subtrees: self.frontier.subtrees().to_vec(),
+            subtrees: Vec::new(),
             fields: self.fields.all.clone(),
             begun: self.begun.rows,
             begun_sha256: Some(Digest::from_bytes(self.begun.leaves.clone().finalize().into())),
@@ -320,11 +336,14 @@ impl Writer {
     }
 
     /// The oldest part that was cut is durable.
-    fn settle(&mut self, Pressed { raw_bytes, raw_sha256, bytes, sha256 }: Pressed) {
+    fn settle(&mut self, pressed: Pressed) {
+        let Pressed { tree, raw_bytes, raw_sha256, bytes, sha256 } = pressed;
         let Some((rows, progress)) = self.cut.pop_front() else { return };
         let name = part::name(self.progress.parts.len());
         self.progress.parts.push(PartFacts { bytes, name, raw_bytes, raw_sha256, rows, sha256 });
-        self.newest = Some(Progress { parts: self.progress.parts.clone(), ..progress });
+        let (parts, subtrees) = (self.progress.parts.clone(), tree.subtrees().to_vec());
+        self.newest = Some(Progress { parts, subtrees, ..progress });
+        self.tree = tree;
     }
 
     fn end_window(&mut self, from_ns: i64, to_ns: i64, read_ms: u64) -> Result<Option<Progress>, WriteError> {
@@ -334,6 +353,35 @@ impl Writer {
             self.settle(pressed);
         }
         Ok(self.newest.take())
+    }
+}
+
+/// What the rows of a series begin with, written once for all of them.
+#[derive(Default)]
+struct Beginnings {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Beginnings {
+    /// With more series than this a slice has few rows of each, and their beginnings would take the memory that the
+    /// rows are to have.
+    const SERIES: usize = 4_096;
+
+    fn of(slice: &SortedSlice) -> Self {
+        let mut all = Self::default();
+        if slice.heads().len() <= Self::SERIES {
+            for row in slice.heads() {
+                row::write_series(row, &mut all.text);
+                all.ends.push(all.text.len());
+            }
+        }
+        all
+    }
+
+    fn get(&self, series: usize) -> Option<&[u8]> {
+        let start = if series == 0 { 0 } else { *self.ends.get(series - 1)? };
+        self.text.get(start..*self.ends.get(series)?)
     }
 }
 

@@ -13,6 +13,7 @@ use zstd::stream::write::Encoder;
 
 use super::bundle::WriteError;
 use crate::model::Digest;
+use crate::model::merkle::Frontier;
 
 /// Rows in every part but the last.
 pub const ROWS: u64 = 1_000_000;
@@ -20,7 +21,7 @@ pub const ROWS: u64 = 1_000_000;
 const LEVEL: i32 = 3;
 /// The largest window that a part may ask of its reader, as a power of two: 8 MiB.
 pub const WINDOW_LOG_MAX: u32 = 23;
-/// Text is handed over in pieces of about this size.
+/// Rows are handed over in pieces of about this size.
 pub(super) const PIECE: usize = 256 << 10;
 /// Pieces on their way to the thread. When it is full, whoever makes rows waits for the disk.
 const QUEUE: usize = 4;
@@ -57,8 +58,25 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), WriteError> {
     File::open(folder).and_then(|open| open.sync_all()).map_err(|source| WriteError::io(folder, source))
 }
 
-/// What became of the text of a part.
+/// Rows on their way to the thread.
+pub(super) struct Piece {
+    /// Each with its line feed.
+    pub text: Vec<u8>,
+    /// Their leaf hashes.
+    pub leaves: Vec<Digest>,
+}
+
+impl Piece {
+    pub fn new() -> Self {
+        // Some more than a piece, since the row that fills it goes beyond.
+        Self { text: Vec::with_capacity(PIECE + (PIECE >> 3)), leaves: Vec::new() }
+    }
+}
+
+/// What became of the rows of a part.
 pub(super) struct Pressed {
+    /// Over all rows up to its end.
+    pub tree: Frontier,
     pub raw_bytes: u64,
     pub raw_sha256: Digest,
     pub bytes: u64,
@@ -66,7 +84,7 @@ pub(super) struct Pressed {
 }
 
 enum Work {
-    Text(Vec<u8>),
+    Rows(Piece),
     /// The part is whole.
     Cut,
 }
@@ -75,14 +93,15 @@ enum Work {
 pub(super) struct Press {
     /// `None` only while it ends.
     work: Option<SyncSender<Work>>,
-    spare: Receiver<Vec<u8>>,
+    spare: Receiver<Piece>,
     done: Receiver<Pressed>,
     thread: Option<JoinHandle<Result<(), WriteError>>>,
 }
 
 impl Press {
-    /// Writes parts into `folder`, from the `first`-th on. A file that is there is written anew.
-    pub fn start(folder: PathBuf, first: usize) -> Result<Self, WriteError> {
+    /// Writes parts into `folder`, from the `first`-th on, behind the rows of `tree`. A file that is there is written
+    /// anew.
+    pub fn start(folder: PathBuf, first: usize, tree: Frontier) -> Result<Self, WriteError> {
         let (work, work_taken) = sync_channel(QUEUE);
         // A piece that finds no room here is freed.
         let (spare_given, spare) = sync_channel(QUEUE);
@@ -90,18 +109,17 @@ impl Press {
         let (done_given, done) = sync_channel(2);
         let run = {
             let folder = folder.clone();
-            move || run(&folder, first, &work_taken, &spare_given, &done_given)
+            move || run(&folder, first, tree, &work_taken, &spare_given, &done_given)
         };
         let thread = std::thread::Builder::new().name("dataset".to_owned()).spawn(run);
         let thread = thread.map_err(|source| WriteError::io(&folder, source))?;
         Ok(Self { work: Some(work), spare, done, thread: Some(thread) })
     }
 
-    /// Hands over a piece of text and gives back an empty one.
-    pub fn text(&mut self, text: Vec<u8>) -> Result<Vec<u8>, WriteError> {
-        self.send(Work::Text(text))?;
-        // Some more than a piece, since the row that fills it goes beyond.
-        Ok(self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE + (PIECE >> 3))))
+    /// Hands over rows and gives back an empty piece for the next ones.
+    pub fn rows(&mut self, rows: Piece) -> Result<Piece, WriteError> {
+        self.send(Work::Rows(rows))?;
+        Ok(self.spare.try_recv().unwrap_or_else(|_| Piece::new()))
     }
 
     /// Says that the part is whole.
@@ -188,19 +206,20 @@ impl Open {
         self.encoder.write_all(text)
     }
 
-    fn finish(self) -> io::Result<Pressed> {
+    fn finish(self, tree: Frontier) -> io::Result<Pressed> {
         let Hashed { file, hash, bytes } = self.encoder.finish()?;
         file.sync_all()?;
         let digest = |hash: Sha256| Digest::from_bytes(hash.finalize().into());
-        Ok(Pressed { raw_bytes: self.raw_bytes, raw_sha256: digest(self.raw), bytes, sha256: digest(hash) })
+        Ok(Pressed { tree, raw_bytes: self.raw_bytes, raw_sha256: digest(self.raw), bytes, sha256: digest(hash) })
     }
 }
 
 fn run(
     folder: &Path,
     first: usize,
+    mut tree: Frontier,
     work: &Receiver<Work>,
-    spare: &SyncSender<Vec<u8>>,
+    spare: &SyncSender<Piece>,
     done: &SyncSender<Pressed>,
 ) -> Result<(), WriteError> {
     for at in first.. {
@@ -209,16 +228,19 @@ fn run(
         let mut open: Option<Open> = None;
         loop {
             match work.recv() {
-                Ok(Work::Text(mut text)) => {
+                Ok(Work::Rows(mut rows)) => {
                     let part = match &mut open {
                         Some(part) => part,
                         none => none.insert(Open::create(&path).map_err(failed)?),
                     };
-                    part.text(&text).map_err(failed)?;
+                    part.text(&rows.text).map_err(failed)?;
+                    // Half of the tree's hashing is done on this side, so that both have about as much to do.
+                    rows.leaves.iter().for_each(|leaf| tree.push(*leaf));
                     // One that a giant row has blown up is freed, and so is one that is not wanted.
-                    if text.capacity() <= 2 * PIECE {
-                        text.clear();
-                        drop(spare.try_send(text));
+                    if rows.text.capacity() <= 2 * PIECE {
+                        rows.text.clear();
+                        rows.leaves.clear();
+                        drop(spare.try_send(rows));
                     }
                 }
                 Ok(Work::Cut) => break,
@@ -227,7 +249,7 @@ fn run(
             }
         }
         let Some(part) = open else { continue };
-        let pressed = part.finish().map_err(failed)?;
+        let pressed = part.finish(tree.clone()).map_err(failed)?;
         sync_folder(folder)?;
         if done.send(pressed).is_err() {
             break;

@@ -14,6 +14,12 @@ pub const REPLACEMENT: char = '\u{fffd}';
 
 /// Appends the canonical form of a row, without its line feed.
 pub fn write(row: &Row, out: &mut Vec<u8>) {
+    write_series(row, out);
+    write_point(row, out);
+}
+
+/// The beginning, which rows of one series share: all up to the digits of the time.
+pub(super) fn write_series(row: &Row, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"field\":");
     jcs::write_str(&row.field, out);
     out.extend_from_slice(b",\"measurement\":");
@@ -32,6 +38,10 @@ pub fn write(row: &Row, out: &mut Vec<u8>) {
         },
     );
     out.extend_from_slice(b"},\"time\":\"");
+}
+
+/// What follows it.
+pub(super) fn write_point(row: &Row, out: &mut Vec<u8>) {
     write_whole(row.time_ns, out);
     out.extend_from_slice(b"\",");
     write_typed(&row.value, out);
@@ -131,14 +141,14 @@ pub(super) fn write_whole(value: impl Into<i128>, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// The order of rows by their keys: time, measurement, tags, field. Rows of one series share their texts, so that equal
-/// ones are mostly seen by their address.
+/// The order of rows by their keys: time, measurement, tags, field.
 pub fn order(a: &Row, b: &Row) -> Ordering {
-    let text = |a: &Arc<str>, b: &Arc<str>| if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) };
-    (a.time_ns.cmp(&b.time_ns))
-        .then_with(|| text(&a.measurement, &b.measurement))
-        .then_with(|| if Arc::ptr_eq(&a.tags, &b.tags) { Ordering::Equal } else { a.tags.cmp(&b.tags) })
-        .then_with(|| text(&a.field, &b.field))
+    a.time_ns.cmp(&b.time_ns).then_with(|| order_of_series(a, b))
+}
+
+/// The order of rows of one time.
+pub(super) fn order_of_series(a: &Row, b: &Row) -> Ordering {
+    (a.measurement.cmp(&b.measurement)).then_with(|| a.tags.cmp(&b.tags)).then_with(|| a.field.cmp(&b.field))
 }
 
 /// A total order of values in which those are equal that are written alike: −0 is 0.

@@ -1,5 +1,8 @@
 //! A slice of the period in memory: rows in whatever order they come, to be put in order and written.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::model::{FieldValue, Row};
 
 use super::row::{self, Named, Unwritable};
@@ -44,9 +47,40 @@ pub struct Slice {
 pub struct SortedSlice {
     pub(super) from_ns: i64,
     pub(super) to_ns: i64,
-    pub(super) rows: Vec<Row>,
+    rows: Vec<Row>,
+    order: Vec<Place>,
+    /// A row of each series, by the rank of the series.
+    heads: Vec<u32>,
     pub(super) repeated: u64,
     pub(super) absent: Absent,
+}
+
+/// A row's place in the order: its time, the rank of its series, and where the row lies, from the highest bits to the
+/// lowest. Comparing texts and moving rows for each step of a sort would cost more than hashing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u128);
+
+impl Place {
+    fn new(row: &Row, series: u32, at: u32) -> Self {
+        // Times before 1970 come first, so the sign's bit is turned.
+        let time = row.time_ns.cast_unsigned() ^ 1 << 63;
+        Self(u128::from(time) << 64 | u128::from(series) << 32 | u128::from(at))
+    }
+
+    /// Time and series.
+    fn key(self) -> u128 {
+        self.0 >> 32
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "these bits are meant")]
+    fn series(self) -> usize {
+        (self.0 >> 32) as u32 as usize
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "these bits are meant")]
+    fn at(self) -> usize {
+        self.0 as u32 as usize
+    }
 }
 
 impl Slice {
@@ -59,7 +93,7 @@ impl Slice {
         let (from_ns, to_ns) = (self.from_ns, self.to_ns);
         // Rows of one series share their texts, which are checked and counted where they change.
         let last = self.rows.last();
-        let shares_tags = last.is_some_and(|last| std::sync::Arc::ptr_eq(&last.tags, &row.tags));
+        let shares_tags = last.is_some_and(|last| Arc::ptr_eq(&last.tags, &row.tags));
         let checked = if shares_tags { row::check_but_tags(&row) } else { row::check(&row) };
         if let Err(why) = checked {
             return Err(BadSlice::Unwritable { row: Named(&row).to_string(), why });
@@ -88,19 +122,66 @@ impl Slice {
     /// Puts the rows in order. What comes twice is dropped and counted; two values for one key are refused, and both
     /// are named whatever the order was in which they came.
     pub fn sort(self) -> Result<SortedSlice, BadSlice> {
-        let Self { from_ns, to_ns, mut rows, absent, .. } = self;
-        rows.sort_unstable_by(|a, b| row::order(a, b).then_with(|| row::order_of_values(&a.value, &b.value)));
-        for pair in rows.windows(2) {
-            if row::order(&pair[0], &pair[1]).is_eq() && row::order_of_values(&pair[0].value, &pair[1].value).is_ne() {
-                let (row, first) = (Named(&pair[0]).to_string(), shown(&pair[0].value));
-                return Err(BadSlice::TwoValues { row, first, second: shown(&pair[1].value) });
+        let Self { from_ns, to_ns, rows, absent, .. } = self;
+        let (series, heads) = rank(&rows);
+        let places = rows.iter().zip(series).zip(0..);
+        let mut order: Vec<Place> = places.map(|((row, series), at)| Place::new(row, series, at)).collect();
+        order.sort_unstable();
+        for same in order.chunk_by_mut(|a, b| a.key() == b.key()).filter(|same| same.len() > 1) {
+            same.sort_by(|a, b| row::order_of_values(&rows[a.at()].value, &rows[b.at()].value));
+            let first = &rows[same[0].at()];
+            let others = same.iter().map(|place| &rows[place.at()]);
+            for other in others {
+                if row::order_of_values(&first.value, &other.value).is_ne() {
+                    let (row, first) = (Named(first).to_string(), shown(&first.value));
+                    return Err(BadSlice::TwoValues { row, first, second: shown(&other.value) });
+                }
             }
         }
-        let read = rows.len();
-        rows.dedup_by(|b, a| row::order(a, b).is_eq());
-        let repeated = (read - rows.len()) as u64;
-        Ok(SortedSlice { from_ns, to_ns, rows, repeated, absent })
+        order.dedup_by_key(|place| place.key());
+        let repeated = (rows.len() - order.len()) as u64;
+        Ok(SortedSlice { from_ns, to_ns, rows, order, heads, repeated, absent })
     }
+}
+
+impl SortedSlice {
+    /// The rows in their order, each with the rank of its series.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (usize, &Row)> {
+        self.order.iter().map(|place| (place.series(), &self.rows[place.at()]))
+    }
+
+    /// A row of each series, by the rank of the series.
+    pub(super) fn heads(&self) -> impl ExactSizeIterator<Item = &Row> {
+        self.heads.iter().map(|at| &self.rows[*at as usize])
+    }
+}
+
+/// For each row the rank of its series (measurement, tags and field), and a row of each of them. Series are told by the
+/// addresses of their texts, which rows share; those that are at several addresses are found to be one by their texts.
+fn rank(rows: &[Row]) -> (Vec<u32>, Vec<u32>) {
+    let mut seen: HashMap<(usize, usize, usize), u32> = HashMap::new();
+    // The first row at each address.
+    let mut firsts: Vec<u32> = Vec::new();
+    let mut series = Vec::with_capacity(rows.len());
+    for (row, at) in rows.iter().zip(0_u32..) {
+        let address = (row.measurement.as_ptr().addr(), row.tags.as_ptr().addr(), row.field.as_ptr().addr());
+        series.push(*seen.entry(address).or_insert_with(|| {
+            firsts.push(at);
+            u32::try_from(firsts.len() - 1).unwrap_or(u32::MAX)
+        }));
+    }
+    let first = |id: u32| &rows[firsts[id as usize] as usize];
+    let mut ids: Vec<u32> = (0..).take(firsts.len()).collect();
+    ids.sort_by(|a, b| row::order_of_series(first(*a), first(*b)));
+    let (mut ranks, mut heads) = (vec![0; firsts.len()], Vec::new());
+    for same in ids.chunk_by(|a, b| row::order_of_series(first(*a), first(*b)).is_eq()) {
+        for id in same {
+            ranks[*id as usize] = u32::try_from(heads.len()).unwrap_or(u32::MAX);
+        }
+        heads.push(firsts[same[0] as usize]);
+    }
+    series.iter_mut().for_each(|id| *id = ranks[*id as usize]);
+    (series, heads)
 }
 
 /// What a row holds on the heap and does not share with the row before it, about.
