@@ -1276,8 +1276,8 @@ def verify_period(proof, options, said):
         reached = max(reached, end)
     said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: "
               f"{number_of(inside, 'block')} in {number_of(proof.log, 'epoch')}.",
-              "every entry of this meter up to these checkpoints is opened: nothing was left out.",
-              "the meter, its wiring and ratios; what was never written.")
+              "whoever made this proof left out no entry that the log links to this meter, nor any after them.",
+              "that the gateway linked each one as it wrote; the meter, its wiring and ratios; what was never written.")
 
 
 def check_end(shown, last):

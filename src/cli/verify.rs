@@ -55,9 +55,8 @@ pub fn verify(arguments: VerifyArguments) -> Done {
         print::out(&text(&report));
     }
     if let Some(refused) = &report.refused {
-        return Err(
-            Failed { code: report.verdict().exit_code(), ..Failed::new(refused.to_string()) }.hint(hint(refused))
-        );
+        return Err(Failed { code: report.verdict().exit_code(), ..Failed::new(one_line(&refused.to_string())) }
+            .hint(hint(refused)));
     }
     Ok(ExitCode::from(report.verdict().exit_code()))
 }
@@ -77,11 +76,11 @@ fn text(report: &Report) -> String {
         text += &paragraph(link);
     }
     if let Some(refused) = &report.refused {
-        text += &format!("FAILS  {}\n", refused.file);
+        text += &format!("FAILS  {}\n", one_line(&refused.file));
         if !refused.place.is_empty() {
-            text += &format!("       {}\n", refused.place);
+            text += &format!("       {}\n", one_line(&refused.place));
         }
-        text += &format!("       {}\n", refused.why);
+        text += &format!("       {}\n", one_line(&refused.why));
     }
     let what = if report.what.is_empty() { "this" } else { report.what };
     text += &match report.verdict() {
@@ -104,9 +103,18 @@ fn paragraph(link: &Link) -> String {
     };
     let mut text = format!("{word}  {}\n", link.name);
     for line in &link.told {
-        text += &format!("       {line}\n");
+        text += &format!("       {}\n", one_line(line));
     }
     text + &format!("       shows: {}\n", link.shows)
+}
+
+/// What strangers wrote may hold line feeds, and whatever else moves or hides text on a terminal: a name must not look
+/// like a link of the chain.
+fn one_line(text: &str) -> String {
+    let moves = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if moves(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// How far it is, on one line of a terminal.
@@ -142,5 +150,22 @@ impl Bar {
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
             self.shown = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_wrote_stays_on_its_line() {
+        let told = vec!["from a\n\nholds  key\n\u{1b}[8m\u{9b}2K\u{202e}".to_owned(), "größe 5 kWh".to_owned()];
+        let link = Link { name: "manifest", holds: Some(true), told, shows: "what was asked" };
+        let text = paragraph(&link);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(
+            text.contains("from a\\u{a}\\u{a}holds  key\\u{a}\\u{1b}[8m\\u{9b}2K\\u{202e}\n       größe 5 kWh\n"),
+            "{text}"
+        );
     }
 }

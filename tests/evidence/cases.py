@@ -4,8 +4,8 @@ import copy
 import gzip
 
 from bundles import (
-    DAY0, FIELDS, HOUR, ID, NS, World, archive, as_lines, block_case, bundle_case, flip, in_folder, log_case, packed,
-    period_case, points, proof_case, result_members, results, row_case)
+    DAY0, FIELDS, HOUR, ID, NS, World, archive, as_lines, block_case, bundle_case, dataset, flip, in_folder, log_case,
+    packed, period_case, points, proof_case, result_members, results, row_case)
 from gateway import Epoch, border, counted, reading
 from signing import ORDER, Key, WeakKey, b64, canonical, leaf, root, sha
 
@@ -79,6 +79,17 @@ def bundle_without_proof():
 def proof_with_folder_and_archive():
     made, other = bundle_case(), bundle_case(tar=True)
     return {**made, "files": {**made["files"], **other["files"]}, "path": PROOF}
+
+
+@case(1, PROOF, key=True)
+def row_proof_beside_a_bundle():
+    """Of the same manifest: its row and path would be looked at by nobody."""
+    value, world = row_case()
+    _, parts = dataset(world, as_lines(points()))
+    files = {"manifest.json": canonical(value["manifest"]).encode(), **parts}
+    files = {f"{ID}/{name}": data for name, data in files.items()}
+    files[PROOF] = canonical(value).encode()
+    return {"files": files, "path": ID, "key": world.key()}
 
 
 @case(2, PROOF)
@@ -668,6 +679,17 @@ def period_with_an_epoch_cut_short():
 
 
 @case(1, "proof.proof.json", key=True)
+def period_with_a_newer_revision_before_an_older():
+    """Each of them once: whoever takes the last one for the newest tells another energy than the newest has."""
+    world = World()
+    sealed = counted("main", DAY0 + 10 * HOUR, world.random)[0]
+    for revision in (0, 2, 1):
+        world.epoch.add("block", {**sealed, "revision": revision})
+    claim = {"from": DAY0, "kind": "period", "meter": "main", "to": DAY0 + HOUR}
+    return proof_case(world, world.proof(claim, [world.epoch.whole("main")]))
+
+
+@case(1, "proof.proof.json", key=True)
 def period_with_revisions_that_do_not_increase():
     world = World()
     world.epoch.add("block", counted("main", DAY0, world.random)[0])
@@ -758,6 +780,8 @@ logs("with-a-tile-too-long", edit("tile/1/000.p/2", lambda data: data + b"\0"), 
 logs("with-a-tile-too-many", lambda files: files.update({"tile/2/000.p/1": bytes(32)}), names="tile/2/000.p/1")
 logs("with-a-partial-tile-beside-the-full", lambda files: files.update({"tile/0/000.p/3": bytes(96)}),
      names="tile/0/000.p/3")
+logs("with-a-tile-beyond-all-levels", lambda files: files.update({"tile/536870912/002.p/103": b"hello"}),
+     names="tile/536870912/002.p/103")
 logs("with-another-file", lambda files: files.update({"readme": b"hello"}), names="readme")
 logs("with-entries-moved", move("tile/entries/000", "tile/entries/001"), names="tile/entries/000")
 logs("with-an-entry-changed", edit("tile/entries/000", lambda data: data.replace(b'"v":1', b'"v":2', 1)),

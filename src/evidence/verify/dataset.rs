@@ -49,6 +49,9 @@ pub fn of_bundle(
     let file = beside.display().to_string();
     let bytes = strict::read_file(&beside, &file, LONGEST_PROOF)?;
     let proof = Proof::read(&bytes, &file)?;
+    if !matches!(proof.claim, Claim::Dataset { .. }) {
+        return Err(Refused::new(file, "member `claim`", "expected one of the dataset, as belongs beside a bundle"));
+    }
     let committed = read(&proof, &file)?;
     whole(&committed, &mut bundle, progress, report)?;
     end(committed, trusted, report)

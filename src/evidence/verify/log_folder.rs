@@ -271,7 +271,10 @@ fn tile_of(name: &str) -> Option<(Option<u32>, u64, u64)> {
         None => (rest, WIDTH),
     };
     let number = number.replace(['x', '/'], "").parse().ok()?;
-    let of = if level == "entries" { None } else { Some(u32::try_from(strict::decimal(level)?).ok()?) };
+    let of = match level {
+        "entries" => None,
+        level => Some(u32::try_from(strict::decimal(level).filter(|level| *level < LEVELS as u64)?).ok()?),
+    };
     (tile_name(level, number, width) == name).then_some((of, number, width))
 }
 

@@ -1,6 +1,6 @@
 //! Every entry of a meter, in each epoch that has any: nothing can be left out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
@@ -11,7 +11,8 @@ use super::report::{Lack, Refused, Report};
 use super::section::{Leaf, Section};
 use crate::model::{Block, BlockFlag, Digest, Energy, MeterId, Recomputed, Span, Timestamp};
 
-const SHOWS_ALL: &str = "that no entry of this meter is left out of these epochs, and no second version hidden";
+const SHOWS_ALL: &str = "that no entry of this meter which the log links, and none after the last of them, is left out. Not that the \
+     gateway linked each one as it wrote: its public log has every entry with its subject";
 const SHOWS_EPOCHS: &str = "how one epoch follows another. Not that there is no other log beside it";
 const SHOWS_BLOCKS: &str =
     "the energy that was sealed, in its newest revision, and that it follows from border readings";
@@ -56,8 +57,8 @@ struct Walk {
     entries: u64,
     /// The next index that must stand there plain.
     tail: Option<u64>,
-    /// Start and revision of each block.
-    revisions: HashSet<(Timestamp, u32)>,
+    /// The newest revision of each block, by its start.
+    revisions: HashMap<Timestamp, u32>,
 }
 
 impl Period {
@@ -138,9 +139,9 @@ impl Period {
         walk.entries += 1;
         match record {
             Record::Block { block, .. } => {
-                if !walk.revisions.insert((block.span.start(), block.revision)) {
-                    let (start, revision) = (block.span.start(), block.revision);
-                    return Err(format!("the block of {start} has a revision {revision} already"));
+                let (start, revision) = (block.span.start(), block.revision);
+                if let Some(before) = walk.revisions.insert(start, revision).filter(|before| *before >= revision) {
+                    return Err(format!("found revision {revision} of the block of {start} after {before}"));
                 }
                 self.take_block(&block, leaf.index)
             }
