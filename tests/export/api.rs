@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use meterseal::agent::{Agent, Setup};
 use meterseal::clock::Clock;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::doubles;
 use super::fake::Fake;
-use super::house::{HOUR, T, checked};
+use super::house::{HOUR, House, T, checked};
 
 struct Plant {
     folder: tempfile::TempDir,
@@ -236,4 +237,48 @@ async fn the_command_exports_with_and_without_the_daemon() {
         }
     }
     assert_eq!(roots[0], roots[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_at_any_moment_leaves_one_bundle_and_one_entry() {
+    let server = Fake::start(2, doubles(20_000));
+    let reference = Plant::new(&server);
+    let plant = Plant::new(&server);
+    let whole = tempfile::tempdir().unwrap();
+    let done = reference.export(&["--to", "2026-11-21T12:00"], whole.path()).await;
+    let printed = String::from_utf8(done.stdout).unwrap();
+    let root = checked(Path::new(printed.trim())).root;
+
+    let limits = plant.load().config.unwrap().store;
+    let house = House::open(limits.clone(), server.connection());
+    let id = house.order(T, T + 11 * HOUR).await;
+    house.end().await;
+    // So that an export takes longer than a process lives.
+    server.spoil(|_, answer| {
+        std::thread::sleep(Duration::from_millis(60));
+        answer
+    });
+    let mut kills = 0;
+    for lives in (0..).map(|turn: u64| Duration::from_millis(150 + turn * 97 % 500 + turn * 40)) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.arg("run").arg("-c").arg(plant.config()).stdout(Stdio::null()).stderr(Stdio::null());
+        for name in ["RUNTIME_DIRECTORY", "NOTIFY_SOCKET", "METERSEAL_LOG"] {
+            command.env_remove(name);
+        }
+        let mut daemon = command.spawn().unwrap();
+        tokio::time::sleep(lives).await;
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        kills += 1;
+        let house = House::open(limits.clone(), server.connection());
+        let is_over = house.job(id).await.state.is_over();
+        if is_over {
+            let manifest = house.exported(id).await;
+            assert_eq!((manifest.root, manifest.rows), (root, 20_000));
+            break;
+        }
+        assert!(kills < 60, "the export never ends");
+        house.end().await;
+    }
+    assert!(kills > 1, "it was never cut off");
 }

@@ -55,9 +55,14 @@ impl House {
     /// A new store with one connection and the query `energy`; nothing is exported yet.
     pub fn new(connection: Connection) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let limits = limits(folder.path());
+        let house = Self::made(limits(folder.path()), connection);
+        Self { _folder: Some(folder), ..house }
+    }
+
+    /// The same in a folder of the caller's.
+    pub fn made(limits: store::Config, connection: Connection) -> Self {
         store::init(&limits, &"plant-7".parse().unwrap(), &clock()).unwrap();
-        Self { _folder: Some(folder), ..Self::open(limits, connection) }
+        Self::open(limits, connection)
     }
 
     /// On a store that is there.

@@ -213,3 +213,30 @@ async fn a_free_query_is_exported_as_it_is_answered() {
     assert!(told.contains("no rows; correct the query or the period (query means between"), "{told}");
     house.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_waits_for_a_full_disk_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64m", "meterseal-test", path]).stderr(std::process::Stdio::null());
+    if !mount.status().is_ok_and(|done| done.success()) {
+        println!("not run: mounting a small file system needs root");
+        return;
+    }
+    let server = Fake::start(2, doubles(2_000));
+    let limits = house::limits(folder.path());
+    let mut house = House::made(limits, server.connection());
+    let filler = folder.path().join("filler");
+    std::fs::write(&filler, vec![1; 40 << 20]).unwrap();
+    house.start();
+    let id = house.order(T, T + HOUR).await;
+    let told = house.told(|told| told.id == Some(id) && told.waiting.is_some()).await;
+    assert!(told.waiting.as_deref().unwrap().starts_with("disk full: make room"), "{told:?}");
+    assert!(!house.jobs.reader.health().reserve_used);
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(house.exported(id).await.rows, 2_000);
+    house.end().await;
+    let done = std::process::Command::new("umount").arg("--lazy").arg(path).status();
+    assert!(done.unwrap().success());
+}
