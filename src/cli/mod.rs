@@ -243,6 +243,8 @@ fn init(path: &Path) -> Done {
         identity.gateway,
         config.web.listen
     ));
+    // The machine is remembered at once: an image that is copied from here on is known for a copy at its first start.
+    complete(async { agent::open_alone(&config).await?.close().await.map_err(anyhow::Error::from) })??;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -211,17 +211,16 @@ fn absolute(field: &Field) -> Option<PathBuf> {
     if path.is_absolute() { Some(path) } else { field.fault(format!("{} is not an absolute path", field.shown()), "") }
 }
 
-/// Beside the store; where systemd made a folder for it (`StateDirectory=meterseal meterseal-mark`), in there.
+/// Beside the store; where there is a folder for it (`StateDirectory=meterseal meterseal-mark` of the unit), in there. It
+/// follows from the disk alone: a command that is run by hand must find the mark that the daemon keeps.
 fn default_mark(store: &Path) -> PathBuf {
-    // systemd separates several directories with colons (systemd.exec(5)).
-    let folders = std::env::var("STATE_DIRECTORY").unwrap_or_default();
-    let own = folders.split(':').find(|folder| folder.ends_with("-mark"));
-    if let Some(folder) = own {
-        return Path::new(folder).join("checkpoint");
-    }
-    let mut beside = store.as_os_str().to_owned();
-    beside.push(".mark");
-    beside.into()
+    let beside = |end: &str| {
+        let mut path = store.as_os_str().to_owned();
+        path.push(end);
+        PathBuf::from(path)
+    };
+    let folder = beside("-mark");
+    if folder.is_dir() { folder.join("checkpoint") } else { beside(".mark") }
 }
 
 /// What holds where the file says nothing.

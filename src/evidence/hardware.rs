@@ -12,8 +12,11 @@ use crate::model::Digest;
 pub struct Hardware {
     /// machine-id(5): of the installation.
     machine: Option<Digest>,
-    /// Serial number of the board, by device tree or DMI.
+    /// Serial number of the board, by device tree or DMI. Only root may read the latter.
     board: Option<Digest>,
+    /// Those of its disks, which stand in for the board where that is not told.
+    #[serde(default)]
+    disks: Option<Digest>,
     /// Addresses of the network interfaces that are devices.
     addresses: Vec<Digest>,
 }
@@ -34,6 +37,7 @@ impl Hardware {
         Self {
             machine: word(&root.join("etc/machine-id")),
             board: serials.iter().find_map(|serial| word(&root.join(serial))),
+            disks: disks(root),
             addresses,
         }
     }
@@ -44,7 +48,12 @@ impl Hardware {
         let differ = |kept: Option<Digest>, now: Option<Digest>| kept.zip(now).is_some_and(|(kept, now)| kept != now);
         let known = !self.addresses.is_empty() && !now.addresses.is_empty();
         let moved = known && !self.addresses.iter().any(|address| now.addresses.contains(address));
-        let all = [differ(self.machine, now.machine), differ(self.board, now.board), moved];
+        let board = if self.board.and(now.board).is_some() {
+            differ(self.board, now.board)
+        } else {
+            differ(self.disks, now.disks)
+        };
+        let all = [differ(self.machine, now.machine), board, moved];
         all.into_iter().filter(|differs| *differs).count() >= 2
     }
 
@@ -53,9 +62,27 @@ impl Hardware {
         Self {
             machine: now.machine.or(self.machine),
             board: now.board.or(self.board),
+            disks: now.disks.or(self.disks),
             addresses: if now.addresses.is_empty() { &self.addresses } else { &now.addresses }.clone(),
         }
     }
+}
+
+/// The serial numbers of the disks that are built in, as one.
+fn disks(root: &Path) -> Option<Digest> {
+    let blocks = fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten();
+    let mut serials: Vec<_> = blocks
+        .filter(|block| fs::read_to_string(block.path().join("removable")).is_ok_and(|text| text.trim() == "0"))
+        .filter_map(|block| {
+            // Of a card or eMMC, of NVMe, of SATA, of a virtual machine.
+            ["device/cid", "device/serial", "device/wwid", "serial"]
+                .iter()
+                .find_map(|file| word(&block.path().join(file)))
+        })
+        .collect();
+    serials.sort();
+    let bytes: Vec<u8> = serials.iter().flat_map(|serial| *serial.as_bytes()).collect();
+    (!bytes.is_empty()).then(|| Digest::of(&bytes))
 }
 
 /// The digest of a one-line file that says something.
@@ -100,6 +127,26 @@ pub mod tests {
         assert!(here.is_other(&machine("b", "200", "10:00:00:00:00:01")));
         assert!(here.is_other(&machine("a", "200", "10:00:00:00:00:02")));
         assert!(here.is_other(&machine("b", "100", "10:00:00:00:00:02")));
+    }
+
+    #[test]
+    fn disks_stand_in_for_a_board_that_is_not_told() {
+        let with_disk = |serial: &str, disk: &str, address: &str| {
+            let root = root_of("a", serial, address);
+            for (name, removable) in [("mmcblk0", "0"), ("sda", "1")] {
+                let block = root.path().join("sys/block").join(name);
+                fs::create_dir_all(block.join("device")).unwrap();
+                fs::write(block.join("removable"), removable).unwrap();
+                fs::write(block.join("device/cid"), format!("{disk}{name}")).unwrap();
+            }
+            Hardware::read(root.path())
+        };
+        let here = with_disk("", "x", "10:00:00:00:00:01");
+        assert!(here.is_other(&with_disk("", "y", "10:00:00:00:00:02")), "a copy of the whole disk elsewhere");
+        assert!(!here.is_other(&with_disk("", "y", "10:00:00:00:00:01")), "a new card in the same gateway");
+        assert!(!here.is_other(&with_disk("", "x", "10:00:00:00:00:02")), "the same card in a repaired gateway");
+        // Root sees the board, the daemon does not: what both see decides.
+        assert!(!with_disk("100", "x", "10:00:00:00:00:01").is_other(&with_disk("", "x", "10:00:00:00:00:02")));
     }
 
     #[test]

@@ -24,6 +24,7 @@ const SIGN_EVERY: Duration = Duration::from_secs(10);
 /// Under these names the store keeps what this room must remember.
 const HARDWARE: &str = "evidence.hardware";
 const CONFIG: &str = "evidence.config";
+const OUTSIDE: &str = "evidence.outside";
 
 /// Signs the log, marks that outside of the store, and only then shows it.
 #[derive(Clone)]
@@ -59,7 +60,8 @@ impl Publisher {
     pub async fn publish(&self) -> Result<Arc<SignedCheckpoint>, StoreError> {
         let _turn = self.0.turn.lock().await;
         let signed = self.0.ledger.checkpoint().await?;
-        if let Some(known) = self.0.newest.borrow().as_ref().filter(|known| ***known == signed) {
+        let is_marked = self.0.trouble.borrow().is_none();
+        if let Some(known) = self.0.newest.borrow().as_ref().filter(|known| ***known == signed && is_marked) {
             return Ok(known.clone());
         }
         let (signed, mark) = (Arc::new(signed), self.0.mark.clone());
@@ -156,11 +158,26 @@ pub async fn settle(
     let hardware = Hardware::read(root);
     let kept = reader.state(HARDWARE).await?.and_then(|kept| serde_json::from_value::<Hardware>(kept).ok());
     let other_hardware = kept.as_ref().is_some_and(|kept| kept.is_other(&hardware));
-    let (outside, unread) = match mark.read() {
-        Ok(outside) => (outside, None),
-        Err(fault) => (None, Some(format!("the mark {} is passed over: {fault}", mark.path().display()))),
-    };
     let epochs = reader.epochs().await?;
+    let (outside, unread) = match mark.read().and_then(|outside| genuine(outside, &epochs)) {
+        Ok(outside) => (outside, None),
+        Err(fault) => {
+            let aside = mark.put_aside().map_or_else(
+                |error| format!("stays where it is ({error})"),
+                |()| "is kept beside it as .unread".to_owned(),
+            );
+            let path = mark.path().display();
+            (
+                None,
+                Some(format!(
+                    "{path} is no mark of this log ({fault}) and {aside}: whether the store went back in time is not known"
+                )),
+            )
+        }
+    };
+    // A mark that cannot be replaced is met again at each start; it has its epoch already.
+    let met = reader.state(OUTSIDE).await?;
+    let outside = outside.filter(|outside| met != Some(json!(outside.note())));
     let succession = match epochs.last() {
         None => None,
         Some(current) => {
@@ -178,6 +195,9 @@ pub async fn settle(
     };
     if let Some(succession) = &succession {
         ledger.succeed(succession.clone()).await?;
+        if let Some(outside) = &succession.last_outside {
+            ledger.seal(Sealing { state: vec![(OUTSIDE, json!(outside))], ..Sealing::default() }).await?;
+        }
     }
     // After the epoch: a crash between the two finds the other hardware again, and a second epoch does no harm.
     let hardware = kept.iter().filter(|_| !other_hardware).fold(hardware, |now, kept| kept.kept_with(&now));
@@ -185,6 +205,16 @@ pub async fn settle(
         ledger.seal(Sealing { state: vec![(HARDWARE, json!(hardware))], ..Sealing::default() }).await?;
     }
     Ok(Settled { succession, unread })
+}
+
+/// A mark of an epoch that the store knows is signed by its key. Of others nothing can be told: the key may be one that
+/// the store never knew.
+fn genuine(outside: Option<SignedCheckpoint>, epochs: &[Epoch]) -> io::Result<Option<SignedCheckpoint>> {
+    let of = |outside: &SignedCheckpoint| epochs.iter().find(|epoch| epoch.key.name() == outside.checkpoint.origin);
+    match outside.as_ref().and_then(|outside| Some(outside.verify_known(&[&of(outside)?.key]))) {
+        Some(Err(fault)) => Err(io::Error::other(fault)),
+        _ => Ok(outside),
+    }
 }
 
 /// The store's own root where `outside` stands.
@@ -273,9 +303,48 @@ mod tests {
         std::fs::write(house.mark.path(), "no checkpoint").unwrap();
         let (reader, ledger) = (house.store.reader(), house.store.ledger());
         let settled = settle(&reader, &ledger, &"site".parse().unwrap(), &house.mark, here.path()).await.unwrap();
-        assert!(settled.succession.is_none() && settled.unread.unwrap().contains("mark"));
+        assert!(settled.succession.is_none() && settled.unread.unwrap().contains(".unread"));
+        let aside = house.mark.path().with_file_name("mark.unread");
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "no checkpoint", "what it may show is not overwritten");
         Publisher::new(ledger, house.mark.clone()).publish().await.unwrap();
         assert_eq!(house.settle("site", &here).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_mark_with_a_changed_bit_opens_no_epoch() {
+        let (here, house) = (root_of("a", "1", "10:00:00:00:00:01"), House::new());
+        let mut signed =
+            Publisher::new(house.store.ledger(), house.mark.clone()).publish().await.unwrap().as_ref().clone();
+        signed.checkpoint.size += 1;
+        house.mark.write(&signed).unwrap();
+        assert_eq!(house.settle("site", &here).await, None);
+        assert_eq!(house.mark.read().unwrap(), None, "it was put aside");
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_stays_opens_one_epoch() {
+        let (here, ahead, behind) = (root_of("a", "1", "10:00:00:00:00:01"), House::new(), House::new());
+        // Of an epoch that the store does not know, by a key that it does not know, and of its gateway.
+        let mut signed =
+            Publisher::new(ahead.store.ledger(), ahead.mark.clone()).publish().await.unwrap().as_ref().clone();
+        let gateway = behind.store.reader().identity().gateway.clone();
+        signed.checkpoint.origin = format!("site/{gateway}/0123456789abcdef");
+        behind.mark.write(&signed).unwrap();
+        assert_eq!(behind.settle("site", &here).await, Some(Reason::Rollback));
+        assert_eq!(behind.settle("site", &here).await, None, "the same mark again says nothing new");
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_could_not_be_written_is_written_when_it_can() {
+        let house = House::new();
+        let publisher = Publisher::new(house.store.ledger(), house.mark.clone());
+        std::fs::create_dir(house.mark.path()).unwrap();
+        publisher.publish().await.unwrap();
+        assert!(publisher.trouble().borrow().is_some());
+        std::fs::remove_dir(house.mark.path()).unwrap();
+        let signed = publisher.publish().await.unwrap();
+        assert!(publisher.trouble().borrow().is_none());
+        assert_eq!(house.mark.read().unwrap().as_ref(), Some(&*signed));
     }
 
     #[tokio::test]

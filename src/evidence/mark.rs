@@ -37,12 +37,19 @@ impl Mark {
         fs::read_to_string(&self.path)?.parse().map(Some).map_err(io::Error::other)
     }
 
-    /// Replaces it. Durable when this returns, and whole at any time.
+    /// Puts a file that is no mark aside, so that what it may show is not overwritten.
+    pub fn put_aside(&self) -> io::Result<()> {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".unread");
+        fs::rename(&self.path, aside)
+    }
+
+    /// Replaces it. It holds no secret, and whoever adds to the store must be able to read it. Durable when this returns, and whole at any time.
     pub fn write(&self, checkpoint: &SignedCheckpoint) -> io::Result<()> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&new)?;
         file.write_all(checkpoint.note().as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;

@@ -63,15 +63,17 @@ pub async fn tile(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream"), FOR_EVER], bytes))
 }
 
-/// The size and the note of the newest checkpoint of an epoch that may be shown. The current one is shown when it is
-/// marked outside of the store, and not before.
+/// The size and the note of the newest checkpoint of an epoch that may be shown. Nothing is shown that is not marked
+/// outside of the store: the current epoch up to the newest mark, and an older one when a later one is marked.
 async fn shown(web: &Web, epoch: &str) -> Result<Option<(u64, String)>, Problem> {
-    let reader = &web.views.reader;
-    let signed = if reader.identity().epoch == epoch {
-        let newest = web.views.checkpoint.borrow().clone();
-        newest.map(|signed| signed.as_ref().clone()).filter(|signed| signed.checkpoint.origin.ends_with(epoch))
-    } else {
-        reader.checkpoint(epoch).await?
+    let Some(marked) = web.views.checkpoint.borrow().clone() else { return Ok(None) };
+    let epochs = web.views.reader.epochs().await?;
+    let of_mark = epochs.iter().position(|other| other.key.name() == marked.checkpoint.origin);
+    let asked = epochs.iter().position(|other| other.identity.epoch == epoch);
+    let signed = match asked {
+        Some(_) if asked == of_mark => Some(marked.as_ref().clone()),
+        Some(_) if asked < of_mark => web.views.reader.checkpoint(epoch).await?,
+        _ => None,
     };
     Ok(signed.map(|signed| (signed.checkpoint.size, signed.note())))
 }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use meterseal::clock::Clock;
 use meterseal::model::entry::{Entry, EntryKind, Reason};
 use meterseal::model::merkle::{self, Frontier};
 use meterseal::model::note::{SignedCheckpoint, VerifierKey};
 use meterseal::model::{AlertKind, Digest};
+use meterseal::store::Store;
 use serde_json::Value;
 
 use super::plant::Plant;
@@ -176,11 +178,25 @@ async fn a_new_key_is_vouched_for_by_the_old_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mark_that_cannot_be_written_is_told_and_stops_nothing() {
-    let (plant, _) = Plant::new("");
-    fs::create_dir(plant.mark()).unwrap();
+    // The lines follow those of the store.
+    let (plant, _) = Plant::new("mark = \"/proc/mark\"\n");
     let mut daemon = plant.daemon();
     let status = daemon.status(|status| status["problems"].to_string().contains("store.mark")).await;
     let page = status["page"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
     let epochs = listed(page.parse().unwrap()).await;
     fetched(page.parse().unwrap(), &epochs[0].epoch).await.0.verify(&[&epochs[0].key]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_remembers_the_machine() {
+    let plant = Plant::bare("");
+    let output = plant.output(&["init"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let store = Store::open(plant.load().config.unwrap().store, Clock::trusted(), None).unwrap();
+    let kept = store.reader().state("evidence.hardware").await.unwrap();
+    assert!(kept.is_some(), "an image made after init would be at home anywhere");
+    let epochs = store.reader().epochs().await.unwrap();
+    assert!(said.contains(&format!("key:     {}\n", epochs[0].key)), "{said}");
+    store.close().await.unwrap();
 }

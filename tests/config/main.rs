@@ -70,6 +70,10 @@ fn a_good_config_says_what_it_says() {
     let checked = check(&text);
     let mark = checked.config.as_ref().map(|config| config.evidence.mark.clone());
     assert_eq!(mark.as_deref(), Some(std::path::Path::new("/var/lib/meterseal.mark")));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("store-mark")).unwrap();
+    let there = with("/var/lib/meterseal", folder.path().join("store").to_str().unwrap());
+    assert_eq!(check(&there).config.unwrap().evidence.mark, folder.path().join("store-mark/checkpoint"));
     assert_eq!(checked.faults, []);
     let config = checked.config.unwrap();
     assert_eq!((config.site.name.as_str(), config.site.timezone.as_str()), ("plant-7", "Asia/Kuala_Lumpur"));
