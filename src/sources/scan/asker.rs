@@ -118,13 +118,12 @@ impl Asker {
         Self { way, last: None, heard: false, nonsense: 0, closed: 0, requests: 0, late: Vec::new() }
     }
 
-    /// Asks over this from now on: the same bus, with other settings.
+    /// Asks over this from now on: the same bus, with other settings. What was asked at the settings before is owed no
+    /// more, since an answer to it would be noise at these.
     pub fn reopen(&mut self, wire: Wire) {
-        let Self { way, requests, .. } = std::mem::replace(self, Self::new(wire));
+        let requests = self.requests;
+        *self = Self::new(wire);
         self.requests = requests;
-        if let (Way::Own { link, owed: before, .. }, Way::Own { owed, .. }) = (way, &mut self.way) {
-            *owed = link.map_or(before, |link| link.owed());
-        }
     }
 
     /// Units whose answers came after their time-out since the last call, and after how long.
