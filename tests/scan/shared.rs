@@ -69,8 +69,7 @@ async fn on_a_line_that_is_always_busy_a_search_takes_a_twentieth_of_the_time() 
     assert!(told.units.is_empty() && told.failed.is_none(), "{told:#?}");
     let polls: usize = (1..4).map(|unit| polls_of(&device, unit, from).len()).sum();
     let due = 3 * took.as_millis() / interval.as_millis();
-    // A twentieth is the search's; a machine that has other things to do misses some polls by itself. A search that did
-    // not hold back would leave a third.
+    // A twentieth is the search's; a machine that has other things to do misses some polls by itself.
     assert!(polls as u128 * 100 >= due * 80, "{polls} of {due} polls in {took:?}");
     assert_eq!(device.asked().iter().filter(|asked| asked.unit > 6).count(), 4);
     plant.end().await;
