@@ -40,6 +40,31 @@ struct Places {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a>(&'a str);
 
+/// The beginning of the rows of one series, up to their time: it need not be taken apart again.
+#[derive(Clone, Debug)]
+pub struct Series {
+    beginning: Vec<u8>,
+    places: Places,
+}
+
+impl Series {
+    /// That of a row.
+    pub fn of(row: &Line) -> Self {
+        Self { beginning: row.beginning().to_vec(), places: row.places }
+    }
+
+    /// As [`parse`], of a line that begins as this series does; `None` for any other.
+    pub fn parse<'a>(&self, line: &'a [u8]) -> Option<Result<Line<'a>, NotARow>> {
+        line.starts_with(&self.beginning).then(|| {
+            let mut scan = Scan { at: self.beginning.len(), ..Scan::over(line)? };
+            let places = scan.time_and_value(self.places)?;
+            Ok(Line { text: scan.text, places })
+        })
+    }
+}
+
+const BEFORE_TIME: &str = ",\"time\":\"";
+
 /// Takes a line apart (without its line feed), if it is canonical to the byte.
 pub fn parse(line: &[u8]) -> Result<Line<'_>, NotARow> {
     let mut scan = Scan::over(line)?;
@@ -68,14 +93,9 @@ pub fn parse(line: &[u8]) -> Result<Line<'_>, NotARow> {
         }
     }
     let tags = (from, scan.at - 1);
-    scan.expect(",\"time\":\"", "`,\"time\":\"`")?;
-    let time_ns = scan.whole()?;
-    scan.expect(",", "`,`")?;
-    let kind = scan.typed()?;
-    let Some(kind) = kind else { return Err(NotARow { at: scan.at, want: "a type of a field" }) };
-    scan.expect("}", "`}`")?;
-    scan.end()?;
-    Ok(Line { text: scan.text, places: Places { field, measurement, tags, time_ns, kind: Some(kind) } })
+    scan.expect(BEFORE_TIME, "`,\"time\":\"`")?;
+    let places = scan.time_and_value(Places { field, measurement, tags, ..Places::default() })?;
+    Ok(Line { text: scan.text, places })
 }
 
 /// The index of a free query's row (a line without its line feed), if it is canonical to the byte.
@@ -106,6 +126,12 @@ pub fn parse_result(line: &[u8]) -> Result<u64, NotARow> {
 }
 
 impl<'a> Line<'a> {
+    /// All up to the opening quote of its time.
+    pub fn beginning(&self) -> &'a [u8] {
+        // Behind the tags stands a brace first.
+        &self.text.as_bytes()[..self.places.tags.1 + 1 + BEFORE_TIME.len()]
+    }
+
     pub fn time_ns(&self) -> i64 {
         self.places.time_ns
     }
@@ -337,6 +363,16 @@ impl<'a> Scan<'a> {
             }
             _ => Err(NotARow { at: start, want: "a whole number within its type" }),
         }
+    }
+
+    /// All of a row behind the opening quote of its time.
+    fn time_and_value(&mut self, places: Places) -> Result<Places, NotARow> {
+        let time_ns = self.whole()?;
+        self.expect(",", "`,`")?;
+        let kind = self.typed()?.ok_or_else(|| self.missing("a type of a field"))?;
+        self.expect("}", "`}`")?;
+        self.end()?;
+        Ok(Places { time_ns, kind: Some(kind), ..places })
     }
 
     /// `"type":…,"value":…`. The type; `None` is a time.
