@@ -527,6 +527,26 @@ async fn a_connection_is_tested_and_names_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_body_may_say_that_it_is_packed() {
+    // Its answer to /ping has status 204, no body, and a Content-Encoding all the same.
+    let server = Fake::start(1, points("energy", T, 1_000_000, 10));
+    let ping = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ping = ping.get(format!("{}/ping", server.connection().url)).header("Accept-Encoding", "gzip");
+    let ping = ping.send().await.unwrap();
+    assert_eq!((ping.status().as_u16(), &ping.headers()["content-encoding"]), (204, &"gzip".parse().unwrap()));
+    let tested = Influx::open(&server.connection()).unwrap().test().await.unwrap();
+    assert_eq!(tested.server_version, "1.8.10");
+    // Where a body is due, none at all is one cut short: it would be taken for no rows.
+    let server = Fake::start(2, points("energy", T, 1_000_000, 10));
+    server.spoil(|_, _| {
+        let headers = vec![("Content-Type", "text/csv".to_owned()), ("Content-Encoding", "gzip".to_owned())];
+        Answer { headers, ..Answer::new(200, "") }
+    });
+    let error = rows(&Influx::open(&server.connection()).unwrap(), &selection("energy")).await.unwrap_err();
+    assert!(matches!(error, InfluxError::Passing { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_or_does_not_answer_is_told_apart() {
     let fake = Fake::start(1, Vec::new());
     // Connections are taken by the system, and nobody answers.

@@ -234,6 +234,8 @@ impl Body {
         let headers = response.headers().clone();
         let packed = match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
             None | Some(b"identity") => None,
+            // Servers and proxies say this of answers without a body too: there is nothing to unpack.
+            Some(b"gzip") if response.status() == StatusCode::NO_CONTENT => None,
             Some(b"gzip") => Some(MultiGzDecoder::new(Vec::new())),
             Some(_) => {
                 return Err(http.wrong("the answer is packed in a way that was not asked for; is there a proxy?"));
