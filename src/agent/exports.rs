@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::admin;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::evidence::dataset::Manifest;
 use crate::evidence::dataset::tar::Archive;
+use crate::evidence::dataset::{Manifest, part};
 use crate::evidence::jobs::{Downloads, Jobs};
 use crate::model::{ExportEvent, ExportOrder, JobId, JobState, RunningJob};
 use crate::store::Reader;
@@ -145,6 +145,7 @@ pub async fn for_command(
         reader: store.reader(),
         ledger: store.ledger(),
         clock: Clock::system(),
+        rows_per_part: part::ROWS,
         told: running.clone(),
     };
     let done = alone(&jobs, order, running.subscribe(), &mut told).await;

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
+use crate::evidence::dataset::part;
 use crate::evidence::jobs::{self, Jobs};
 use crate::evidence::log::{Publisher, Running};
 use crate::evidence::mark::Mark;
@@ -263,6 +264,7 @@ impl Agent {
             reader: reader.clone(),
             ledger: ledger.clone(),
             clock: clock.clone(),
+            rows_per_part: part::ROWS,
             told: running.clone(),
         };
         stages.start_alone("exports", millis(150), |stop| {

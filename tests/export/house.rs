@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::evidence::Config;
-use meterseal::evidence::dataset::Manifest;
+use meterseal::evidence::dataset::{Manifest, part};
 use meterseal::evidence::influx::{Asked, Connection, Query, Selection};
 use meterseal::evidence::jobs::{self, Jobs};
 use meterseal::model::{ExportOrder, Job, JobId, RunningJob, Timestamp};
@@ -76,6 +76,7 @@ impl House {
             reader: store.reader(),
             ledger: store.ledger(),
             clock: clock.clone(),
+            rows_per_part: part::ROWS,
             told: watch::Sender::default(),
         };
         let mut tasks = JoinSet::new();
@@ -185,7 +186,12 @@ fn clock() -> Clock {
 
 /// The manifest of a bundle whose files are as it says, by `sha256sum` and `zstd -dc`.
 pub fn checked(folder: &Path) -> Manifest {
-    let manifest = Manifest::from_bytes(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    checked_with_parts_of(part::ROWS, folder)
+}
+
+pub fn checked_with_parts_of(rows: u64, folder: &Path) -> Manifest {
+    let bytes = std::fs::read(folder.join("manifest.json")).unwrap();
+    let manifest = Manifest::with_parts_of(rows, &bytes).unwrap();
     let sums: String = manifest.parts.iter().map(|part| format!("{}  {}\n", part.sha256, part.name)).collect();
     let raw = |name: &str| format!("zstd -dc '{name}' | tee >(wc -l >&2) | sha256sum");
     let told = shell(folder, &format!("sha256sum --strict --check - <<'END'\n{sums}END"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meterseal::agent::proofs;
 use meterseal::clock::Clock;
+use meterseal::evidence::dataset::part;
 use meterseal::evidence::jobs::Jobs;
 use meterseal::evidence::log::Publisher;
 use meterseal::evidence::mark::Mark;
@@ -107,6 +108,7 @@ impl Plant {
             reader: store.reader(),
             ledger: store.ledger(),
             clock: clock.clone(),
+            rows_per_part: part::ROWS,
             told: running.clone(),
         };
         let mut asked = JoinSet::new();

@@ -121,13 +121,18 @@ impl Manifest {
     /// The manifest of these bytes, if they are canonical and it agrees with itself. What it says of the rows is to be
     /// checked against them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadManifest> {
+        Self::with_parts_of(part::ROWS, bytes)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), of a bundle with parts of another length.
+    pub fn with_parts_of(rows: u64, bytes: &[u8]) -> Result<Self, BadManifest> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| BadManifest::Json(error.to_string()))?;
         let again = manifest.to_bytes().map_err(|error| BadManifest::Json(error.to_string()))?;
         if again != bytes {
             let same = again.iter().zip(bytes).take_while(|(a, b)| a == b).count();
             return Err(BadManifest::NotCanonical(same));
         }
-        manifest.check(part::ROWS)?;
+        manifest.check(rows)?;
         Ok(manifest)
     }
 

@@ -146,7 +146,7 @@ impl<'a> Attempt<'a> {
         let folder = self.jobs.reader.bundle_folder(self.job.id);
         if folder.exists() {
             // It got its name, and a crash came before its job ended.
-            return ended(&folder, &found(&folder)?);
+            return ended(&folder, &found(&folder, self.jobs.rows_per_part)?);
         }
         let query: Query = serde_json::from_value(self.job.request.query.clone()).map_err(|error| {
             Trouble::Final(format!("the query of this job cannot be read: {error}; export it anew"))
@@ -201,7 +201,7 @@ impl<'a> Attempt<'a> {
             }
         };
         let mut slices = Slices::new(progress.read_to_ns().unwrap_or(period.start)..period.end);
-        let mut writer = Writer::open(&self.working(), progress)?;
+        let mut writer = Writer::with_parts_of(self.jobs.rows_per_part, &self.working(), progress)?;
         while let Some(slice) = slices.next() {
             self.wait_for_room().await?;
             let (before, at) = (writer.written(), slice.start);
@@ -253,7 +253,7 @@ impl<'a> Attempt<'a> {
     /// Reads the answer to a free query, in one piece: what was read before an interruption cannot be told apart.
     async fn result(&mut self, influx: &Influx, text: &str) -> Result<Writer, Trouble> {
         let Range { start, end } = self.job.request.from_ns..self.job.request.to_ns;
-        let mut writer = Writer::open(&self.working(), Progress::default())?;
+        let mut writer = Writer::with_parts_of(self.jobs.rows_per_part, &self.working(), Progress::default())?;
         let (mut rows, mut looked) = (Vec::with_capacity(RESULT_ROWS), 0);
         let (working, jobs, id) = (self.working(), self.jobs, self.job.id);
         let told = &mut self.told;
@@ -393,11 +393,11 @@ async fn read(
 }
 
 /// The manifest of a bundle that lies under its name.
-fn found(folder: &Path) -> Result<Manifest, Trouble> {
+fn found(folder: &Path, rows_per_part: u64) -> Result<Manifest, Trouble> {
     let path = folder.join(manifest::FILE);
     let bytes = fs::read(&path)
         .map_err(|error| Trouble::Final(format!("{} cannot be read: {error}; export it anew", path.display())))?;
-    Manifest::from_bytes(&bytes)
+    Manifest::with_parts_of(rows_per_part, &bytes)
         .map_err(|error| Trouble::Final(format!("{} is damaged: {error}; export it anew", path.display())))
 }
 

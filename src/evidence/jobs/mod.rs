@@ -38,6 +38,9 @@ pub struct Jobs {
     pub reader: Reader,
     pub ledger: Ledger,
     pub clock: Clock,
+    /// [`ROWS`](super::dataset::part::ROWS), or no verifier takes the bundle; less where a test is about the ends of
+    /// parts.
+    pub rows_per_part: u64,
     /// What is told of the job that runs.
     pub told: watch::Sender<Arc<RunningJob>>,
 }
