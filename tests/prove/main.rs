@@ -332,6 +332,43 @@ async fn a_proof_made_while_the_log_grows_is_whole() {
 }
 
 #[tokio::test]
+async fn a_block_proven_while_it_is_revised_is_of_one_revision() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    let key = plant.key().await;
+    let revised = Cell::new(false);
+    let revise = async {
+        // Each late reading is one more revision of the block; some of them are signed.
+        for n in 0..40 {
+            plant.run("m", HALF + n * 30_000 + 15_000, HALF + n * 30_000 + 15_000).await;
+            plant.until(HOUR + 10 * MINUTE + n * 5 * MINUTE).await;
+            if n % 3 == 0 {
+                plant.publish().await;
+            }
+        }
+        revised.set(true);
+    };
+    let prove = async {
+        let mut proofs = Vec::new();
+        while !revised.get() {
+            let known = plant.reader().revisions(&"m".parse().unwrap(), at(HALF)).await.unwrap().len();
+            proofs.push((known, plant.prove_block("m", HALF).await));
+        }
+        proofs
+    };
+    let ((), proofs) = tokio::join!(revise, prove);
+    let mut shown = std::collections::BTreeSet::new();
+    for (known, proof) in &proofs {
+        plant.accepted_by_one(proof, Some(&key));
+        let opened = leaves(&parsed(proof), 0).len();
+        assert!(opened >= *known, "the newest of {known} revisions is shown: {opened}");
+        shown.insert(opened);
+    }
+    assert!(shown.len() > 10, "it was revised while proofs were made: {shown:?}");
+    plant.accepted(&proofs.last().unwrap().1, Some(&key));
+}
+
+#[tokio::test]
 async fn a_command_writes_a_proof_and_says_what_to_do_with_it() {
     let plant = plant();
     plant.day(0, 2 * HOUR).await;

@@ -4,7 +4,7 @@ use super::{ProveError, Prover, Section};
 use crate::model::proof::NotProven;
 use crate::model::record::{lines_around, write_reading};
 use crate::model::{Block, Digest, MeterId, Method, Span, Timestamp};
-use crate::store::{Epoch, Reader, StoreError};
+use crate::store::{Reader, StoreError};
 
 /// Blocks lie around an instant within this, but for a silence of many, which is found however long it is.
 const AROUND_MS: i64 = 86_400_000;
@@ -13,19 +13,19 @@ impl Prover {
     /// The section, and the members of `readings`.
     pub(super) async fn block(
         &self,
-        epochs: &[Epoch],
         meter: &MeterId,
         start: Timestamp,
     ) -> Result<(Section, Option<Vec<u8>>), ProveError> {
         let revisions = self.reader.revisions(meter, start).await?;
-        let Some(newest) = revisions.last() else {
+        if revisions.is_empty() {
             return Err(why_not(&self.reader, meter, start).await?.into());
-        };
+        }
         let mut places = self.reader.entries_of_block(meter, start).await?;
         if places.len() < revisions.len() {
-            self.sign_all(epochs).await?;
+            self.publisher.publish().await?;
             places = self.reader.entries_of_block(meter, start).await?;
         }
+        let epochs = self.reader.epochs().await?;
         // Revisions of one epoch are chained; those of an earlier one need a section that a block's proof has no room for.
         let Some(last) = places.last().cloned() else {
             return Err(ProveError::Torn {
@@ -34,10 +34,15 @@ impl Prover {
             });
         };
         let opening = self.opening(&last).await?;
+        // What is opened last is the newest revision for whoever reads the proof: another may have been sealed by now.
+        let newest = Block::from_record(&opening.record).map_err(|error| ProveError::Torn {
+            epoch: last.epoch.clone(),
+            what: format!("entry {} is no block: {error}", last.index),
+        })?;
         let mut opened: Vec<u64> = places.iter().filter(|at| at.epoch == last.epoch).map(|at| at.index).collect();
         opened.sort_unstable();
-        let section = self.section(epochs, &last.epoch, opened, opening.meter).await?;
-        Ok((section, readings(&self.reader, newest).await?))
+        let section = self.section(&epochs, &last.epoch, opened, opening.meter).await?;
+        Ok((section, readings(&self.reader, &newest).await?))
     }
 }
 

@@ -104,7 +104,7 @@ impl Prover {
                 vec![section]
             }
             Claim::Block { meter, start } => {
-                let (section, readings) = self.block(&epochs, meter, *start).await?;
+                let (section, readings) = self.block(meter, *start).await?;
                 beside.readings = readings;
                 vec![section]
             }
