@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-pub use download::{download, manifest};
+pub use download::{Reached, download, manifest};
 pub use feed::events;
 
 use super::problem::Problem;

@@ -28,7 +28,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -114,8 +114,13 @@ pub async fn bind(config: &Config) -> io::Result<TcpListener> {
 
 /// Serves until stopped; then lets answers under way finish.
 pub async fn run(listener: TcpListener, views: Views, stop: CancellationToken) -> io::Result<()> {
-    let web =
-        Web { feed: events::Feed::new(), disk: metrics::DiskUse::new(), views: Arc::new(views), stop: stop.clone() };
+    let web = Web {
+        feed: events::Feed::new(),
+        disk: metrics::DiskUse::new(),
+        reached: Arc::default(),
+        views: Arc::new(views),
+        stop: stop.clone(),
+    };
     let mut tasks = JoinSet::new();
     tasks.spawn(events::publish(web.clone()));
     tasks.spawn(metrics::watch_disk(web.clone()));
@@ -134,6 +139,7 @@ struct Web {
     views: Arc<Views>,
     feed: events::Feed,
     disk: metrics::DiskUse,
+    reached: Arc<Mutex<bulk::Reached>>,
     stop: CancellationToken,
 }
 

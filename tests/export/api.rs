@@ -159,6 +159,10 @@ async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
     assert_eq!(header(&head, "content-disposition"), format!("attachment; filename=\"{id}.tar\""));
     let job: Value = json_of(plant.get(&agent, &path).await).await;
     assert_eq!(job["bundle"]["downloaded"], Value::Null, "nobody has it yet");
+    let tail = plant.request(&agent, Method::GET, &download).header("range", "bytes=-1").send().await.unwrap();
+    assert_eq!((tail.status(), tail.bytes().await.unwrap().len()), (StatusCode::PARTIAL_CONTENT, 1));
+    let job: Value = json_of(plant.get(&agent, &path).await).await;
+    assert_eq!(job["bundle"]["downloaded"], Value::Null, "nobody has all of it yet");
     // In two pieces, as after a break.
     let half = length / 2 + 1;
     let first = plant.request(&agent, Method::GET, &download).header("range", format!("bytes=0-{}", half - 1));

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -82,9 +83,9 @@ pub async fn download(
         Body::empty()
     } else {
         let (reply, noted) = oneshot::channel();
-        ask(&web, BulkNow::Download { id, by, reply }).await?;
+        ask(&web, BulkNow::Download { id, by: by.clone(), reply }).await?;
         noted.await.map_err(|_| Problem::Stopping)??;
-        Sending { web: web.clone(), read_at, id, rest: stretch.clone(), length, _held: held }.into_body()
+        Sending { web: web.clone(), read_at, id, by, rest: stretch.clone(), length, _held: held }.into_body()
     };
     let mut response = (status, always, [of_length, kind], body).into_response();
     if !is_whole {
@@ -100,12 +101,19 @@ struct Sending {
     web: Web,
     read_at: ReadAt,
     id: JobId,
+    by: String,
     rest: Range<u64>,
     length: u64,
     _held: Held,
 }
 
 impl Sending {
+    /// Whether all of the archive has gone out, now that it has from `from` up to the rest.
+    fn is_whole(&self, from: u64) -> bool {
+        let mut reached = self.web.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.sent((self.id, &self.by), from..self.rest.start, self.length)
+    }
+
     fn into_body(self) -> Body {
         Body::from_stream(stream::unfold(Some(self), |sending| async {
             let mut sending = sending?;
@@ -122,7 +130,7 @@ impl Sending {
                 Ok((mut piece, length)) if length > 0 => {
                     piece.truncate(length);
                     sending.rest.start += length as u64;
-                    if sending.rest.start == sending.length {
+                    if sending.is_whole(at) {
                         // Should this fail, the bundle is merely kept as one that nobody has.
                         ask(&sending.web, BulkNow::Downloaded { id: sending.id }).await.ok();
                     }
@@ -135,6 +143,37 @@ impl Sending {
                 }
             }
         }))
+    }
+}
+
+/// How far archives have gone out to somebody without a gap from their first byte on: whoever has only the end of one
+/// does not have it. Ranges in another order leave a bundle as one that nobody has, which merely keeps it.
+#[derive(Default)]
+pub struct Reached(Vec<Reach>);
+
+struct Reach {
+    id: JobId,
+    by: String,
+    to: u64,
+}
+
+/// Downloads whose reach is remembered; beyond, that which rested longest is forgotten.
+const REACHES: usize = 64;
+
+impl Reached {
+    /// A part went out; true when that completes the archive of this length.
+    fn sent(&mut self, (id, by): (JobId, &str), part: Range<u64>, length: u64) -> bool {
+        let known = self.0.iter().position(|reach| reach.id == id && reach.by == by);
+        let before = known.map(|at| self.0.remove(at));
+        let to = before.map_or(0, |reach| reach.to);
+        let to = if part.start <= to { to.max(part.end) } else { to };
+        if to < length && to > 0 {
+            if self.0.len() == REACHES {
+                self.0.remove(0);
+            }
+            self.0.push(Reach { id, by: by.to_owned(), to });
+        }
+        to == length
     }
 }
 
@@ -211,6 +250,35 @@ fn none_match(headers: &HeaderMap, etag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn a_bundle_was_downloaded_when_all_of_it_has_gone_out_in_order() {
+        let id = |millis: i64| JobId::after(None, Timestamp::from_millis(millis), [0; 10]);
+        let whole = |parts: &[(&str, Range<u64>)]| {
+            let mut reached = Reached::default();
+            let told: Vec<bool> =
+                parts.iter().map(|(by, part)| reached.sent((id(1), by), part.clone(), 1_000)).collect();
+            assert!(told[..told.len() - 1].iter().all(|is_whole| !is_whole), "{parts:?}");
+            told[told.len() - 1]
+        };
+        assert!(whole(&[("a", 0..1_000)]));
+        assert!(whole(&[("a", 0..400), ("a", 400..700), ("a", 700..1_000)]), "in order");
+        assert!(whole(&[("a", 0..400), ("a", 300..1_000)]), "it goes on a little earlier than it broke off");
+        assert!(!whole(&[("a", 999..1_000)]), "the tail only");
+        assert!(!whole(&[("a", 0..400), ("a", 401..1_000)]), "with a gap");
+        assert!(!whole(&[("a", 500..1_000), ("a", 0..500)]), "out of order");
+        assert!(!whole(&[("a", 0..500), ("b", 500..1_000)]), "each has a half of it");
+        assert!(whole(&[("a", 500..1_000), ("b", 0..500), ("a", 0..500), ("b", 400..600), ("a", 500..1_000)]));
+
+        let mut reached = Reached::default();
+        for millis in 0..1_000 {
+            assert!(!reached.sent((id(millis), "a"), 0..500, 1_000));
+        }
+        assert!(reached.0.len() <= REACHES);
+        assert!(reached.sent((id(999), "a"), 500..1_000, 1_000), "the newest are remembered");
+        assert!(!reached.sent((id(0), "a"), 500..1_000, 1_000), "the oldest are not");
+    }
 
     fn part(range: &str, if_range: Option<&str>) -> Result<Range<u64>, bool> {
         let mut headers = HeaderMap::new();
