@@ -1276,10 +1276,27 @@ def verify_period(proof, options, said):
         if min(start, claim["to"]) > reached:
             said.lines.append(f"  {when(reached)} to {when(min(start, claim['to']))}: no block")
         reached = max(reached, end)
+    twice = counted_twice(blocks.values(), claim)
+    if twice:
+        said.lacks("1 block overlaps others: its energy is counted twice in the sum" if len(twice) == 1 else
+                   f"{len(twice)} blocks overlap others: their energy is counted twice in the sum")
     said.link(f"Meter {claim['meter']}, {when(claim['from'])} to {when(claim['to'])}: "
               f"{number_of(inside, 'block')} in {number_of(proof.log, 'epoch')}.",
               "whoever made this proof left out no entry that the log links to this meter, nor any after them.",
               "that the gateway linked each one as it wrote; the meter, its wiring and ratios; what was never written.")
+
+
+def counted_twice(records, claim):
+    """The blocks in the period that bear energy and begin before one with energy that began earlier has ended."""
+    bearing = [(record["start"], record["end"]) for record in records
+               if record["start"] >= claim["from"] and record["end"] <= claim["to"]
+               and (record["import_uwh"] is not None or record["export_uwh"] is not None)]
+    twice, reached = [], claim["from"]
+    for start, end in sorted(bearing):
+        if start < reached:
+            twice.append(start)
+        reached = max(reached, end)
+    return twice
 
 
 def check_end(shown, last):

@@ -6,7 +6,7 @@ import gzip
 from bundles import (
     DAY0, FIELDS, HOUR, ID, NS, World, archive, as_lines, block_case, bundle_case, dataset, flip, in_folder, log_case,
     packed, period_case, points, proof_case, result_members, results, row_case)
-from gateway import Epoch, border, counted, reading
+from gateway import Epoch, border, counted, reading, silence
 from signing import ORDER, Key, WeakKey, b64, canonical, leaf, root, sha
 
 PROOF, PART, MANIFEST = f"{ID}.proof.json", "data-00000.jsonl.zst", "manifest.json"
@@ -697,6 +697,19 @@ def period_with_revisions_that_do_not_increase():
     return proof_case(world, world.proof(claim, [world.epoch.whole("main")]))
 
 
+def overlapping(*made):
+    """A period with these blocks of half an hour, each begun so many minutes after the day's tenth hour."""
+    world = World()
+    for minutes, is_silent in made:
+        start = DAY0 + 10 * HOUR + minutes * 60_000
+        sealed = silence("main", start) if is_silent else counted("main", start, world.random)[0]
+        world.epoch.add("silence" if is_silent else "block", sealed)
+    claim = {"from": DAY0 + 10 * HOUR, "kind": "period", "meter": "main", "to": DAY0 + 20 * HOUR}
+    return proof_case(world, world.proof(claim, [world.epoch.whole("main")]))
+
+
+simple("period-with-overlapping-blocks", 3, "", overlapping, (0, False), (15, False), (45, False), (60, False), key=True)
+simple("period-with-silences-covered-later", 3, "", overlapping, (0, False), (15, True), (30, False), (20, True), key=True)
 periods("of-two-epochs", expected=3)
 periods("of-another-meter", "claim", "meter", to="pv")
 periods("of-no-time", "claim", "to", to=DAY0)

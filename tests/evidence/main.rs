@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use meterseal::evidence::verify::{Report, Trusted, Verdict, verify};
+use meterseal::evidence::verify::{Lack, Report, Trusted, Verdict, verify};
 use tempfile::TempDir;
 
 /// A case of the maker, as it lies in its folder.
@@ -110,6 +110,19 @@ fn every_case_of_the_maker_ends_as_the_format_says() {
     }
     assert!(cases > 250, "only {cases} cases");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn energy_that_is_counted_twice_is_told() {
+    let made = made();
+    let told = |name: &str| {
+        let lacks = Case::of(&made, name).verify().lacks;
+        lacks.iter().find(|lack| matches!(lack, Lack::Overlap(_))).map(ToString::to_string)
+    };
+    let overlap = "2 blocks overlap others: their energy is counted twice in the sum";
+    assert_eq!(told("period-with-overlapping-blocks").as_deref(), Some(overlap));
+    assert_eq!(told("period-with-silences-covered-later"), None);
+    assert_eq!(told("period-of-two-epochs"), None);
 }
 
 #[test]

@@ -29,6 +29,18 @@ class Cases(unittest.TestCase):
                 self.assertIn(argument(folder, "names.txt") or "HOLDS", lines[-1])
 
 
+    def test_energy_that_is_counted_twice_is_told(self):
+        said = {"period-with-overlapping-blocks": "2 blocks overlap others: their energy is counted twice in the sum",
+                "period-with-silences-covered-later": None, "period-of-two-epochs": None}
+        for name, words in said.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                maker.write(CASES[name][0], folder, *CASES[name][1:])
+                path = os.path.join(folder, argument(folder, "path.txt"))
+                code, lines = verify.verify(path, argument(folder, "key.txt"))
+                self.assertEqual(code, 3)
+                self.assertEqual((words or "overlap") in lines[-1], words is not None, lines[-1])
+
+
 class Frozen(unittest.TestCase):
     def test_datasets_that_may_never_change_hold(self):
         folder = pathlib.Path(__file__).resolve().parents[1] / "frozen" / "dataset-v1"

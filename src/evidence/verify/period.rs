@@ -215,6 +215,10 @@ impl Period {
         report.fact("entries", entries);
         report.holds("entries", told, SHOWS_ALL);
         self.tell_blocks(report);
+        match self.counted_twice() {
+            0 => {}
+            count => report.lacks(Lack::Overlap(count)),
+        }
         if self.simulated {
             report.lacks(Lack::Simulated);
         }
@@ -298,6 +302,19 @@ impl Period {
         let stretch = |at: &Span| json!({ "from": at.start(), "to": at.end() });
         report.fact("uncovered", uncovered.iter().map(stretch).collect::<Vec<_>>());
         report.holds("blocks", told, SHOWS_BLOCKS);
+    }
+
+    /// How many of the blocks in the sum overlap one that began before and has energy too. What is silent may be covered
+    /// again later.
+    fn counted_twice(&self) -> usize {
+        let within = |at: &&Newest| at.span.shared(&self.span) == Some(at.span);
+        let bearing = self.blocks.values().filter(within).filter(|at| at.import.is_some() || at.export.is_some());
+        let (mut reached, mut count) = (self.span.start(), 0);
+        for at in bearing {
+            count += usize::from(at.span.start() < reached);
+            reached = reached.max(at.span.end());
+        }
+        count
     }
 
     /// The stretches of the period that no block covers.

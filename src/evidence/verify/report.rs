@@ -97,6 +97,8 @@ pub enum Lack {
     LaterKey,
     NotAnchored,
     Simulated,
+    /// So many blocks of a period begin within others that have energy, as they have.
+    Overlap(usize),
 }
 
 impl Lack {
@@ -107,6 +109,7 @@ impl Lack {
             Self::LaterKey => "later_key",
             Self::NotAnchored => "not_anchored",
             Self::Simulated => "simulated",
+            Self::Overlap(_) => "overlap",
         }
     }
 }
@@ -119,6 +122,10 @@ impl fmt::Display for Lack {
             Self::LaterKey => "its first part was signed before the key that was given",
             Self::NotAnchored => "it is not anchored: nothing outside the plant says since when it has been so",
             Self::Simulated => "the data are simulated",
+            Self::Overlap(1) => "1 block overlaps others: its energy is counted twice in the sum",
+            Self::Overlap(count) => {
+                return write!(f, "{count} blocks overlap others: their energy is counted twice in the sum");
+            }
         })
     }
 }
