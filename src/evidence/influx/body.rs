@@ -1,6 +1,7 @@
 //! Requests and the bytes of their answers: TLS, credentials, gzip, time limits, and what a status means.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::{Connection, InfluxError, Server};
 const CONNECTING: Duration = Duration::from_secs(10);
 /// What is read of an answer that only says what went wrong, or that is one small object.
 const SMALL: usize = 1 << 20;
+
+/// Packed bytes that are unpacked at once: they may become a thousand times as much.
+const PACKED: usize = 4 << 10;
 
 /// Sends to one server.
 #[derive(Clone)]
@@ -224,7 +228,7 @@ pub struct Body {
     http: Http,
     pub headers: header::HeaderMap,
     response: Response,
-    packed: Option<MultiGzDecoder<Vec<u8>>>,
+    packed: Option<Packed>,
     begun: bool,
     ended: bool,
 }
@@ -236,7 +240,7 @@ impl Body {
             None | Some(b"identity") => None,
             // Servers and proxies say this of answers without a body too: there is nothing to unpack.
             Some(b"gzip") if response.status() == StatusCode::NO_CONTENT => None,
-            Some(b"gzip") => Some(MultiGzDecoder::new(Vec::new())),
+            Some(b"gzip") => Some(Packed::default()),
             Some(_) => {
                 return Err(http.wrong("the answer is packed in a way that was not asked for; is there a proxy?"));
             }
@@ -252,17 +256,8 @@ impl Body {
     /// The next bytes; `None` after the last, if the answer is whole.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, InfluxError> {
         while !self.ended {
-            let patience = self.http.connection.patience;
-            let bytes = match timeout(patience, self.response.chunk()).await {
-                Ok(Ok(bytes)) => bytes,
-                Ok(Err(error)) => return Err(self.http.lost("broke its answer off", error)),
-                Err(_) => {
-                    let why = format!("the server stopped in its answer for {patience:?}");
-                    return Err(InfluxError::passing(&self.http.connection.name, why));
-                }
-            };
-            self.ended = bytes.is_none();
-            let bytes = self.unpacked(bytes.map(Vec::from))?;
+            let waits = self.packed.as_ref().is_some_and(Packed::waits);
+            let bytes = if waits { self.unpacked()? } else { self.arrived().await? };
             if bytes.is_empty() {
                 continue;
             }
@@ -277,17 +272,31 @@ impl Body {
         Ok(None)
     }
 
-    fn unpacked(&mut self, bytes: Option<Vec<u8>>) -> Result<Vec<u8>, InfluxError> {
-        let Some(packed) = &mut self.packed else { return Ok(bytes.unwrap_or_default()) };
-        let done = match &bytes {
-            Some(bytes) => packed.write_all(bytes),
-            None => packed.try_finish(),
+    /// What comes next, or the beginning of it if it is packed; nothing at the end.
+    async fn arrived(&mut self) -> Result<Vec<u8>, InfluxError> {
+        let patience = self.http.connection.patience;
+        let bytes = match timeout(patience, self.response.chunk()).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => return Err(self.http.lost("broke its answer off", error)),
+            Err(_) => {
+                let why = format!("the server stopped in its answer for {patience:?}");
+                return Err(InfluxError::passing(&self.http.connection.name, why));
+            }
         };
-        if let Err(error) = done {
+        self.ended = bytes.is_none();
+        let bytes = bytes.map(Vec::from).unwrap_or_default();
+        let Some(packed) = &mut self.packed else { return Ok(bytes) };
+        packed.came(bytes);
+        self.unpacked()
+    }
+
+    fn unpacked(&mut self) -> Result<Vec<u8>, InfluxError> {
+        let Some(packed) = &mut self.packed else { return Ok(Vec::new()) };
+        let unpacked = if self.ended { packed.rest() } else { packed.some() };
+        unpacked.map_err(|error| {
             let why = format!("the packed answer is torn or cut short: {error}");
-            return Err(InfluxError::passing(&self.http.connection.name, why));
-        }
-        Ok(std::mem::take(packed.get_mut()))
+            InfluxError::passing(&self.http.connection.name, why)
+        })
     }
 
     /// The beginning of a body that should be small.
@@ -305,6 +314,45 @@ impl Body {
     async fn response_piece(&mut self) -> Result<Option<Vec<u8>>, InfluxError> {
         self.begun = true;
         self.next().await
+    }
+}
+
+/// An answer in gzip, unpacked piece by piece.
+struct Packed {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    arrived: Vec<u8>,
+    /// How much of `arrived` is unpacked.
+    done: usize,
+}
+
+impl Default for Packed {
+    fn default() -> Self {
+        Self { decoder: MultiGzDecoder::new(Vec::new()), arrived: Vec::new(), done: 0 }
+    }
+}
+
+impl Packed {
+    fn came(&mut self, bytes: Vec<u8>) {
+        (self.arrived, self.done) = (bytes, 0);
+    }
+
+    /// Whether something that came is still to be unpacked.
+    fn waits(&self) -> bool {
+        self.done < self.arrived.len()
+    }
+
+    /// Unpacks some of what came.
+    fn some(&mut self) -> io::Result<Vec<u8>> {
+        let end = self.arrived.len().min(self.done + PACKED);
+        self.decoder.write_all(&self.arrived[self.done..end])?;
+        self.done = end;
+        Ok(mem::take(self.decoder.get_mut()))
+    }
+
+    /// What is left when all has come.
+    fn rest(&mut self) -> io::Result<Vec<u8>> {
+        self.decoder.try_finish()?;
+        Ok(mem::take(self.decoder.get_mut()))
     }
 }
 
@@ -343,4 +391,29 @@ fn chain(error: reqwest::Error) -> String {
         cause = deeper.source();
     }
     shortened(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    #[test]
+    fn little_is_unpacked_at_once_however_much_it_becomes() {
+        let whole = 32 << 20;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&vec![b'0'; whole]).unwrap();
+        let mut packed = Packed::default();
+        packed.came(encoder.finish().unwrap());
+        let (mut length, mut largest) = (0, 0);
+        while packed.waits() {
+            let piece = packed.some().unwrap();
+            assert!(piece.iter().all(|byte| *byte == b'0'));
+            (length, largest) = (length + piece.len(), largest.max(piece.len()));
+        }
+        assert_eq!(length + packed.rest().unwrap().len(), whole);
+        assert!(largest > 1 << 20 && largest <= PACKED * 1_100, "{largest}");
+    }
 }
