@@ -93,6 +93,41 @@ pub fn one_reading_statement(text: &str) -> Result<(), &'static str> {
     Err("a query is one SELECT or SHOW: it begins with that word, and has neither `;` nor the word INTO")
 }
 
+/// Whether a Flux text calls none of the functions that write into a bucket. Flux has others that send (to another
+/// database, by HTTP), and names can be bound anew: credentials that may only read are what makes it sure.
+pub fn reads_flux(text: &str) -> Result<(), &'static str> {
+    let mut rest = text;
+    let mut word = "";
+    while let Some(c) = rest.chars().next() {
+        let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+        let taken = if c == '"' {
+            end_of_string(rest)
+        } else if rest.starts_with("//") {
+            rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
+            continue;
+        } else if c.is_whitespace() {
+            c.len_utf8()
+        } else {
+            rest.find(|c| !is_of_word(c)).filter(|length| *length > 0).unwrap_or(if is_of_word(c) {
+                rest.len()
+            } else {
+                c.len_utf8()
+            })
+        };
+        if c == '(' && WRITES.contains(&word) {
+            return Err("a query only reads: it calls neither `to` nor `wideTo`");
+        }
+        if !c.is_whitespace() {
+            word = &rest[..taken];
+        }
+        rest = &rest[taken..];
+    }
+    Ok(())
+}
+
+/// The functions of Flux that write into a bucket.
+const WRITES: [&str; 2] = ["to", "wideTo"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +234,30 @@ mod tests {
             "-- \nDROP DATABASE plant",
         ] {
             assert!(one_reading_statement(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_query_of_version_2_writes_into_no_bucket() {
+        for good in [
+            "from(bucket: \"plant\") |> range(start: $from, stop: $to)",
+            "f(to: 1, wideTo: (1)) // to(bucket: \"copy\")",
+            "x = \"|> to(bucket: 1)\" y = into(a) z = to_(b) w = $to (c)",
+            "to",
+            "",
+            "\"without an end to(",
+        ] {
+            assert_eq!(reads_flux(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "from(bucket: \"a\") |> range(start: $from) |> to(bucket: \"b\")",
+            "x|>to(bucket:1)",
+            "x |> influxdb.to\n  (bucket: 1)",
+            "x |> influxdb.wideTo(bucket: 1)",
+            "x |> to // a copy\n(bucket: 1)",
+            "y = \"\\\\\" x |> to(bucket: 1)",
+        ] {
+            assert!(reads_flux(bad).is_err(), "{bad}");
         }
     }
 }

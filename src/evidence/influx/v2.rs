@@ -14,7 +14,7 @@ use serde_json::json;
 use super::body::{As, Http};
 use super::csv::{Csv, Record};
 use super::error::{judged, shortened};
-use super::escape::{flux_period, flux_string};
+use super::escape::{flux_period, flux_string, reads_flux};
 use super::points::{self, Points, Series};
 use super::text::{time_ns, written};
 use super::{Credentials, InfluxError, Read, Schema, Selection, Server, Tested};
@@ -105,6 +105,7 @@ pub async fn table<E: From<InfluxError>>(
     period: &Range<i64>,
     sink: &mut (impl FnMut(ResultRow) -> Result<(), E> + Send),
 ) -> Result<Read, E> {
+    reads_flux(text).map_err(|mend| http.wrong(mend))?;
     let query = flux_period(text, &written(period.start), &written(period.end));
     let mut result = Read::default();
     read(http, &query, &mut |block, record| block.give_result(&http.connection.name, record, &mut result, sink))
