@@ -196,17 +196,26 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-/// Copies a bundle; it has its name only when it is whole.
+/// Copies a bundle; it has its name only when it is whole and on the disk. The store may delete its own from then on.
 fn copy_bundle(from: &Path, to: &Path) -> io::Result<()> {
     let making = to.with_extension("part");
+    // What an earlier copy left, that was killed.
+    if making.symlink_metadata().is_ok() {
+        fs::remove_dir_all(&making)?;
+    }
     fs::create_dir(&making)?;
+    let sync = |path: &Path| fs::File::open(path)?.sync_all();
     let copied = from.read_dir().and_then(|mut files| {
         files.try_for_each(|file| {
             let file = file?;
-            fs::copy(file.path(), making.join(file.file_name())).map(|_| ())
+            let copy = making.join(file.file_name());
+            fs::copy(file.path(), &copy)?;
+            sync(&copy)
         })
     });
-    let done = copied.and_then(|()| fs::rename(&making, to));
+    let done = copied.and_then(|()| sync(&making)).and_then(|()| fs::rename(&making, to));
+    // Beside it, in the folder that holds its name.
+    let done = done.and_then(|()| to.parent().map_or(Ok(()), sync));
     if done.is_err() {
         // The error that is told is the first one.
         fs::remove_dir_all(&making).ok();
@@ -217,6 +226,23 @@ fn copy_bundle(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_that_was_cut_short_does_not_stand_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("store"), folder.path().join("01J"));
+        let (part, left) = ("data-00000.jsonl.zst", folder.path().join("01J.part"));
+        for (folder, text) in [(&from, "whole"), (&left, "wh")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(part), text).unwrap();
+        }
+        fs::write(left.join("data-00001.jsonl.zst"), "of another").unwrap();
+        copy_bundle(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join(part)).unwrap(), "whole");
+        assert_eq!((to.read_dir().unwrap().count(), left.exists()), (1, false));
+        assert!(copy_bundle(&from, &to).is_err(), "a bundle that is there is not replaced");
+        assert!(!left.exists());
+    }
 
     #[test]
     fn progress_is_shown_for_a_person() {
