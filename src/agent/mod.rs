@@ -179,6 +179,8 @@ struct Wires {
 /// `meterseal read` of several people at once; more of them wait.
 const POLLS: usize = 16;
 const RELOADS: usize = 4;
+/// A stop takes less than this in all, whatever hangs: systemd and whoever pulls the plug after it count on that.
+const STOPPING: Duration = Duration::from_secs(10);
 /// What the store may take to commit and close, after the stages' own time.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -214,7 +216,7 @@ impl Agent {
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
-        stages.start_alone("sources", secs(3), |stop| {
+        stages.start_alone("sources", millis(2_500), |stop| {
             let work = sources::run(
                 wires.sources.subscribe(),
                 store.ingest(),
@@ -228,20 +230,20 @@ impl Agent {
                 Ok(())
             }
         });
-        stages.start("blocks", secs(2), |stop| {
+        stages.start("blocks", millis(1_500), |stop| {
             let config = wires.blocks.subscribe();
             let told = blocks::Told { open: open.clone(), waits_for: sealing.clone() };
             let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), told, stop);
             async move { Ok(work.await?) }
         });
-        stages.start("alerts", millis(500), |stop| {
+        stages.start("alerts", millis(250), |stop| {
             let (config, meters) = (wires.alerts.subscribe(), wires.meters.subscribe());
             let (open, sources, sealing) = (open.subscribe(), status.subscribe(), sealing.subscribe());
             let views = alerts::Views { config, meters, open, sources, sealing, problem: webhook.clone() };
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
-        stages.start("commissioning", millis(500), |stop| {
+        stages.start("commissioning", millis(250), |stop| {
             let views = commissioning::Views { meters: wires.meters.subscribe(), sources: status.subscribe() };
             let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
@@ -255,8 +257,8 @@ impl Agent {
             search::run(scans_asked, wires.sources.subscribe(), lines.subscribe(), stop)
         });
         stages
-            .start("connections", millis(250), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
-        stages.start("proofs", millis(250), |stop| {
+            .start("connections", millis(100), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
+        stages.start("proofs", millis(100), |stop| {
             proofs::run(proofs_asked, Prover { reader: reader.clone(), publisher: publisher.clone() }, stop)
         });
         let jobs = Jobs {
@@ -288,7 +290,7 @@ impl Agent {
             running: running.subscribe(),
             bulk: bulk.clone(),
         };
-        stages.start("web", secs(1), |stop| {
+        stages.start("web", millis(750), |stop| {
             let work = web::run(listener, views.clone(), stop);
             async move { Ok(work.await?) }
         });
@@ -311,11 +313,12 @@ impl Agent {
             };
             admin::serve(requests, desk, stop)
         });
-        stages.start("watchdog", millis(250), |stop| {
+        stages.start("watchdog", millis(100), |stop| {
             let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
             systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters }, stop)
         });
 
+        debug_assert!(stages.longest() + CLOSING < STOPPING, "a stop takes {:?}", stages.longest() + CLOSING);
         let agent = Self {
             stages,
             store,

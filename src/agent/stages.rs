@@ -18,7 +18,7 @@ pub struct Stages(Vec<Stage>);
 struct Stage {
     name: &'static str,
     stop: CancellationToken,
-    /// How long it may take to finish what is under way. All together stay below 10 s.
+    /// How long it may take to finish what is under way.
     limit: Duration,
     tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -75,6 +75,11 @@ impl Stages {
             Poll::Pending
         })
         .await
+    }
+
+    /// What stopping takes at the most.
+    pub fn longest(&self) -> Duration {
+        self.0.iter().map(|stage| stage.limit).sum()
     }
 
     /// Stops one after the other. A stage that does not finish in its time is dropped, and the next one follows.
