@@ -110,6 +110,11 @@ pub enum NotProven {
          for what lies after in a proof each"
     )]
     OtherGateway { at: Timestamp },
+    #[error(
+        "the log began anew under another site or gateway before it was signed that dataset {0} was exported: its bundle \
+         names the one before, and cannot be proven. Export it anew"
+    )]
+    OtherOrigin(JobId),
     /// It is not the caller's fault; the text says what is wrong.
     #[error("{0}")]
     Broken(String),

@@ -99,7 +99,7 @@ impl Problem {
                 | NotProven::NoDataset(_)
                 | NotProven::NoRow { .. } => StatusCode::NOT_FOUND,
                 NotProven::NotSealed { .. } | NotProven::NotExported { .. } => StatusCode::CONFLICT,
-                NotProven::Gone(_) => StatusCode::GONE,
+                NotProven::Gone(_) | NotProven::OtherOrigin(_) => StatusCode::GONE,
                 NotProven::BadRequest(_) | NotProven::OtherGateway { .. } => StatusCode::BAD_REQUEST,
                 NotProven::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,
             },

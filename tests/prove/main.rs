@@ -13,6 +13,7 @@ use meterseal::model::entry::{self, Reason, Salt};
 use meterseal::model::note::{Checkpoint, SignedCheckpoint};
 use meterseal::model::proof::{Claim, NotProven, ProofForm};
 use meterseal::model::{Span, jcs, merkle};
+use meterseal::store::Append;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -287,6 +288,29 @@ async fn datasets_and_their_rows_are_proven() {
     let refused = plant.try_prove(Claim::Row { dataset: id, row: 3 }, ProofForm::Json).await;
     assert!(matches!(refused, Err(ProveError::Not(NotProven::Gone(_)))), "{refused:?}");
     assert_eq!(plant.prove(Claim::Dataset { id }).await, proof, "the log still commits to it");
+}
+
+#[tokio::test]
+async fn a_dataset_is_proven_under_the_origin_that_its_bundle_names() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    let (key, id) = (plant.key().await, plant.export(10).await);
+    plant.publish().await;
+    // Not signed when the gateway is replaced: nobody can prove it.
+    let unsigned = plant.export(10).await;
+    plant.succeed(Reason::Clone).await;
+    let refused = plant.try_prove(Claim::Dataset { id: unsigned }, ProofForm::Json).await;
+    assert!(matches!(refused, Err(ProveError::Not(NotProven::OtherOrigin(_)))), "{refused:?}");
+    let proof = plant.prove(Claim::Row { dataset: id, row: 3 }).await;
+    plant.accepted(&proof, Some(&key));
+    // The log of the new gateway names the old one's bundle too.
+    let manifest = std::fs::read(plant.reader().bundle_folder(id).join("manifest.json")).unwrap();
+    let manifest_sha256 = meterseal::model::Digest::of(&manifest);
+    let entry = Append::Dataset { dataset: id.to_string(), manifest_sha256 };
+    plant.ledger().append(vec![entry]).await.unwrap();
+    plant.publish().await;
+    assert_eq!(plant.reader().entries_of_dataset(&id.to_string()).await.unwrap().len(), 2);
+    assert_eq!(parsed(&plant.prove(Claim::Row { dataset: id, row: 3 }).await), parsed(&proof));
 }
 
 #[tokio::test]

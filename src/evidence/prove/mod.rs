@@ -97,9 +97,9 @@ impl Prover {
         let mut beside = Beside::default();
         let mut notes = Vec::new();
         let sections = match claim {
-            Claim::Dataset { id } => vec![self.dataset(&epochs, *id).await?.0],
+            Claim::Dataset { id } => vec![self.dataset(*id).await?.0],
             Claim::Row { dataset, row } => {
-                let (section, opening) = self.dataset(&epochs, *dataset).await?;
+                let (section, opening) = self.dataset(*dataset).await?;
                 beside.row = Some(row::find(&self.reader, *dataset, *row, &opening.record).await?);
                 vec![section]
             }
@@ -123,20 +123,29 @@ impl Prover {
         }
     }
 
-    async fn dataset(&self, epochs: &[Epoch], id: JobId) -> Result<(Section, Opening), ProveError> {
+    async fn dataset(&self, id: JobId) -> Result<(Section, Opening), ProveError> {
         let mut places = self.reader.entries_of_dataset(&id.to_string()).await?;
         if places.is_empty() {
-            self.sign_all(epochs).await?;
+            self.publisher.publish().await?;
             places = self.reader.entries_of_dataset(&id.to_string()).await?;
         }
-        let Some(place) = places.pop() else {
+        if places.is_empty() {
             let state = self.reader.job(id).await?.map(|job| job.state);
             return Err(state
                 .map_or(NotProven::NoDataset(id), |state| NotProven::NotExported { dataset: id, state })
                 .into());
-        };
+        }
+        let epochs = self.reader.epochs().await?;
+        // The manifest names site and gateway: no verifier takes it from a log of another origin.
+        if let Some((site, gateway)) = row::origin(&self.reader, id).await? {
+            places.retain(|place| {
+                let epoch = epochs.iter().find(|epoch| epoch.identity.epoch == place.epoch);
+                epoch.is_some_and(|epoch| (&epoch.identity.site, &epoch.identity.gateway) == (&site, &gateway))
+            });
+        }
+        let place = places.pop().ok_or(NotProven::OtherOrigin(id))?;
         let opening = self.opening(&place).await?;
-        let section = self.section(epochs, &place.epoch, vec![place.index], None).await?;
+        let section = self.section(&epochs, &place.epoch, vec![place.index], None).await?;
         Ok((section, opening))
     }
 

@@ -9,8 +9,8 @@ use super::path::RowPath;
 use crate::evidence::dataset::manifest::{self, Manifest};
 use crate::evidence::dataset::part;
 use crate::model::proof::NotProven;
-use crate::model::{Digest, JobId};
-use crate::store::Reader;
+use crate::model::{Digest, JobId, SiteId};
+use crate::store::{Reader, StoreError};
 
 /// What stands beside the section.
 #[derive(Debug)]
@@ -38,6 +38,17 @@ pub async fn find(reader: &Reader, dataset: JobId, row: u64, record: &[u8]) -> R
             Err(_) => Err(NotProven::Broken("the program is stopping".to_owned()).into()),
         },
     }
+}
+
+/// Site and gateway that the manifest of a bundle names; `None` when it is gone or cannot be read.
+pub async fn origin(reader: &Reader, dataset: JobId) -> Result<Option<(SiteId, String)>, StoreError> {
+    let Some((folder, held)) = reader.bundle(dataset).await? else { return Ok(None) };
+    let read = tokio::task::spawn_blocking(move || {
+        let manifest = Manifest::from_bytes(&fs::read(folder.join(manifest::FILE)).ok()?).ok()?;
+        drop(held);
+        Some((manifest.site, manifest.gateway))
+    });
+    Ok(read.await.ok().flatten())
 }
 
 fn find_in(folder: &Path, dataset: JobId, row: u64, record: &[u8]) -> Result<Row, ProveError> {
