@@ -14,12 +14,13 @@ mod influxd;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fake::{Answer, Ends, Fake, points};
 use house::{HOUR, House, SECOND, T};
 use influxd::{Influxd, installed, line_protocol};
 use meterseal::evidence::influx::{Asked, Query, Secret, Server};
-use meterseal::model::{FieldValue, JobState, Row};
+use meterseal::model::{FieldValue, JobState, Row, RunningJob};
 
 /// `measurement energy,line=a power=value`.
 fn row(time_ns: i64, field: &str, value: FieldValue) -> Row {
@@ -156,6 +157,34 @@ async fn a_server_that_is_away_is_waited_for_and_told() {
     assert_eq!(house.job(id).await.state, JobState::Running);
     server.heal();
     assert_eq!(house.exported(id).await.rows, 1_000);
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gives_nothing_for_a_day_is_waited_for_no_longer() {
+    let server = Fake::start(1, doubles(1_000));
+    let mut house = House::new(server.connection());
+    server.spoil(|_, _| Answer::new(503, "the disk of the historian is full"));
+    house.start();
+    let waiting = |id| move |told: &Arc<RunningJob>| told.id == Some(id) && told.waiting.is_some();
+    // Almost a day is no day.
+    let late = house.order(T, T + HOUR).await;
+    house.told(waiting(late)).await;
+    house.jobs.clock.advance(Duration::from_secs(23 * 3_600));
+    server.heal();
+    assert_eq!(house.exported(late).await.rows, 1_000);
+
+    server.spoil(|_, _| Answer::new(503, "the disk of the historian is full"));
+    let never = house.order(T, T + HOUR).await;
+    house.told(waiting(never)).await;
+    let next = house.order(T, T + HOUR).await;
+    house.jobs.clock.advance(Duration::from_secs(24 * 3_600));
+    let why = house.failed(never).await;
+    for part in ["connection historian", "24 h", "the disk of the historian is full", "export it anew"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    server.heal();
+    assert_eq!(house.exported(next).await.rows, 1_000, "it has its own day");
     house.end().await;
 }
 

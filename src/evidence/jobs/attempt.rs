@@ -28,11 +28,16 @@ const RESULT_ROWS: usize = 1_024;
 /// Bytes of a free query's answer between two looks at the disk.
 const RESULT_ROOM: u64 = 16 << 20;
 
+/// A job that got nothing for so long fails: those behind it wait as long.
+const NOTHING_FOR: Duration = Duration::from_secs(24 * 3_600);
+
 pub struct Attempt<'a> {
     jobs: &'a Jobs,
     job: &'a Job,
     told: Told,
     pauses: Pauses,
+    /// When the server first failed, ms since boot, with nothing come from it since.
+    nothing_since: Option<u64>,
 }
 
 /// What an interrupted job needs to go on. The types of the fields are those that the first rows were read with.
@@ -46,11 +51,13 @@ struct Resume {
 enum Trouble {
     /// The job fails, with this text.
     Final(String),
-    /// It goes on by itself from what is kept.
+    /// The server may give something later: it goes on by itself from what is kept.
     Passing {
         why: String,
         retry_after: Option<Duration>,
     },
+    /// The disk may take something later.
+    Disk(String),
     /// What is kept is of no use: it begins anew.
     Anew(String),
     /// It goes on when there is room.
@@ -79,12 +86,11 @@ impl From<WriteError> for Trouble {
         let why = error.to_string();
         match error {
             WriteError::Changed { .. } | WriteError::Damaged { .. } => Self::Anew(why),
-            WriteError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Self::Passing {
-                why: "disk full: make room, and the export goes on by itself".to_owned(),
-                retry_after: None,
-            },
-            WriteError::Io { source, .. } => Self::Passing { why: format!("{why}: {source}"), retry_after: None },
-            WriteError::Ended => Self::Passing { why, retry_after: None },
+            WriteError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+                Self::Disk("disk full: make room, and the export goes on by itself".to_owned())
+            }
+            WriteError::Io { source, .. } => Self::Disk(format!("{why}: {source}")),
+            WriteError::Ended => Self::Disk(why),
             WriteError::InTheWay { .. }
             | WriteError::TwoTypes { .. }
             | WriteError::Unwritable { .. }
@@ -111,7 +117,7 @@ impl From<InfluxError> for NotRead {
 
 impl<'a> Attempt<'a> {
     pub fn new(jobs: &'a Jobs, job: &'a Job, told: Told) -> Self {
-        Self { jobs, job, told, pauses: Pauses::default() }
+        Self { jobs, job, told, pauses: Pauses::default(), nothing_since: None }
     }
 
     /// Tries as long as there is hope. An error of the store is the caller's.
@@ -121,11 +127,16 @@ impl<'a> Attempt<'a> {
                 Ok(end) => return Ok(end),
                 Err(Trouble::Final(error)) => return Ok(JobEnd::Failed { error }),
                 Err(Trouble::Store(error)) => return Err(error),
-                Err(Trouble::Passing { why, retry_after }) => self.pause(why, retry_after).await,
-                Err(Trouble::NoRoom(why)) => {
-                    self.told.waits(why.to_string());
-                    self.jobs.clock.sleep(ROOM_AGAIN).await;
+                Err(Trouble::Passing { why, retry_after }) => {
+                    if let Err(error) = self.wait_for_server(why, retry_after).await {
+                        return Ok(JobEnd::Failed { error });
+                    }
                 }
+                Err(Trouble::Disk(why)) => {
+                    self.nothing_since = None;
+                    self.pause(why, None).await;
+                }
+                Err(Trouble::NoRoom(why)) => self.wait_for_disk(&why).await,
                 Err(Trouble::Anew(why)) => {
                     warn!(id = %self.job.id, why, "export begins anew");
                     let nothing = (JobProgress::default(), 0, String::new());
@@ -133,6 +144,29 @@ impl<'a> Attempt<'a> {
                 }
             }
         }
+    }
+
+    /// Pauses before the server is asked again; the job's end when it gave nothing for too long.
+    async fn wait_for_server(&mut self, why: String, retry_after: Option<Duration>) -> Result<(), String> {
+        let now = self.jobs.clock.since_boot_ms();
+        let since = *self.nothing_since.get_or_insert(now);
+        if u128::from(now.saturating_sub(since)) >= NOTHING_FOR.as_millis() {
+            let hours = NOTHING_FOR.as_secs() / 3_600;
+            return Err(format!(
+                "connection {}: nothing came for {hours} h, so that other exports can go on. Last: {why}. See that the server \
+                 answers (test the connection) and export it anew",
+                self.job.request.connection
+            ));
+        }
+        self.pause(why, retry_after).await;
+        Ok(())
+    }
+
+    /// Exports stop before readings lack room, and keep what they have. The server is not to blame for that time.
+    async fn wait_for_disk(&mut self, none: &NoRoom) {
+        self.nothing_since = None;
+        self.told.waits(none.to_string());
+        self.jobs.clock.sleep(ROOM_AGAIN).await;
     }
 
     async fn pause(&mut self, why: String, retry_after: Option<Duration>) {
@@ -221,6 +255,7 @@ impl<'a> Attempt<'a> {
                     }
                     slices.taken(writer.written().1 - before.1);
                     self.pauses.end();
+                    self.nothing_since = None;
                 }
                 Err(NotRead::Slice(BadSlice::Full { .. })) => {
                     if !slices.halve() {
@@ -236,7 +271,8 @@ impl<'a> Attempt<'a> {
                     if self.pauses.count() > 0 {
                         slices.lighten();
                     }
-                    self.pause(format!("connection {connection}: {why}"), retry_after).await;
+                    let why = format!("connection {connection}: {why}");
+                    self.wait_for_server(why, retry_after).await.map_err(Trouble::Final)?;
                     // Its address or its password may have been corrected meanwhile.
                     influx = self.open()?;
                 }
@@ -323,11 +359,9 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Exports stop before readings lack room, and keep what they have.
     async fn wait_for_room(&mut self) -> Result<(), StoreError> {
         while let Err(none) = self.jobs.ledger.room_for_export(self.job.id, size(&self.working()))? {
-            self.told.waits(none.to_string());
-            self.jobs.clock.sleep(ROOM_AGAIN).await;
+            self.wait_for_disk(&none).await;
         }
         Ok(())
     }
