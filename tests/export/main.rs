@@ -189,6 +189,27 @@ async fn a_server_that_gives_nothing_for_a_day_is_waited_for_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_another_site_is_made_anew() {
+    let server = Fake::start(1, doubles(1_000));
+    let mut house = House::new(server.connection());
+    house.start();
+    let first = house.order(T, T + HOUR).await;
+    assert_eq!(house.exported(first).await.rows, 1_000);
+    let (limits, _folder) = house.end().await;
+    // As after a crash before the job's end, and a site that has another id since.
+    let mut house = House::open(limits, server.connection());
+    let id = house.order(T, T + HOUR).await;
+    let manifest = std::fs::read_to_string(house.folder(first).join("manifest.json")).unwrap();
+    let manifest = manifest.replace(&first.to_string(), &id.to_string()).replace("plant-7", "plant-8");
+    std::fs::create_dir(house.folder(id)).unwrap();
+    std::fs::write(house.folder(id).join("manifest.json"), manifest).unwrap();
+    house.start();
+    let manifest = house.exported(id).await;
+    assert_eq!((manifest.site.as_str(), manifest.rows), ("plant-7", 1_000));
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_job_leaves_nothing_and_the_next_one_begins() {
     let server = Fake::start(3, doubles(1_000));
     let mut house = House::new(server.connection());

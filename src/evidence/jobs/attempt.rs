@@ -180,7 +180,14 @@ impl<'a> Attempt<'a> {
         let folder = self.jobs.reader.bundle_folder(self.job.id);
         if folder.exists() {
             // It got its name, and a crash came before its job ended.
-            return ended(&folder, &found(&folder, self.jobs.rows_per_part)?);
+            let manifest = found(&folder, self.jobs.rows_per_part)?;
+            let identity = self.jobs.reader.identity();
+            if (&manifest.gateway, &manifest.site) == (&identity.gateway, &identity.site) {
+                return ended(&folder, &manifest);
+            }
+            // The log would commit to it under an origin that it does not name, and no verifier would have it. Under its
+            // working name it is cleared away.
+            return Err(self.undone(&folder, &manifest));
         }
         let query: Query = serde_json::from_value(self.job.request.query.clone()).map_err(|error| {
             Trouble::Final(format!("the query of this job cannot be read: {error}; export it anew"))
@@ -222,6 +229,20 @@ impl<'a> Attempt<'a> {
             error => error.into(),
         })?;
         ended(&folder, &manifest)
+    }
+
+    /// Takes its name from a bundle: the job begins anew in its folder.
+    fn undone(&self, folder: &Path, manifest: &Manifest) -> Trouble {
+        let working = self.working();
+        let moved = match fs::remove_dir_all(&working) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => fs::rename(folder, &working),
+        };
+        let Manifest { site, gateway, .. } = manifest;
+        match moved {
+            Ok(()) => Trouble::Anew(format!("its bundle is of site {site}, gateway {gateway}, as this was before")),
+            Err(error) => Trouble::Disk(format!("{} cannot be moved: {error}", folder.display())),
+        }
     }
 
     /// Reads raw points slice by slice.
