@@ -1,4 +1,4 @@
-//! Every entry of a meter, in each epoch that has any: nothing can be left out.
+//! Every entry that the log links to a meter, in each epoch that has any.
 
 use std::collections::{BTreeMap, HashMap};
 
