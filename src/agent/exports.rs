@@ -95,7 +95,7 @@ impl Following {
                     progress: job.progress,
                     rows_per_s: 0.0,
                     seconds_left: None,
-                    waiting: Some("other exports come first".to_owned()),
+                    waiting: running.id.filter(|id| *id != self.id).map(|id| format!("export {id} comes first")),
                 },
                 JobState::Running => {
                     let mine = running.id == Some(self.id);

@@ -587,7 +587,7 @@ pub async fn settle(store: &Store, config: &Config, clock: &Clock) -> Result<(),
         }
         _ => "The site has another id",
     };
-    warn!(origin = %identity.origin(), reason = succession.reason.as_str(), "the log began anew");
+    warn!(origin = %identity.origin(), reason = succession.reason.as_str(), "the log began anew: {what}");
     if matches!(succession.reason, Reason::Clone | Reason::Rollback) {
         let (now, kind) = (clock.now(), AlertKind::LogBeganAnew);
         let text = format!("{what}. The log goes on as {}; `meterseal key show` prints its key.", identity.origin());

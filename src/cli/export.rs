@@ -118,7 +118,7 @@ impl Seen {
     }
 
     fn take(&mut self, event: ExportEvent) -> anyhow::Result<()> {
-        if self.json {
+        if self.json && !matches!(event, ExportEvent::Done { .. }) {
             print::json_line(&event);
         }
         match event {
@@ -139,6 +139,9 @@ impl Seen {
                 copy_bundle(&folder, &copy).with_context(|| {
                     format!("export {id} is done and stays in the store, but cannot be copied to {}", copy.display())
                 })?;
+                if self.json {
+                    print::json_line(&ExportEvent::Done { id, progress, folder: copy.clone() });
+                }
                 self.copy = Some((id, copy));
             }
             ExportEvent::Failed { error } => self.failed = Some(error),

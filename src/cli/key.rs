@@ -15,7 +15,7 @@ use crate::evidence::mark::Mark;
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Print the verifier key, which auditors give to `meterseal verify --key`
+    /// Print the verifier key that signs now. Auditors give the one they have, which may be an earlier one, to `verify --key`
     #[command(after_help = "Example:\n  meterseal key show\n  meterseal key show --all")]
     Show {
         #[command(flatten)]
@@ -80,7 +80,7 @@ fn rotate(path: &Path, json: bool) -> Done {
         print::json(&view);
     } else {
         print::out(&format!(
-            "the log goes on as {}\nkey: {}\nProofs from now on name the old key as well, and hold for whoever is pinned to it.\n",
+            "the log goes on as {}\nkey: {}\nAuditors keep the key they have: proofs from now on show how it vouched for this one.\n",
             view.origin, view.key
         ));
     }

@@ -76,10 +76,11 @@ pub fn prove(arguments: ProveArguments) -> Done {
         eprintln!("It has {} MB, and a verifier may refuse to read more than {}.", bytes >> 20, VERIFIED >> 20);
     }
     let path = path.display();
-    eprintln!(
-        "{path} is written. To check it, with nothing but this file and the key:\n  meterseal verify {path} --key {}",
-        told.key
-    );
+    let with = match claim {
+        Claim::Dataset { id } => format!("beside the bundle {id} or {id}.tar"),
+        _ => "with nothing but this file and the key".to_owned(),
+    };
+    eprintln!("{path} is written. To check it, {with}:\n  meterseal verify {path} --key {}", told.key);
     Ok(ExitCode::SUCCESS)
 }
 

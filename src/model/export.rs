@@ -25,6 +25,12 @@ pub enum ExportRefused {
     Query { name: String, near: Option<String>, known: Vec<String> },
     #[error("the period ends where it begins or before: give a `to` that is later than `from`")]
     Period,
+    #[error(
+        "the period ends at {}, which is still to come: what is not over cannot be exported whole; give a `to` of {} at the latest",
+        written_ns(*to_ns),
+        written_ns(*now_ns)
+    )]
+    Future { to_ns: i64, now_ns: i64 },
     #[error("{limit} exports wait or run already: wait until one is done, or cancel one")]
     Full { limit: usize },
 }

@@ -18,7 +18,7 @@ use super::Config;
 use super::dataset::manifest::{PointsQuery, Query, ResultQuery};
 use super::influx::{self, Asked};
 use crate::clock::Clock;
-use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJob, nearest};
+use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJob, Timestamp, nearest};
 use crate::store::{JOBS, JobEnd, Ledger, Reader, StoreError};
 use attempt::Attempt;
 use told::Told;
@@ -77,7 +77,7 @@ pub async fn run(jobs: Jobs, stop: CancellationToken) -> Result<(), StoreError> 
 impl Jobs {
     /// Queues what was ordered, with the query as it is now: later changes of the config do not touch it.
     pub async fn order(&self, order: ExportOrder, by: String) -> Result<Result<Job, ExportRefused>, StoreError> {
-        let request = match request(&self.config.borrow(), order) {
+        let request = match request(&self.config.borrow(), order, self.clock.now()) {
             Ok(request) => request,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -130,7 +130,7 @@ impl Jobs {
 }
 
 /// What a job keeps of an order.
-fn request(config: &Config, order: ExportOrder) -> Result<JobRequest, ExportRefused> {
+fn request(config: &Config, order: ExportOrder, now: Timestamp) -> Result<JobRequest, ExportRefused> {
     let ExportOrder { connection, query, from_ns, to_ns } = order;
     let names = config.connections.iter().map(|connection| connection.name.as_str());
     if !names.clone().any(|name| name == connection) {
@@ -144,6 +144,10 @@ fn request(config: &Config, order: ExportOrder) -> Result<JobRequest, ExportRefu
     };
     if from_ns >= to_ns {
         return Err(ExportRefused::Period);
+    }
+    let now_ns = now.as_millis().saturating_mul(1_000_000);
+    if to_ns > now_ns {
+        return Err(ExportRefused::Future { to_ns, now_ns });
     }
     // Texts, lists and maps of texts are always JSON.
     let query = serde_json::to_value(stated(asked)).unwrap_or_default();

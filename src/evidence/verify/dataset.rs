@@ -39,7 +39,9 @@ pub fn of_bundle(
         bundle.check(&opened, report, progress)?;
         report.lacks(Lack::NoProof);
         report.open("log", vec![format!("{} is not there", beside.display())], SHOWS_COMMITTED);
-        report.lacks(Lack::NoKey);
+        if trusted.key.is_none() {
+            report.lacks(Lack::NoKey);
+        }
         if opened.manifest.site.as_str() == super::SIMULATED_SITE {
             report.lacks(Lack::Simulated);
         }
