@@ -708,8 +708,10 @@ def overlapping(*made):
     return proof_case(world, world.proof(claim, [world.epoch.whole("main")]))
 
 
-simple("period-with-overlapping-blocks", 3, "", overlapping, (0, False), (15, False), (45, False), (60, False), key=True)
-simple("period-with-silences-covered-later", 3, "", overlapping, (0, False), (15, True), (30, False), (20, True), key=True)
+simple("period-with-overlapping-blocks", 3, "", overlapping, (0, False), (15, False), (45, False), (60, False),
+       key=True)
+simple("period-with-silences-covered-later", 3, "", overlapping, (0, False), (15, True), (30, False), (20, True),
+       key=True)
 periods("of-two-epochs", expected=3)
 periods("of-another-meter", "claim", "meter", to="pv")
 periods("of-no-time", "claim", "to", to=DAY0)
