@@ -70,7 +70,7 @@ impl Plant {
     /// `meterseal export`, in a process of its own.
     async fn export(&self, arguments: &[&str], into: &Path) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
-        command.args(["export", "historian", "--query", "energy", "--from", "2026-11-21T01:00"]);
+        command.args(["export", "historian", "--query", "energy", "--from", "2025-11-21T01:00"]);
         command.args(arguments).arg("-c").arg(self.config()).arg("-o").arg(into);
         for name in ["RUNTIME_DIRECTORY", "NOTIFY_SOCKET", "METERSEAL_LOG"] {
             command.env_remove(name);
@@ -95,26 +95,31 @@ async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
     let agent = plant.agent().await;
     for (order, status, told) in [
         (
-            json!({ "connection": "historiam", "query": "energy", "from": "2026-11-21", "to": "2026-11-22" }),
+            json!({ "connection": "historiam", "query": "energy", "from": "2025-11-21", "to": "2025-11-22" }),
             400,
             "did you mean historian?",
         ),
         (
-            json!({ "connection": "historian", "query": "energie", "from": "2026-11-21", "to": "2026-11-22" }),
+            json!({ "connection": "historian", "query": "energie", "from": "2025-11-21", "to": "2025-11-22" }),
             400,
             "did you mean energy?",
         ),
         (
-            json!({ "connection": "historian", "query": "energy", "from": "2026-11-22", "to": "2026-11-21" }),
+            json!({ "connection": "historian", "query": "energy", "from": "2025-11-22", "to": "2025-11-21" }),
             400,
             "later than",
         ),
         (
-            json!({ "connection": "historian", "query": "energy", "from": 1_795_219_200, "to": "2026-11-21" }),
+            json!({ "connection": "historian", "query": "energy", "from": 1_763_683_200, "to": "2025-11-21" }),
             400,
             "RFC 3339",
         ),
-        (json!({ "connection": "historian", "query": "energy", "from": "2026-11-21" }), 400, "to"),
+        (json!({ "connection": "historian", "query": "energy", "from": "2025-11-21" }), 400, "to"),
+        (
+            json!({ "connection": "historian", "query": "energy", "from": "2025-01-01", "to": "2200-01-01" }),
+            400,
+            "still to come",
+        ),
     ] {
         let answer = plant.order(&agent, order).await;
         assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (status, "application/problem+json"));
@@ -122,12 +127,12 @@ async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
         assert!(text.contains(told), "{text}");
     }
     // A local time is the site's: Berlin is an hour before UTC.
-    let order = json!({ "connection": "historian", "query": "energy", "from": "2026-11-21T01:00", "to": T + HOUR });
+    let order = json!({ "connection": "historian", "query": "energy", "from": "2025-11-21T01:00", "to": T + HOUR });
     let answer = plant.order(&agent, order).await;
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let path = header(&answer, "location").to_owned();
     let job: Value = json_of(answer).await;
-    assert_eq!((&job["from"], &job["to"]), (&json!("2026-11-21T00:00:00Z"), &json!("2026-11-21T01:00:00Z")));
+    assert_eq!((&job["from"], &job["to"]), (&json!("2025-11-21T00:00:00Z"), &json!("2025-11-21T01:00:00Z")));
     let id = job["id"].as_str().unwrap().to_owned();
     assert_eq!(path, format!("/api/bulk/{id}"));
 
@@ -220,7 +225,7 @@ async fn the_command_exports_with_and_without_the_daemon() {
     for with_daemon in [false, true] {
         let into = tempfile::tempdir().unwrap();
         let agent = if with_daemon { Some(plant.agent().await) } else { None };
-        let done = plant.export(&["--to", "2026-11-21T02:00"], into.path()).await;
+        let done = plant.export(&["--to", "2025-11-21T02:00"], into.path()).await;
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(done.status.success(), "{said}");
         assert!(said.contains("500 rows"), "{said}");
@@ -231,9 +236,9 @@ async fn the_command_exports_with_and_without_the_daemon() {
         let mut verify = Command::new(env!("CARGO_BIN_EXE_meterseal"));
         let verdict = verify.arg("verify").arg(bundle).output().unwrap();
         assert_eq!(verdict.status.code(), Some(3), "no key was given: {verdict:?}");
-        let empty = plant.export(&["--to", "2026-11-21T01:00:00.000000001"], into.path()).await;
+        let empty = plant.export(&["--to", "2025-11-21T01:00:00.000000001"], into.path()).await;
         assert!(empty.status.success(), "one point is enough: {}", String::from_utf8_lossy(&empty.stderr));
-        let wrong = plant.export(&["--to", "2026-11-21T00:00"], into.path()).await;
+        let wrong = plant.export(&["--to", "2025-11-21T00:00"], into.path()).await;
         let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
         assert!(!wrong.status.success() && said.contains("later than"), "{said}");
         if let Some(agent) = agent {
@@ -249,7 +254,7 @@ async fn a_process_killed_at_any_moment_leaves_one_bundle_and_one_entry() {
     let reference = Plant::new(&server);
     let plant = Plant::new(&server);
     let whole = tempfile::tempdir().unwrap();
-    let done = reference.export(&["--to", "2026-11-21T12:00"], whole.path()).await;
+    let done = reference.export(&["--to", "2025-11-21T12:00"], whole.path()).await;
     let printed = String::from_utf8(done.stdout).unwrap();
     let root = checked(Path::new(printed.trim())).root;
 

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// 2026-11-21T00:00:00Z
-pub const T: i64 = 1_795_219_200_000_000_000;
+/// 2025-11-21T00:00:00Z
+pub const T: i64 = 1_763_683_200_000_000_000;
 pub const SECOND: i64 = 1_000_000_000;
 pub const HOUR: i64 = 3_600 * SECOND;
 /// No wait of these tests comes near it unless something is wrong.
