@@ -1,6 +1,7 @@
 //! The words all rooms share: plain values, no I/O, no tokio.
 
 mod alert;
+mod anchor;
 mod block;
 mod commissioning;
 mod digest;
@@ -25,6 +26,10 @@ mod scan;
 mod time;
 
 pub use alert::{Alert, AlertKind};
+pub use anchor::{
+    Anchor, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Coverage, Failed, Inclusion, RpcStatus,
+    WaitReason, Waiting,
+};
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};

@@ -1,0 +1,273 @@
+//! Anchors: a checkpoint of the log on a public chain, and how far on its way there it is.
+
+use alloy_primitives::{Address, B256, Bytes};
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// One record on the chain, from the wish for it to its finality. The chain has *heights*; *blocks* are the plant's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// In the order in which they were queued, from 1; given by the store, 0 before.
+    pub id: u64,
+    pub what: Anchored,
+    pub chain_id: u64,
+    /// Who signs and pays.
+    pub account: Address,
+    /// The contract that is called; none: call data to the own account, or the making of a contract.
+    pub contract: Option<Address>,
+    pub queued: Timestamp,
+    pub state: AnchorState,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// Every transaction that was ever signed for it and may still be mined, in order; all of the same nonce, each
+    /// dearer than the one before.
+    pub attempts: Vec<Attempt>,
+    /// Transactions that were mined and paid for, but achieved nothing; their nonces are gone.
+    pub failed: Vec<Failed>,
+    /// The height that holds it; kept when it is reorganised, as where it was.
+    pub inclusion: Option<Inclusion>,
+    /// When the chain is asked again whether a final one is still there.
+    pub next_check: Option<Timestamp>,
+    /// What it waits for; none when it goes on by itself.
+    pub waiting: Option<Waiting>,
+}
+
+/// What is written to the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchored {
+    /// A signed checkpoint. While it is queued it gives way to a newer one of its epoch.
+    Checkpoint { epoch: String, size: u64, note: String },
+    /// The contract that anchors are sent to from then on.
+    Contract,
+}
+
+/// How far an anchor is. Each is written before it is acted on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnchorState {
+    /// Nothing of it is signed.
+    Queued,
+    /// A transaction is signed and stored, and may have been sent.
+    Signed,
+    /// A node has taken a transaction, which says nothing of its being mined.
+    Sent,
+    /// It is in a block of the chain, and proven to be.
+    Included,
+    /// That block is final.
+    Final,
+    /// It was in a block that is not on the chain any more; its transactions are sent again.
+    Reorganised,
+}
+
+impl AnchorState {
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Signed, Self::Sent, Self::Included, Self::Final, Self::Reorganised];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Signed => "signed",
+            Self::Sent => "sent",
+            Self::Included => "included",
+            Self::Final => "final",
+            Self::Reorganised => "reorganised",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// A transaction of it is out, or may be, and is not in a block: its nonce is taken.
+    pub fn is_outstanding(self) -> bool {
+        matches!(self, Self::Signed | Self::Sent | Self::Reorganised)
+    }
+}
+
+/// One signed transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub hash: B256,
+    /// As it is sent (EIP-2718).
+    pub raw: Bytes,
+    pub nonce: u64,
+    /// Wei for each unit of gas.
+    pub max_fee: u128,
+    pub tip: u128,
+    pub gas_limit: u64,
+    pub signed: Timestamp,
+    /// When a node first took it.
+    pub sent: Option<Timestamp>,
+}
+
+/// Where it is on the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inclusion {
+    pub height: u64,
+    pub hash: B256,
+    /// The chain's own time of that block.
+    pub time: Timestamp,
+    /// Of the transaction in the block.
+    pub index: u64,
+    pub transaction: B256,
+    pub gas_used: u64,
+    /// Wei for each unit of gas, as it was paid.
+    pub price: u128,
+}
+
+/// A transaction that was mined for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    pub transaction: B256,
+    pub height: u64,
+    pub at: Timestamp,
+    /// Wei.
+    pub fee: u128,
+}
+
+/// Why an anchor does not go on, for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub reason: WaitReason,
+    /// What happened, where, and what to do.
+    pub text: String,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// No RPC answers.
+    Unreachable,
+    /// An RPC is of another chain.
+    WrongChain,
+    /// The base fee and the least tip are above the ceiling.
+    FeeCeiling,
+    /// What may be spent in 24 h is spent.
+    Budget,
+    /// The account cannot pay.
+    Funds,
+    /// There is no code at the contract's address, or it does not do what it must.
+    Contract,
+    /// RPCs contradict one another, or themselves.
+    Disagreement,
+    /// Another transaction of this account has taken the nonce, or holds it up.
+    Nonce,
+    /// The nodes do not take the transaction.
+    Refused,
+    /// It was mined, and reverted.
+    Reverted,
+}
+
+/// What shows, without asking anybody but for one block hash, that a transaction was mined and what came of it.
+/// docs/evidence-format.md section 6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainEvidence {
+    /// RLP of the block header.
+    #[serde(with = "hex")]
+    pub header: Vec<u8>,
+    /// Of the transaction in the block.
+    pub index: u64,
+    /// The nodes from `receiptsRoot` to the receipt, the root's first.
+    #[serde(with = "hex_list")]
+    pub receipt: Vec<Vec<u8>>,
+    /// The nodes from `transactionsRoot` to the transaction, the root's first.
+    #[serde(with = "hex_list")]
+    pub transaction: Vec<Vec<u8>>,
+}
+
+/// How anchoring does as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AnchorStatus {
+    pub chain_id: u64,
+    pub account: Option<Address>,
+    pub contract: Option<Address>,
+    /// Wei, and when it was asked.
+    pub balance: Option<(u128, Timestamp)>,
+    /// At the present rate.
+    pub days_left: Option<u64>,
+    /// When the next checkpoint is due.
+    pub next: Option<Timestamp>,
+    pub rpcs: Vec<RpcStatus>,
+    /// What holds up everything, for a person.
+    pub waiting: Option<Waiting>,
+}
+
+/// One node that is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RpcStatus {
+    /// Scheme, host and port: a path may bear a key.
+    pub name: String,
+    /// The newest height it knew.
+    pub height: Option<u64>,
+    pub finalized: Option<u64>,
+    pub answered: Option<Timestamp>,
+    /// What it does wrong, for a person.
+    pub trouble: Option<String>,
+}
+
+/// What stands on the chain for the entries of an epoch below `size`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    pub id: u64,
+    pub size: u64,
+    pub state: AnchorState,
+    /// The newest one that was sent, or the one that was mined.
+    pub transaction: Option<B256>,
+}
+
+/// Lower-case hex without prefix, as everywhere in the evidence format.
+mod hex {
+    use alloy_primitives::hex;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        read(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+
+    /// Only the one spelling.
+    pub fn read(text: &str) -> Result<Vec<u8>, String> {
+        let bytes = hex::decode(text).map_err(|error| error.to_string())?;
+        if hex::encode(&bytes) == text { Ok(bytes) } else { Err("hex is lower case and has no prefix".to_owned()) }
+    }
+}
+
+mod hex_list {
+    use alloy_primitives::hex;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(hex::encode))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        let list = Vec::<String>::deserialize(deserializer)?;
+        list.iter().map(|text| super::hex::read(text).map_err(de::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_read_back() {
+        assert!(AnchorState::ALL.into_iter().all(|state| AnchorState::named(state.as_str()) == Some(state)));
+    }
+
+    #[test]
+    fn evidence_has_one_spelling() {
+        let text = r#"{"header":"c0ff","index":3,"receipt":["00","0a1b"],"transaction":[]}"#;
+        let read: ChainEvidence = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        for bad in ["C0ff", "0xc0ff", "c0f", "c0fg"] {
+            assert!(serde_json::from_str::<ChainEvidence>(&text.replace("c0ff", bad)).is_err(), "{bad}");
+        }
+    }
+}
