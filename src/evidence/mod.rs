@@ -3,6 +3,7 @@
 
 pub mod dataset;
 pub mod epoch;
+pub mod evm;
 pub mod hardware;
 pub mod influx;
 pub mod jobs;
