@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Config, Webhook};
 use crate::clock::Clock;
-use crate::model::{Alert, AlertKind};
+use crate::model::{Alert, AlertKind, causes};
 use crate::store::{Identity, Ledger, Reader, StoreError};
 
 /// One delivery, from connecting to the status of the answer.
@@ -177,7 +177,7 @@ impl Delivery {
             Some(client) => client,
             None => match new_client() {
                 Ok(client) => state.client.insert(client),
-                Err(cause) => return Outcome::Later { why: chain(cause), wish_ms: None },
+                Err(cause) => return Outcome::Later { why: without_address(cause), wish_ms: None },
             },
         };
         let identity = self.reader.identity();
@@ -187,7 +187,7 @@ impl Delivery {
         let request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json");
         match request.header("idempotency-key", key).body(body).send().await {
             Ok(answer) => judge(answer.status(), answer.headers().get(header::RETRY_AFTER)),
-            Err(cause) => Outcome::Later { why: chain(cause), wish_ms: None },
+            Err(cause) => Outcome::Later { why: without_address(cause), wish_ms: None },
         }
     }
 
@@ -231,16 +231,9 @@ fn new_client() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
-/// The error and its causes, without the address, which may bear a secret.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
+/// The address may bear a secret.
+fn without_address(cause: reqwest::Error) -> String {
+    causes(&cause.without_url())
 }
 
 fn pause_ms(failures: u32, random: u8) -> u64 {

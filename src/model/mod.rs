@@ -3,6 +3,7 @@
 mod alert;
 mod anchor;
 mod block;
+mod causes;
 mod commissioning;
 mod digest;
 pub mod entry;
@@ -31,6 +32,7 @@ pub use anchor::{
     WaitReason, Waiting,
 };
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
+pub use causes::causes;
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
 pub use export::{ExportEvent, ExportOrder, ExportRefused, instant_ns, written_ns};

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::error::{judged, shortened};
 use super::{Connection, InfluxError, Server};
+use crate::model::causes;
 
 /// A TCP and TLS handshake.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -54,7 +55,7 @@ impl Http {
             }
             client = client.tls_certs_only(authorities);
         }
-        let client = client.build().map_err(|error| InfluxError::wrong(name, chain(error)))?;
+        let client = client.build().map_err(|error| InfluxError::wrong(name, without_address(error)))?;
         let http = Self { connection: Arc::new(connection.clone()), client };
         http.address("/").map(|_| http)
     }
@@ -211,7 +212,7 @@ impl Http {
     /// A connection that did not come about, or was lost.
     fn lost(&self, what: &str, error: reqwest::Error) -> InfluxError {
         let untrusted = is_of_tls(&error);
-        let why = chain(error);
+        let why = without_address(error);
         if untrusted {
             return self.wrong(format!("the server {what}: {why}; give the authority of its certificate as `ca`"));
         }
@@ -382,15 +383,8 @@ fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The error and its causes, without the address.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    shortened(&text)
+fn without_address(error: reqwest::Error) -> String {
+    shortened(&causes(&error.without_url()))
 }
 
 #[cfg(test)]
