@@ -113,6 +113,36 @@ pub struct Schema {
     tags: Vec<Arc<str>>,
 }
 
+impl Schema {
+    /// Of what a server said that it has; `tags` only of one that is asked for them by name. What the selection names
+    /// and the server has not is [`InfluxError::Unknown`].
+    fn of(
+        connection: &str,
+        selection: &Selection,
+        fields: BTreeMap<Arc<str>, FieldType>,
+        tags: Option<Vec<Arc<str>>>,
+    ) -> Result<Self, InfluxError> {
+        let measurement = &selection.measurement;
+        let without = |what: &str, missing: &str| {
+            let why = format!("measurement {measurement} has no {what} {missing}; correct the query's names");
+            InfluxError::unknown(connection, why)
+        };
+        if let Some(missing) = selection.fields.iter().find(|field| !fields.contains_key(field.as_str())) {
+            return Err(without("field", missing));
+        }
+        if fields.is_empty() {
+            let why = format!("there is no measurement {measurement}; correct the query or the connection's database");
+            return Err(InfluxError::unknown(connection, why));
+        }
+        let Some(mut tags) = tags else { return Ok(Self { fields, tags: Vec::new() }) };
+        if let Some(missing) = selection.tags.keys().find(|tag| !tags.iter().any(|known| **known == ***tag)) {
+            return Err(without("tag", missing));
+        }
+        tags.sort();
+        Ok(Self { fields, tags })
+    }
+}
+
 /// A connection that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tested {
@@ -250,5 +280,43 @@ impl Decoder {
             Answer::Three(answer, mut known) => answer.finish(&mut |line| known.give(line, points, sink))?,
         }
         Ok(self.points.read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_server_has_not_are_told_alike() {
+        let selection = |field: &str, tag: &str| Selection {
+            measurement: "energy".to_owned(),
+            fields: [field].into_iter().filter(|field| !field.is_empty()).map(str::to_owned).collect(),
+            tags: [tag].into_iter().filter(|tag| !tag.is_empty()).map(|tag| (tag.to_owned(), "x".to_owned())).collect(),
+        };
+        let power = || BTreeMap::from([("power".into(), FieldType::F64)]);
+        let told = |selection: &Selection, fields, tags: Option<Vec<Arc<str>>>| {
+            let InfluxError::Unknown { connection, why } =
+                Schema::of("plant", selection, fields, tags).expect_err("it is not there")
+            else {
+                panic!("it is the name that is wrong")
+            };
+            assert_eq!(connection, "plant");
+            why
+        };
+        let field = "measurement energy has no field watts; correct the query's names";
+        for tags in [None, Some(Vec::new())] {
+            assert_eq!(told(&selection("watts", ""), power(), tags.clone()), field);
+            let measurement = "there is no measurement energy; correct the query or the connection's database";
+            assert_eq!(told(&selection("", ""), BTreeMap::new(), tags), measurement);
+        }
+        let tag = "measurement energy has no tag line; correct the query's names";
+        assert_eq!(told(&selection("power", "line"), power(), Some(vec!["meter".into()])), tag);
+
+        // A server that is not asked for its tags by name says nothing of those that it has.
+        let schema = Schema::of("plant", &selection("power", "line"), power(), None).unwrap();
+        assert_eq!(schema, Schema { fields: power(), tags: Vec::new() });
+        let schema = Schema::of("plant", &selection("", "line"), power(), Some(vec!["meter".into(), "line".into()]));
+        assert_eq!(schema.unwrap().tags, ["line".into(), "meter".into()]);
     }
 }

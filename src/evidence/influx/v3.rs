@@ -78,21 +78,7 @@ pub async fn schema(http: &Http, selection: &Selection) -> Result<Schema, Influx
         Ok(())
     })
     .await?;
-    let measurement = &selection.measurement;
-    if let Some(missing) = selection.fields.iter().find(|field| !fields.contains_key(field.as_str())) {
-        let why = format!("measurement {measurement} has no field {missing}; correct the query's names");
-        return Err(InfluxError::unknown(name, why));
-    }
-    if fields.is_empty() {
-        let why = format!("there is no measurement {measurement}; correct the query or the connection's database");
-        return Err(InfluxError::unknown(name, why));
-    }
-    if let Some(missing) = selection.tags.keys().find(|tag| !tags.iter().any(|known: &Arc<str>| **known == ***tag)) {
-        let why = format!("measurement {measurement} has no tag {missing}; correct the query's names");
-        return Err(InfluxError::unknown(name, why));
-    }
-    tags.sort();
-    Ok(Schema { fields, tags })
+    Schema::of(name, selection, fields, Some(tags))
 }
 
 /// The request for the points of a slice.
