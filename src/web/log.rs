@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::Web;
 use super::problem::Problem;
 use super::wire::{At, Json};
+use crate::model::note::SignedCheckpoint;
+use crate::store::Epoch;
 
 #[derive(Serialize)]
 struct EpochView {
@@ -23,22 +25,27 @@ struct EpochView {
 
 pub async fn epochs(State(web): State<Web>) -> Result<impl IntoResponse, Problem> {
     let mut views = Vec::new();
-    for epoch in web.views.reader.epochs().await? {
-        let size = shown(&web, &epoch.identity.epoch).await?.map(|(size, _)| size);
+    let marked = web.views.checkpoint.borrow().clone();
+    let epochs = web.views.reader.epochs().await?;
+    for (at, epoch) in epochs.iter().enumerate() {
+        let shown = match &marked {
+            Some(marked) => shown_of(&web, marked, &epochs, at).await?,
+            None => None,
+        };
         views.push(EpochView {
             origin: epoch.identity.origin(),
             key: epoch.key.to_string(),
             opened: At(epoch.opened),
             reason: epoch.reason.as_str(),
-            size,
-            epoch: epoch.identity.epoch,
+            size: shown.map(|signed| signed.checkpoint.size),
+            epoch: epoch.identity.epoch.clone(),
         });
     }
     Ok(Json(views))
 }
 
 pub async fn checkpoint(State(web): State<Web>, Path(epoch): Path<String>) -> Result<impl IntoResponse, Problem> {
-    let (_, note) = shown(&web, &epoch).await?.ok_or(Problem::NoTile)?;
+    let note = shown(&web, &epoch).await?.ok_or(Problem::NoTile)?.note();
     const SHORTLY: (HeaderName, &str) = (header::CACHE_CONTROL, "max-age=5");
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), SHORTLY], note))
 }
@@ -50,8 +57,8 @@ pub async fn tile(
     // What lies under a checkpoint never changes.
     const FOR_EVER: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=31536000, immutable");
     let tile = TilePath::parse(&tile).ok_or(Problem::NoTile)?;
-    let (size, _) = shown(&web, &epoch).await?.ok_or(Problem::NoTile)?;
-    if !tile.is_within(size) {
+    let shown = shown(&web, &epoch).await?.ok_or(Problem::NoTile)?;
+    if !tile.is_within(shown.checkpoint.size) {
         return Err(Problem::NoTile);
     }
     let reader = &web.views.reader;
@@ -63,19 +70,35 @@ pub async fn tile(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream"), FOR_EVER], bytes))
 }
 
-/// The size and the note of the newest checkpoint of an epoch that may be shown. Nothing is shown that is not marked
-/// outside of the store: the current epoch up to the newest mark, and an older one when a later one is marked.
-async fn shown(web: &Web, epoch: &str) -> Result<Option<(u64, String)>, Problem> {
+/// The newest checkpoint of an epoch that may be shown.
+async fn shown(web: &Web, epoch: &str) -> Result<Option<SignedCheckpoint>, Problem> {
     let Some(marked) = web.views.checkpoint.borrow().clone() else { return Ok(None) };
+    // Whoever follows the log asks for hundreds of tiles, nearly all of this epoch: it needs no look at the others.
+    let current = web.views.reader.identity();
+    if (current.epoch.as_str(), &current.origin()) == (epoch, &marked.checkpoint.origin) {
+        return Ok(Some(marked.as_ref().clone()));
+    }
     let epochs = web.views.reader.epochs().await?;
+    match epochs.iter().position(|other| other.identity.epoch == epoch) {
+        Some(at) => shown_of(web, &marked, &epochs, at).await,
+        None => Ok(None),
+    }
+}
+
+/// The newest checkpoint that may be shown of the epoch at place `at`. Nothing is shown that is not marked outside of the
+/// store: the marked epoch up to the mark, and an older one whole.
+async fn shown_of(
+    web: &Web,
+    marked: &SignedCheckpoint,
+    epochs: &[Epoch],
+    at: usize,
+) -> Result<Option<SignedCheckpoint>, Problem> {
     let of_mark = epochs.iter().position(|other| other.key.name() == marked.checkpoint.origin);
-    let asked = epochs.iter().position(|other| other.identity.epoch == epoch);
-    let signed = match asked {
-        Some(_) if asked == of_mark => Some(marked.as_ref().clone()),
-        Some(_) if asked < of_mark => web.views.reader.checkpoint(epoch).await?,
+    Ok(match of_mark {
+        Some(of_mark) if at == of_mark => Some(marked.clone()),
+        Some(of_mark) if at < of_mark => web.views.reader.checkpoint(&epochs[at].identity.epoch).await?,
         _ => None,
-    };
-    Ok(signed.map(|signed| (signed.checkpoint.size, signed.note())))
+    })
 }
 
 /// C2SP tlog-tiles: `<L>/<N>[.p/<W>]`, or `entries` in the place of the level.
