@@ -7,7 +7,8 @@
 // A program of its own to the lints, but a test all the same.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod bundle;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -15,19 +16,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meterseal::evidence::dataset::manifest::{Kind, Manifest, PointsQuery, Query, Server};
-use meterseal::evidence::dataset::{Heading, Progress, Slice, Writer, part};
+use bundle::{ID, MEASUREMENT, METERS, NOON, SECOND, heading, tags};
+use meterseal::evidence::dataset::manifest::Manifest;
+use meterseal::evidence::dataset::{Progress, Slice, Writer, part};
 use meterseal::model::{FieldValue, Row, Tags};
 
-const NOON: i64 = 1_763_726_400_000_000_000;
 const ROWS: i64 = 10_000_000;
-const METERS: usize = 20;
-const SECOND: i64 = 1_000_000_000;
 /// Power and energy of each meter.
 const ROWS_PER_SECOND: i64 = 2 * METERS as i64;
 /// Nearly what a slice may hold.
 const SECONDS_PER_SLICE: i64 = 9_000;
-const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -149,30 +147,7 @@ fn write(folder: &Path) {
         writer.append(&plant.slice(from, to).sort().unwrap(), 0).unwrap();
         from = to;
     }
-    let query = PointsQuery {
-        fields: Vec::new(),
-        measurement: plant.measurement.to_string(),
-        name: "bench".to_owned(),
-        tags: BTreeMap::new(),
-    };
-    let server = Server {
-        kind: "influxdb".to_owned(),
-        name: "bench".to_owned(),
-        server_version: "1.6.7".to_owned(),
-        version: 1,
-    };
-    let heading = Heading {
-        id: ID.parse().unwrap(),
-        kind: Kind::Points,
-        connection: server,
-        query: Query::Points(query),
-        from_ns: NOON,
-        to_ns: end,
-        gateway: "0".repeat(32),
-        site: "bench".parse().unwrap(),
-        program: "meterseal".to_owned(),
-    };
-    writer.finish(heading, &folder.join(ID)).unwrap();
+    writer.finish(heading(end), &folder.join(ID)).unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = mark.trim().trim_end_matches(" kB").parse().unwrap();
@@ -191,15 +166,11 @@ struct Plant {
 
 impl Plant {
     fn new() -> Self {
-        let tags = |meter: usize| -> Tags {
-            [("line".into(), format!("l{}", meter % 3).into()), ("meter".into(), format!("meter-{meter:02}").into())]
-                .into()
-        };
         Self {
-            measurement: "energy".into(),
+            measurement: MEASUREMENT.into(),
             power: "power".into(),
             energy: "import_wh".into(),
-            tags: (0..METERS).map(tags).collect(),
+            tags: tags(),
             wh: vec![1_000_000; METERS],
             dice: 1,
         }

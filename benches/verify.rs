@@ -4,23 +4,21 @@
 // A program of its own to the lints, but a test all the same.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod bundle;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meterseal::evidence::dataset::manifest::{Kind, Manifest, PointsQuery, Query, Server};
-use meterseal::evidence::dataset::{Heading, Progress, Slice, Writer};
+use bundle::{ID, MEASUREMENT, NOON, SECOND, heading, tags};
+use meterseal::evidence::dataset::manifest::Manifest;
+use meterseal::evidence::dataset::{Progress, Slice, Writer};
 use meterseal::evidence::verify::{Trusted, Verdict, verify};
-use meterseal::model::{FieldValue, Row, Tags};
+use meterseal::model::{FieldValue, Row};
 
-const NOON: i64 = 1_763_726_400_000_000_000;
-const SECOND: i64 = 1_000_000_000;
-const METERS: i64 = 20;
 /// Power and energy of each meter, once a second.
 const SECONDS: i64 = 50_000;
-const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 fn main() {
     let folder = tempfile::tempdir_in(".").unwrap();
@@ -72,18 +70,13 @@ fn pipe(bundle: &Path) -> Duration {
 }
 
 fn write(folder: &Path, bundle: &Path) -> Manifest {
-    let texts = ["energy", "power", "import_wh"].map(Arc::<str>::from);
-    let tags: Vec<Tags> = (0..METERS)
-        .map(|meter| -> Tags {
-            [("line".into(), format!("l{}", meter % 3).into()), ("meter".into(), format!("meter-{meter:02}").into())]
-                .into()
-        })
-        .collect();
+    let texts = [MEASUREMENT, "power", "import_wh"].map(Arc::<str>::from);
+    let tags = tags();
     let mut writer = Writer::open(&folder.join("working"), Progress::default()).unwrap();
     for from in (0..SECONDS).step_by(5_000) {
         let mut slice = Slice::new(NOON + from * SECOND, NOON + (from + 5_000) * SECOND);
         for at in from..from + 5_000 {
-            for (meter, tags) in (0..METERS).zip(&tags) {
+            for (meter, tags) in (0..).zip(&tags) {
                 #[allow(clippy::cast_precision_loss)]
                 let power = 4.0 + (at * 7 % 1_000 + meter) as f64 / 1_000.0;
                 for (field, value) in [
@@ -98,23 +91,5 @@ fn write(folder: &Path, bundle: &Path) -> Manifest {
         }
         writer.append(&slice.sort().unwrap(), 0).unwrap();
     }
-    let query =
-        PointsQuery { fields: Vec::new(), measurement: "energy".into(), name: "bench".into(), tags: BTreeMap::new() };
-    let heading = Heading {
-        id: ID.parse().unwrap(),
-        kind: Kind::Points,
-        connection: Server {
-            kind: "influxdb".into(),
-            name: "bench".into(),
-            server_version: "1.6.7".into(),
-            version: 1,
-        },
-        query: Query::Points(query),
-        from_ns: NOON,
-        to_ns: NOON + SECONDS * SECOND,
-        gateway: "0".repeat(32),
-        site: "bench".parse().unwrap(),
-        program: "meterseal".into(),
-    };
-    writer.finish(heading, bundle).unwrap()
+    writer.finish(heading(NOON + SECONDS * SECOND), bundle).unwrap()
 }
