@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod log;
 pub mod mark;
 pub mod prove;
+pub mod rpc;
 pub mod verify;
 
 use std::path::PathBuf;

@@ -1,0 +1,283 @@
+//! One question to a node, and what came back: JSON-RPC 2.0 over HTTP, bounded in size and time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::error::{RpcError, told};
+use crate::model::causes;
+
+/// A block of Polygon with all it holds has some MB at most.
+const LARGEST: usize = 16 << 20;
+/// A TCP and TLS handshake.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// Parts of an address that are shorter are words rather than keys (`v2`, `polygon`), and stay readable in errors.
+const SHORTEST_KEY: usize = 12;
+/// By which providers say that we ask too much, over an answer that is well otherwise.
+const TOO_MANY: [i64; 3] = [-32005, -32029, 429];
+
+/// Why an address is none that a node can be asked at. Does not repeat it: it may bear a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address of an RPC {0}")]
+pub struct BadAddress(&'static str);
+
+/// Sends to one node.
+#[derive(Clone)]
+pub struct Wire {
+    pub name: String,
+    url: Url,
+    /// What no text may bear.
+    secrets: Arc<[String]>,
+    timeout: Duration,
+    client: Client,
+    /// Of the last question.
+    id: Arc<AtomicU64>,
+}
+
+#[derive(Serialize)]
+struct Question<'a, P> {
+    jsonrpc: &'a str,
+    id: u64,
+    method: &'a str,
+    params: P,
+}
+
+/// `result` is there even if it is null, which says that a node does not know.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Wire {
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadAddress> {
+        let url = Url::parse(url.trim()).map_err(|_| BadAddress("is no URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(BadAddress("begins with neither https:// nor http://"));
+        }
+        let host = url.host_str().ok_or(BadAddress("names no host"))?;
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("{}://{host}{port}", url.scheme());
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // An error says that another task was first, which serves as well.
+            rustls::crypto::ring::default_provider().install_default().ok();
+        }
+        let client = Client::builder()
+            .connect_timeout(CONNECTING.min(timeout))
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("meterseal/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|_| BadAddress("cannot be used: no root certificates were found"))?;
+        Ok(Self { name, secrets: secrets(&url), url, timeout, client, id: Arc::default() })
+    }
+
+    /// Asks; the answer may be null, which is `None`. A large answer is given four times the time.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: impl Serialize,
+        large: bool,
+    ) -> Result<Option<T>, RpcError> {
+        let patience = if large { self.timeout * 4 } else { self.timeout };
+        let exchange = self.exchange(method, params);
+        match timeout(patience, exchange).await {
+            Ok(body) => {
+                let (id, status, body) = body?;
+                self.read(method, id, status, &body)
+            }
+            Err(_) => Err(self.unreachable(format!("did not answer {method} within {patience:?}"))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: &'static str,
+        params: impl Serialize,
+    ) -> Result<(u64, StatusCode, Vec<u8>), RpcError> {
+        let id = self.id.fetch_add(1, Ordering::Relaxed) + 1;
+        let question = serde_json::to_vec(&Question { jsonrpc: "2.0", id, method, params })
+            .map_err(|error| self.malformed(method, format!("the question cannot be written: {error}")))?;
+        let request =
+            self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/json").body(question);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(format!("cannot be asked: {}", causes(&error.without_url()))))?;
+        let status = response.status();
+        Ok((id, status, self.body(method, response).await?))
+    }
+
+    async fn body(&self, method: &'static str, mut response: Response) -> Result<Vec<u8>, RpcError> {
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(bytes)) if body.len() + bytes.len() > LARGEST => {
+                    return Err(self.malformed(method, format!("more than {} MiB", LARGEST >> 20)));
+                }
+                Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+                Ok(None) => return Ok(body),
+                Err(error) => {
+                    return Err(self.unreachable(format!("broke its answer off: {}", causes(&error.without_url()))));
+                }
+            }
+        }
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        id: u64,
+        status: StatusCode,
+        body: &[u8],
+    ) -> Result<Option<T>, RpcError> {
+        let answer = serde_json::from_slice::<Answer<'_>>(body);
+        let later = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+        if later || (answer.is_err() && !status.is_success()) {
+            let words = match &answer {
+                Ok(Answer { error: Some(refusal), .. }) => refusal.message.clone(),
+                _ => words_of_a_page(body),
+            };
+            return Err(self.unreachable(answered(status, &self.told(&words))));
+        }
+        let answer = answer.map_err(|error| self.malformed(method, self.told(&error.to_string())))?;
+        if let Some(Refusal { code, message }) = answer.error {
+            let message = self.told(&message);
+            if TOO_MANY.contains(&code) {
+                return Err(self.unreachable(format!("has no time for us: {message} ({code}); ask again later")));
+            }
+            return Err(RpcError::Refused { rpc: self.name.clone(), method, code, message });
+        }
+        // Only an error may come without the id: of a question that could not be read.
+        if answer.id.map(RawValue::get) != Some(id.to_string().as_str()) {
+            return Err(self.malformed(method, "the answer is to another question".to_owned()));
+        }
+        let Some(result) = answer.result else {
+            return Err(self.malformed(method, "neither a result nor an error".to_owned()));
+        };
+        serde_json::from_str(result.get()).map_err(|error| self.malformed(method, self.told(&error.to_string())))
+    }
+
+    fn told(&self, text: &str) -> String {
+        told(text, &self.secrets)
+    }
+
+    pub fn unreachable(&self, why: String) -> RpcError {
+        RpcError::Unreachable { rpc: self.name.clone(), why }
+    }
+
+    pub fn malformed(&self, method: &'static str, why: String) -> RpcError {
+        RpcError::Malformed { rpc: self.name.clone(), method, why }
+    }
+}
+
+/// What an answer that is no JSON-RPC says, with the remedy where there is one.
+fn answered(status: StatusCode, words: &str) -> String {
+    let remedy = match status.as_u16() {
+        300..=399 => "; give the address that it sends on to",
+        401 | 403 | 404 | 405 => "; is the address right, and the key in it?",
+        408 | 429 | 500.. => "; ask again later",
+        _ => "",
+    };
+    let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+    format!("answers {status}{words}{remedy}")
+}
+
+fn words_of_a_page(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 << 10)]);
+    if text.trim_start().starts_with('<') { "a page".to_owned() } else { text.into_owned() }
+}
+
+/// The parts of an address that are likely keys.
+fn secrets(url: &Url) -> Arc<[String]> {
+    let path = url.path().split('/').filter(|part| part.len() >= SHORTEST_KEY).map(str::to_owned);
+    let query = url.query_pairs().map(|(_, value)| value.into_owned());
+    let login = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
+    path.chain(query).chain(login).filter(|secret| !secret.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(url: &str) -> Wire {
+        Wire::new(url, Duration::from_secs(1)).unwrap()
+    }
+
+    fn read(status: u16, body: &str) -> Result<Option<u64>, RpcError> {
+        wire("http://node:8545").read("eth_chainId", 7, StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    }
+
+    #[test]
+    fn a_name_bears_no_key() {
+        for (url, name) in [
+            ("https://polygon.example/v2/0123456789abcdef?key=k", "https://polygon.example"),
+            ("http://me:secret@[::1]:8545/", "http://[::1]:8545"),
+        ] {
+            assert_eq!(wire(url).name, name);
+        }
+        for bad in ["", "node:8545", "ws://node", "file:///x", "http://"] {
+            assert!(Wire::new(bad, Duration::from_secs(1)).is_err(), "{bad}");
+        }
+        let wire = wire("https://me:secret@node/v2/0123456789abcdef?key=k3y");
+        assert_eq!(wire.told("0123456789abcdef v2 k3y secret"), "*** v2 *** ***");
+    }
+
+    #[test]
+    fn an_answer_is_a_result_to_this_question() {
+        assert_eq!(read(200, r#"{"jsonrpc":"2.0","id":7,"result":137}"#), Ok(Some(137)));
+        assert_eq!(read(200, r#"{"id":7,"result":null,"error":null}"#), Ok(None));
+        for wrong in [
+            r#"{"id":8,"result":1}"#,
+            r#"{"id":"7","result":1}"#,
+            r#"{"result":1}"#,
+            r#"{"id":7}"#,
+            r#"{"id":7,"result":"1"}"#,
+            r#"[{"id":7,"result":1}]"#,
+            "",
+            "<html>",
+        ] {
+            assert!(matches!(read(200, wrong), Err(RpcError::Malformed { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_the_caller_can_do() {
+        let refusal = r#"{"id":7,"error":{"code":-32000,"message":"nonce too low"}}"#;
+        for status in [200, 400] {
+            let error = read(status, refusal).unwrap_err();
+            assert_eq!(error.to_string(), "http://node:8545 refuses eth_chainId: nonce too low (-32000)");
+        }
+        let limit = r#"{"id":null,"error":{"code":-32005,"message":"daily request count exceeded"}}"#;
+        for (status, body, text) in [
+            (429, limit, "answers 429 Too Many Requests: daily request count exceeded; ask again later"),
+            (503, "overloaded\n", "answers 503 Service Unavailable: overloaded; ask again later"),
+            (502, "<html>", "answers 502 Bad Gateway: a page; ask again later"),
+            (404, "", "answers 404 Not Found; is the address right, and the key in it?"),
+            (200, limit, "has no time for us: daily request count exceeded (-32005); ask again later"),
+        ] {
+            let error = read(status, body).unwrap_err();
+            assert!(matches!(error, RpcError::Unreachable { .. }), "{error:?}");
+            assert_eq!(error.to_string(), format!("http://node:8545 {text}"));
+        }
+    }
+}
