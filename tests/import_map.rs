@@ -24,7 +24,8 @@ const SIDE: &[&str] = &["sources", "simulate", "blocks", "commissioning", "evide
 
 /// The verifier is to be believed by whoever trusts nothing else here: it stands on these alone, and on its own parts.
 const VERIFIER: &str = "evidence/verify";
-const VERIFIER_IMPORTS: &[&[&str]] = &[&["model"], &["evidence", "dataset"], &["evidence", "verify"]];
+const VERIFIER_IMPORTS: &[&[&str]] =
+    &[&["model"], &["evidence", "dataset"], &["evidence", "evm"], &["evidence", "verify"]];
 /// What reaches beyond the files that it is given.
 const NOT_IN_VERIFIER: &[&str] = &["tokio", "reqwest", "hyper", "net", "rusqlite", "SystemTime", "Instant"];
 
