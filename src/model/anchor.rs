@@ -33,6 +33,15 @@ pub struct Anchor {
     pub waiting: Option<Waiting>,
 }
 
+impl Anchor {
+    /// The transaction that was mined, while it is in a block; else the newest one that was sent.
+    pub fn transaction(&self) -> Option<B256> {
+        let is_mined = matches!(self.state, AnchorState::Included | AnchorState::Final);
+        let mined = self.inclusion.as_ref().filter(|_| is_mined).map(|inclusion| inclusion.transaction);
+        mined.or_else(|| self.attempts.iter().rfind(|attempt| attempt.sent.is_some()).map(|attempt| attempt.hash))
+    }
+}
+
 /// What is written to the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +86,18 @@ impl AnchorState {
 
     pub fn named(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// How much it is worth to whoever relies on it: the greater, the more.
+    pub fn merit(self) -> u8 {
+        match self {
+            Self::Queued => 0,
+            Self::Reorganised => 1,
+            Self::Signed => 2,
+            Self::Sent => 3,
+            Self::Included => 4,
+            Self::Final => 5,
+        }
     }
 
     /// A transaction of it is out, or may be, and is not in a block: its nonce is taken.
@@ -181,6 +202,7 @@ pub struct ChainEvidence {
 /// How anchoring does as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AnchorStatus {
+    /// 0 where anchors are not configured.
     pub chain_id: u64,
     pub account: Option<Address>,
     pub contract: Option<Address>,
@@ -193,6 +215,33 @@ pub struct AnchorStatus {
     pub rpcs: Vec<RpcStatus>,
     /// What holds up everything, for a person.
     pub waiting: Option<Waiting>,
+}
+
+impl AnchorStatus {
+    /// Whether anything is to be anchored; else all the rest says nothing.
+    pub fn is_configured(&self) -> bool {
+        self.chain_id != 0
+    }
+}
+
+/// Somebody wants the newest checkpoint to be anchored now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorOrder {
+    /// The name of the token, or of the user, that asks.
+    pub by: String,
+}
+
+/// Why nothing is anchored on demand, by what whoever asked can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum AnchorRefused {
+    #[error("nothing is anchored here: add a part [anchor] to the config")]
+    NotConfigured,
+    #[error("anchor {0} has all that the log holds: there is nothing new")]
+    NothingNew(u64),
+    /// It is configured and cannot begin; the text says why, and the remedy.
+    #[error("{0}")]
+    Off(String),
 }
 
 /// One node that is asked.

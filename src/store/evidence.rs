@@ -9,14 +9,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Bearer, Created, Identity, Scope, StoreError, jobs, log, sqlite};
+use super::{Bearer, Created, Identity, Scope, StoreError, anchors, jobs, log, sqlite};
 use crate::clock::Clock;
 use crate::model::note::VerifierKey;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
@@ -71,6 +71,7 @@ const MIGRATIONS: [&str; VERSION as usize - 1] = [
 ",
     log::SCHEMA,
     jobs::SCHEMA,
+    anchors::SCHEMA,
 ];
 
 /// The connection that writes `evidence.db`.

@@ -127,6 +127,18 @@ pub fn find_meter(connection: &Connection, meter: &MeterId) -> rusqlite::Result<
 
 /// The blocks that overlap `span`; see [`super::Reader::blocks`].
 pub fn blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite::Result<Vec<Block>> {
+    Ok(placed_blocks(connection, meter, span)?.into_iter().map(|(block, _)| block).collect())
+}
+
+/// The number of an epoch, and the index of an entry in it.
+pub type Place = (i64, u64);
+
+/// The same, each with its place in the log.
+pub fn placed_blocks(
+    connection: &Connection,
+    meter: &MeterId,
+    span: Span,
+) -> rusqlite::Result<Vec<(Block, Option<Place>)>> {
     let Some(number) = find_meter(connection, meter)? else { return Ok(Vec::new()) };
     let (from, to) = (span.start().as_millis(), span.end().as_millis());
     let mut rows = Vec::new();
@@ -134,7 +146,8 @@ pub fn blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite:
         let mut statement = connection.prepare_cached(sql)?;
         let mut found = statement.query(values)?;
         while let Some(row) = found.next()? {
-            rows.push((row.get::<_, i64>(4)?, read_block(row, meter)?));
+            let place = row.get::<_, Option<i64>>(23)?.zip(row.get::<_, Option<i64>>(24)?.map(i64::cast_unsigned));
+            rows.push((row.get::<_, i64>(4)?, (read_block(row, meter)?, place)));
         }
         Ok(())
     };
@@ -150,12 +163,14 @@ pub fn blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite:
     // The newest first: a record counts as long as something of it is not covered by newer ones.
     rows.sort_by_key(|(stored, _)| std::cmp::Reverse(*stored));
     let mut covered = Covered::default();
-    let mut newest: Vec<Block> = rows
+    let mut newest: Vec<(Block, Option<Place>)> = rows
         .into_iter()
         .map(|(_, block)| block)
-        .filter(|block| covered.add(block.span.start().as_millis().max(from), block.span.end().as_millis().min(to)))
+        .filter(|(block, _)| {
+            covered.add(block.span.start().as_millis().max(from), block.span.end().as_millis().min(to))
+        })
         .collect();
-    newest.sort_by_key(|block| (block.span.start(), block.span.end()));
+    newest.sort_by_key(|(block, _)| (block.span.start(), block.span.end()));
     Ok(newest)
 }
 

@@ -3,6 +3,7 @@
 //! `evidence.db` holds what is small and precious; raw readings lie in one file for each UTC day of commit. Raw is
 //! committed first and blocks follow from it, so no transaction spans both.
 
+mod anchors;
 mod codec;
 mod evidence;
 mod home;
@@ -39,6 +40,7 @@ use crate::model::note::{SignedCheckpoint, VerifierKey};
 use crate::model::{
     Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, entry,
 };
+pub use anchors::Reach;
 use evidence::Evidence;
 pub use jobs::{Dropped, Held, JOBS, JobEnd, NoRoom};
 use lock::Lock;
@@ -82,6 +84,11 @@ pub enum StoreError {
     /// Blocks are never overwritten.
     #[error("revision {revision} of the block of meter {meter} at {start} is already sealed")]
     Sealed { meter: MeterId, start: Timestamp, revision: u32 },
+    /// It is an anchor's that may still be mined, or was.
+    #[error("nonce {nonce} of the account is already that of anchor {anchor}")]
+    NonceTaken { nonce: u64, anchor: u64 },
+    #[error("there is no anchor {0}")]
+    NoAnchor(u64),
     /// This user may not use it, whether it is there or not.
     #[error("no permission to use {path}: run meterseal as the user that owns the store, or as root")]
     Forbidden { path: PathBuf },

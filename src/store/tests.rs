@@ -1,5 +1,6 @@
 //! The store as the house uses it, over its own outer side.
 
+mod anchors;
 mod jobs;
 
 use super::*;
@@ -451,7 +452,7 @@ pub(super) fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_named_and_not_touched() {
-    for (name, newest) in [("evidence.db", 4), ("raw/00000000000000000001.db", 1)] {
+    for (name, newest) in [("evidence.db", 5), ("raw/00000000000000000001.db", 1)] {
         let house = house();
         house.put(vec![reading(&layout("m1"), NOON, &[(0, 1)])]).await;
         let House { folder, clock, store, .. } = house;
@@ -518,7 +519,7 @@ async fn a_store_of_version_1_becomes_what_a_new_one_is() {
         assert_eq!(store.reader().commissionings(&meter("m1"), 9).await.unwrap().len(), turn);
         store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
         store.close().await.unwrap();
-        assert_eq!(evidence::version(&path).unwrap(), 4);
+        assert_eq!(evidence::version(&path).unwrap(), 5);
     }
     let schema = |path: &Path| -> Vec<Option<String>> {
         let connection = rusqlite::Connection::open(path.join("evidence.db")).unwrap();

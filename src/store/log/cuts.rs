@@ -21,7 +21,7 @@ const WAL_HEADER: usize = 32;
 const FRAME: usize = 24 + 4096;
 
 /// `evidence.db` and its write-ahead log.
-struct Image {
+pub(in crate::store) struct Image {
     file: Vec<u8>,
     log: Vec<u8>,
 }
@@ -31,7 +31,7 @@ fn log_of(root: &Path) -> PathBuf {
 }
 
 impl Image {
-    fn of(root: &Path) -> Self {
+    pub(in crate::store) fn of(root: &Path) -> Self {
         Self {
             file: std::fs::read(root.join(evidence::FILE)).unwrap(),
             log: std::fs::read(log_of(root)).unwrap_or_default(),
@@ -39,13 +39,13 @@ impl Image {
     }
 
     /// Where a cut may fall: after each frame; and within some, which is the same to a reader as before them.
-    fn cuts(&self) -> impl Iterator<Item = usize> {
+    pub(in crate::store) fn cuts(&self) -> impl Iterator<Item = usize> {
         let frames = (self.log.len() - WAL_HEADER) / FRAME;
         (0..=frames).map(|frame| WAL_HEADER + frame * FRAME + if frame % 8 == 3 { FRAME / 2 } else { 0 })
     }
 
     /// A store whose last writes are missing.
-    fn cut(&self, at: usize) -> (TempDir, Clock) {
+    pub(in crate::store) fn cut(&self, at: usize) -> (TempDir, Clock) {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let root = config(&folder).path;
         std::fs::create_dir_all(root.join("raw")).unwrap();

@@ -2,13 +2,13 @@
 //! is part of the transaction that stores what it commits to; nothing is served that is not under a signed checkpoint.
 
 #[cfg(test)]
-mod cuts;
+pub(super) mod cuts;
 mod epoch;
 mod read;
 mod rows;
 mod take_up;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 

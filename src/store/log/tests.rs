@@ -18,7 +18,7 @@ use crate::store::{Ledger, Reader, Sealing};
 
 const HALF: i64 = 1_800_000;
 
-pub(super) fn block(name: &str, at: i64, revision: u32) -> Block {
+pub(in crate::store) fn block(name: &str, at: i64, revision: u32) -> Block {
     let start = 1_763_726_400_000 + at * HALF;
     let time = Timestamp::from_millis;
     let is_silent = at % 5 == 4;
@@ -47,15 +47,15 @@ pub(super) fn block(name: &str, at: i64, revision: u32) -> Block {
     }
 }
 
-pub(super) fn audit(number: u64) -> Append {
+pub(in crate::store) fn audit(number: u64) -> Append {
     Append::Audit { action: "export".to_owned(), by: "first".to_owned(), detail: json!({"number": number}) }
 }
 
-pub(super) fn wish(reason: Reason) -> Succession {
+pub(in crate::store) fn wish(reason: Reason) -> Succession {
     Succession { reason, site: None, last_outside: None }
 }
 
-pub(super) async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
+pub(in crate::store) async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
     ledger.seal(Sealing { blocks, ..Sealing::default() }).await.unwrap();
 }
 
