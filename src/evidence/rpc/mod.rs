@@ -1,10 +1,12 @@
 //! What a node says of the chain. It asks one node one thing at a time and keeps nothing; what a node says is checked
 //! where it can be, and otherwise handed on as that node's word.
 
+mod canonical;
 mod error;
 mod quantity;
 mod wire;
 
+pub use canonical::{Canonical, Finding, Said, canonical};
 pub use error::RpcError;
 pub use wire::BadAddress;
 
