@@ -29,7 +29,7 @@ use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{
-    ExportEvent, ExportOrder, MeterId, PollReport, RunningJob, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
+    ExportEvent, ExportOrder, MeterId, PollReport, RunningJobs, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
 };
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
@@ -114,7 +114,7 @@ pub struct Desk {
     pub publisher: Publisher,
     pub proofs: mpsc::Sender<ProveNow>,
     pub bulk: mpsc::Sender<BulkNow>,
-    pub running: watch::Receiver<Arc<RunningJob>>,
+    pub running: watch::Receiver<Arc<RunningJobs>>,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::evidence::dataset::tar::Archive;
 use crate::evidence::dataset::{Manifest, part};
 use crate::evidence::jobs::{Downloads, Jobs};
-use crate::model::{ExportEvent, ExportOrder, JobId, JobState, RunningJob};
+use crate::model::{ExportEvent, ExportOrder, JobId, JobState, RunningJob, RunningJobs};
 use crate::store::Reader;
 use crate::web::{BulkArchive, BulkNow};
 
@@ -66,14 +66,14 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Follows a job to its end.
 pub struct Following {
     reader: Reader,
-    running: watch::Receiver<Arc<RunningJob>>,
+    running: watch::Receiver<Arc<RunningJobs>>,
     changed: watch::Receiver<u64>,
     id: JobId,
     last: Option<ExportEvent>,
 }
 
 impl Following {
-    pub fn new(reader: Reader, running: watch::Receiver<Arc<RunningJob>>, id: JobId) -> Self {
+    pub fn new(reader: Reader, running: watch::Receiver<Arc<RunningJobs>>, id: JobId) -> Self {
         let changed = reader.jobs_changed();
         Self { reader, running, changed, id, last: None }
     }
@@ -82,7 +82,7 @@ impl Following {
     pub async fn next(&mut self) -> anyhow::Result<ExportEvent> {
         loop {
             self.changed.borrow_and_update();
-            let running = self.running.borrow_and_update().clone();
+            let running = self.running.borrow_and_update().get(&self.id).cloned();
             let job = self.reader.job(self.id).await?.context("the job is gone")?;
             let event = match job.state {
                 JobState::Done => {
@@ -91,20 +91,10 @@ impl Following {
                 }
                 JobState::Failed => return Ok(ExportEvent::Failed { error: job.error.unwrap_or_default() }),
                 JobState::Cancelled => return Ok(ExportEvent::Failed { error: "the export was cancelled".to_owned() }),
-                JobState::Queued => ExportEvent::Progress {
-                    progress: job.progress,
-                    rows_per_s: 0.0,
-                    seconds_left: None,
-                    waiting: running.id.filter(|id| *id != self.id).map(|id| format!("export {id} comes first")),
-                },
-                JobState::Running => {
-                    let mine = running.id == Some(self.id);
-                    ExportEvent::Progress {
-                        progress: if mine { running.progress } else { job.progress },
-                        rows_per_s: running.rows_per_s,
-                        seconds_left: running.seconds_left,
-                        waiting: running.waiting.clone(),
-                    }
+                JobState::Queued | JobState::Running => {
+                    let RunningJob { progress, rows_per_s, seconds_left, waiting } =
+                        running.unwrap_or(RunningJob { progress: job.progress, ..RunningJob::default() });
+                    ExportEvent::Progress { progress, rows_per_s, seconds_left, waiting }
                 }
             };
             if self.last.as_ref() != Some(&event) {
@@ -159,7 +149,7 @@ const STOPPED: &str = "stopped: the export is cancelled";
 async fn alone(
     jobs: &Jobs,
     order: ExportOrder,
-    running: watch::Receiver<Arc<RunningJob>>,
+    running: watch::Receiver<Arc<RunningJobs>>,
     told: &mut impl FnMut(ExportEvent) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let by = user(rustix::process::geteuid().as_raw());

@@ -1,5 +1,6 @@
 //! Export jobs: what was asked, and how far it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -169,10 +170,12 @@ pub struct Artifact {
     pub deleted: Option<Timestamp>,
 }
 
-/// What is told of the job that runs, between two looks at the store.
+/// What is told of the jobs that are not over, between two looks at the store.
+pub type RunningJobs = BTreeMap<JobId, RunningJob>;
+
+/// How far one is, and why it does not go on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunningJob {
-    pub id: Option<JobId>,
     pub progress: JobProgress,
     pub rows_per_s: f64,
     pub seconds_left: Option<u64>,

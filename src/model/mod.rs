@@ -38,7 +38,7 @@ pub use digest::{Digest, NotHex};
 pub use export::{ExportEvent, ExportOrder, ExportRefused, instant_ns, written_ns};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use identity::Identity;
-pub use job::{Artifact, Job, JobId, JobProgress, JobRequest, JobState, NotAJobId, RunningJob};
+pub use job::{Artifact, Job, JobId, JobProgress, JobRequest, JobState, NotAJobId, RunningJob, RunningJobs};
 pub use meter::{
     BrokerStatus, Category, Condition, LineStatus, MalformedMessage, Meter, MeterStatus, Origin, PollReport,
     PolledValue, Proposal, SourcesStatus,

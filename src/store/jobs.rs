@@ -107,9 +107,9 @@ impl Reader {
         self.evidence(move |connection| job(connection, id)).await
     }
 
-    /// The oldest job that is not over.
-    pub async fn next_job(&self) -> Result<Option<Job>, StoreError> {
-        self.evidence(next).await
+    /// The jobs that are not over, the oldest first: [`JOBS`] at most.
+    pub async fn jobs_under_way(&self) -> Result<Vec<Job>, StoreError> {
+        self.evidence(jobs_under_way).await
     }
 
     /// Where a job that was interrupted goes on, as it was last written.
@@ -455,9 +455,9 @@ fn list(connection: &Connection, before: Option<JobId>, limit: usize) -> rusqlit
     statement.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], read_job)?.collect()
 }
 
-fn next(connection: &Connection) -> rusqlite::Result<Option<Job>> {
-    let sql = format!("SELECT {COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY id LIMIT 1");
-    connection.prepare_cached(&sql)?.query_row([], read_job).optional()
+fn jobs_under_way(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
+    let sql = format!("SELECT {COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY id");
+    connection.prepare_cached(&sql)?.query_map([], read_job)?.collect()
 }
 
 fn under_way(connection: &Connection) -> rusqlite::Result<usize> {

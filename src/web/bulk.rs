@@ -23,7 +23,7 @@ use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, count};
 use super::wire::{At, Json};
 use super::{Web, guard};
-use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobState, RunningJob, instant_ns, written_ns};
+use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, written_ns};
 use crate::store::{Dropped, StoreError};
 
 /// Something about exports that somebody waits for.
@@ -103,10 +103,11 @@ struct BundleView {
 }
 
 impl JobView {
-    /// The job as the store has it, and how far it is now if it runs.
-    fn new(job: Job, running: &RunningJob) -> Self {
-        let running = (running.id == Some(job.id) && !job.state.is_over()).then_some(running);
+    /// The job as the store has it, and how far it is now if it is not over.
+    fn new(job: Job, running: &RunningJobs) -> Self {
+        let running = running.get(&job.id).filter(|_| !job.state.is_over());
         let progress = running.map_or(job.progress, |running| running.progress);
+        let at_work = running.filter(|_| job.state == JobState::Running);
         Self {
             id: job.id,
             state: job.state,
@@ -118,7 +119,7 @@ impl JobView {
             rows: progress.rows,
             bytes: progress.bytes,
             position: progress.position_ns.map(written_ns),
-            rows_per_s: running.map(|running| running.rows_per_s.round()),
+            rows_per_s: at_work.map(|running| running.rows_per_s.round()),
             seconds_left: running.and_then(|running| running.seconds_left),
             waiting: running.and_then(|running| running.waiting.clone()),
             error: job.error,
@@ -195,7 +196,7 @@ pub async fn order(
     ask(&web, BulkNow::Order { order, by, reply }).await?;
     let job = answer.await.map_err(|_| Problem::Stopping)???;
     let location = format!("/api/bulk/{}", job.id);
-    let view = Json(JobView::new(job, &RunningJob::default()));
+    let view = Json(JobView::new(job, &RunningJobs::default()));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], view).into_response())
 }
 

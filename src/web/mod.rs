@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{Meter, MeterId, OpenBlock, RunningJob, SourcesStatus};
+use crate::model::{Meter, MeterId, OpenBlock, RunningJobs, SourcesStatus};
 use crate::store::Reader;
 pub use bulk::{BulkArchive, BulkNow, ReadAt};
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
@@ -92,7 +92,7 @@ pub struct Views {
     /// Proofs, which the evidence room makes.
     pub proofs: mpsc::Sender<ProveNow>,
     /// The export that runs.
-    pub running: watch::Receiver<Arc<RunningJob>>,
+    pub running: watch::Receiver<Arc<RunningJobs>>,
     /// What is asked about exports.
     pub bulk: mpsc::Sender<BulkNow>,
 }

@@ -104,8 +104,17 @@ impl House {
         self.order_query("energy", from_ns, to_ns).await
     }
 
+    /// From another connection than the first.
+    pub async fn order_from(&self, connection: &str, from_ns: i64, to_ns: i64) -> JobId {
+        self.order_at(connection, "energy", from_ns, to_ns).await
+    }
+
     pub async fn order_query(&self, query: &str, from_ns: i64, to_ns: i64) -> JobId {
-        let order = ExportOrder { connection: "historian".to_owned(), query: query.to_owned(), from_ns, to_ns };
+        self.order_at("historian", query, from_ns, to_ns).await
+    }
+
+    async fn order_at(&self, connection: &str, query: &str, from_ns: i64, to_ns: i64) -> JobId {
+        let order = ExportOrder { connection: connection.to_owned(), query: query.to_owned(), from_ns, to_ns };
         self.jobs.order(order, "first".to_owned()).await.unwrap().unwrap().id
     }
 
@@ -129,10 +138,17 @@ impl House {
         timeout(PATIENCE, over).await.expect("the job does not end")
     }
 
-    /// Waits until what is told of the running job is like this.
-    pub async fn told(&self, wanted: impl FnMut(&Arc<RunningJob>) -> bool) -> Arc<RunningJob> {
+    /// Waits until what is told of a job is like this.
+    pub async fn told(&self, id: JobId, wanted: impl Fn(&RunningJob) -> bool) -> RunningJob {
         let mut told = self.jobs.told.subscribe();
-        timeout(PATIENCE, told.wait_for(wanted)).await.expect("it does not come to what is wanted").unwrap().clone()
+        let told = timeout(PATIENCE, told.wait_for(|told| told.get(&id).is_some_and(&wanted))).await;
+        told.expect("it does not come to what is wanted").unwrap()[&id].clone()
+    }
+
+    /// Waits until a job waits for what these words are part of.
+    pub async fn waits(&self, id: JobId, words: &str) -> String {
+        let waits = |told: &RunningJob| told.waiting.as_ref().is_some_and(|why| why.contains(words));
+        self.told(id, waits).await.waiting.unwrap()
     }
 
     pub fn folder(&self, id: JobId) -> PathBuf {

@@ -19,8 +19,8 @@ use std::time::Duration;
 use fake::{Answer, Ends, Fake, points};
 use house::{HOUR, House, SECOND, T};
 use influxd::{Influxd, installed, line_protocol};
-use meterseal::evidence::influx::{Asked, Query, Secret, Server};
-use meterseal::model::{FieldValue, JobState, Row, RunningJob};
+use meterseal::evidence::influx::{Asked, Connection, Query, Secret, Server};
+use meterseal::model::{FieldValue, JobState, Row};
 
 /// `measurement energy,line=a power=value`.
 fn row(time_ns: i64, field: &str, value: FieldValue) -> Row {
@@ -152,8 +152,7 @@ async fn a_server_that_is_away_is_waited_for_and_told() {
     server.spoil(|_, _| Answer::new(503, "no"));
     house.start();
     let id = house.order(T, T + HOUR).await;
-    let told = house.told(|told| told.id == Some(id) && told.waiting.is_some()).await;
-    assert!(told.waiting.as_deref().unwrap().contains("historian"), "{told:?}");
+    house.waits(id, "historian").await;
     assert_eq!(house.job(id).await.state, JobState::Running);
     server.heal();
     assert_eq!(house.exported(id).await.rows, 1_000);
@@ -166,17 +165,16 @@ async fn a_server_that_gives_nothing_for_a_day_is_waited_for_no_longer() {
     let mut house = House::new(server.connection());
     server.spoil(|_, _| Answer::new(503, "the disk of the historian is full"));
     house.start();
-    let waiting = |id| move |told: &Arc<RunningJob>| told.id == Some(id) && told.waiting.is_some();
     // Almost a day is no day.
     let late = house.order(T, T + HOUR).await;
-    house.told(waiting(late)).await;
+    house.waits(late, "503").await;
     house.jobs.clock.advance(Duration::from_secs(23 * 3_600));
     server.heal();
     assert_eq!(house.exported(late).await.rows, 1_000);
 
     server.spoil(|_, _| Answer::new(503, "the disk of the historian is full"));
     let never = house.order(T, T + HOUR).await;
-    house.told(waiting(never)).await;
+    house.waits(never, "503").await;
     let next = house.order(T, T + HOUR).await;
     house.jobs.clock.advance(Duration::from_secs(24 * 3_600));
     let why = house.failed(never).await;
@@ -185,6 +183,62 @@ async fn a_server_that_gives_nothing_for_a_day_is_waited_for_no_longer() {
     }
     server.heal();
     assert_eq!(house.exported(next).await.rows, 1_000, "it has its own day");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_holds_up_only_the_exports_from_it() {
+    let (away, there) = (Fake::start(1, doubles(1_000)), Fake::start(2, doubles(500)));
+    away.spoil(|_, _| Answer::new(503, "no"));
+    let mut house = House::new(away.connection());
+    house.configure(|config| config.connections.push(Connection { name: "mirror".to_owned(), ..there.connection() }));
+    house.start();
+    let first = house.order(T, T + HOUR).await;
+    house.waits(first, "503").await;
+    let behind = house.order(T, T + HOUR).await;
+    let other = house.order_from("mirror", T, T + HOUR).await;
+    assert_eq!(house.exported(other).await.rows, 500);
+    house.waits(behind, &format!("export {first} of the same connection comes first")).await;
+    let state = async |id| house.job(id).await.state;
+    assert_eq!((state(first).await, state(behind).await), (JobState::Running, JobState::Queued));
+
+    // Who works goes on, also when an older one could go on again.
+    there.spoil(|_, answer| Answer { ends: Ends::Stalled(10), ..answer });
+    let long = house.order_from("mirror", T, T + HOUR).await;
+    house.told(long, |told| told.waiting.is_none()).await;
+    house.waits(first, &format!("export {long} is at work")).await;
+    away.heal();
+    assert_eq!(state(first).await, JobState::Running);
+    there.heal();
+    house.jobs.ledger.drop_job(long, "first".to_owned()).await.unwrap();
+    for id in [first, behind] {
+        assert_eq!(house.exported(id).await.rows, 1_000);
+    }
+    let ended = async |id| house.job(id).await.ended;
+    assert!(ended(first).await <= ended(behind).await, "their order is kept");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stood_aside_goes_on_after_a_restart() {
+    let (away, there) = (Fake::start(3, doubles(1_000)), Fake::start(2, doubles(500)));
+    let second = || Connection { name: "mirror".to_owned(), ..there.connection() };
+    away.spoil(|_, _| Answer::new(503, "no"));
+    let mut house = House::new(away.connection());
+    house.configure(|config| config.connections.push(second()));
+    house.start();
+    let first = house.order(T, T + HOUR).await;
+    let other = house.order_from("mirror", T, T + HOUR).await;
+    house.exported(other).await;
+    house.waits(first, "503").await;
+    let (limits, _folder) = house.end().await;
+    let mut house = House::open(limits, away.connection());
+    house.configure(|config| config.connections.push(second()));
+    house.start();
+    let other = house.order_from("mirror", T, T + HOUR).await;
+    assert_eq!(house.exported(other).await.rows, 500);
+    away.heal();
+    assert_eq!(house.exported(first).await.rows, 1_000);
     house.end().await;
 }
 
@@ -216,7 +270,7 @@ async fn a_cancelled_job_leaves_nothing_and_the_next_one_begins() {
     server.spoil(|_, answer| Answer { ends: Ends::Stalled(10), ..answer });
     house.start();
     let (first, second) = (house.order(T, T + HOUR).await, house.order(T, T + HOUR).await);
-    house.told(|told| told.id == Some(first)).await;
+    house.told(first, |_| true).await;
     house.jobs.ledger.drop_job(first, "first".to_owned()).await.unwrap();
     assert_eq!(house.over(first).await.state, JobState::Cancelled);
     server.heal();
@@ -281,8 +335,7 @@ async fn an_export_waits_for_a_full_disk_and_goes_on() {
     std::fs::write(&filler, vec![1; 40 << 20]).unwrap();
     house.start();
     let id = house.order(T, T + HOUR).await;
-    let told = house.told(|told| told.id == Some(id) && told.waiting.is_some()).await;
-    assert!(told.waiting.as_deref().unwrap().starts_with("disk full: make room"), "{told:?}");
+    house.waits(id, "disk full: make room").await;
     assert!(!house.jobs.reader.health().reserve_used);
     std::fs::remove_file(&filler).unwrap();
     assert_eq!(house.exported(id).await.rows, 2_000);

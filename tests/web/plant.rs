@@ -15,7 +15,7 @@ use meterseal::evidence::prove::Prover;
 use meterseal::model::{
     Block, BlockFlags, Borders, BrokerStatus, Category, Cause, Change, Commissioning, Condition, Digest, Energy,
     Identity, Layout, LineStatus, MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin,
-    Part, Power, Proposal, Ratio, Reading, RunningJob, Setup, Slot, SourcesStatus, Span, Timestamp,
+    Part, Power, Proposal, Ratio, Reading, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
 use meterseal::web::{self, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
@@ -51,7 +51,7 @@ pub struct Plant {
     pub scans: mpsc::Receiver<ScanNow>,
     pub tests: mpsc::Receiver<TestNow>,
     /// The export that runs.
-    pub running: watch::Sender<Arc<RunningJob>>,
+    pub running: watch::Sender<Arc<RunningJobs>>,
     /// Does what is asked about exports.
     _asked: JoinSet<anyhow::Result<()>>,
     pub stop: CancellationToken,

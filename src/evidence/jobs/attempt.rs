@@ -13,6 +13,7 @@ use super::Jobs;
 use super::pause::Pauses;
 use super::slices::Slices;
 use super::told::Told;
+use super::turn::Place;
 use crate::evidence::dataset::manifest::{self, Query, Server};
 use crate::evidence::dataset::{Absent, BadSlice, Heading, Kind, Manifest, Progress, Slice, WriteError, Writer};
 use crate::evidence::influx::{Influx, InfluxError, Read, Schema, Selection};
@@ -28,6 +29,9 @@ const RESULT_ROWS: usize = 1_024;
 /// Bytes of a free query's answer between two looks at the disk.
 const RESULT_ROOM: u64 = 16 << 20;
 
+/// A server that failed so often in a row lets jobs of others go first: one that only stumbles is soon asked again, and
+/// what is in memory is not read twice.
+const STUMBLES: u32 = 3;
 /// A job that got nothing for so long fails: those behind it wait as long.
 const NOTHING_FOR: Duration = Duration::from_secs(24 * 3_600);
 
@@ -35,8 +39,10 @@ pub struct Attempt<'a> {
     jobs: &'a Jobs,
     job: &'a Job,
     told: Told,
+    place: &'a Place,
     pauses: Pauses,
-    /// When the server first failed, ms since boot, with nothing come from it since.
+    /// When the server first failed, ms since boot, with nothing come from it since; later by the time in which it was
+    /// not this job's turn to ask.
     nothing_since: Option<u64>,
 }
 
@@ -55,6 +61,12 @@ enum Trouble {
     Passing {
         why: String,
         retry_after: Option<Duration>,
+    },
+    /// Others could work meanwhile: nothing is kept in memory, and it goes on from what is on disk.
+    Aside {
+        why: String,
+        /// ms since boot.
+        until: u64,
     },
     /// The disk may take something later.
     Disk(String),
@@ -116,28 +128,44 @@ impl From<InfluxError> for NotRead {
 }
 
 impl<'a> Attempt<'a> {
-    pub fn new(jobs: &'a Jobs, job: &'a Job, told: Told) -> Self {
-        Self { jobs, job, told, pauses: Pauses::default(), nothing_since: None }
+    pub fn new(jobs: &'a Jobs, job: &'a Job, told: Told, place: &'a Place) -> Self {
+        Self { jobs, job, told, place, pauses: Pauses::default(), nothing_since: None }
+    }
+
+    /// Waits until it is this job's turn to work.
+    pub async fn take_turn(&mut self) {
+        let asked = self.jobs.clock.since_boot_ms();
+        let (before, told) = (self.told.waiting(), &mut self.told);
+        let at_work = |other| format!("export {other} is at work; this one goes on after it");
+        self.place.take(|other| told.waits(Some(at_work(other)))).await;
+        told.waits(before);
+        let waited = self.jobs.clock.since_boot_ms().saturating_sub(asked);
+        self.nothing_since = self.nothing_since.map(|since| since.saturating_add(waited));
     }
 
     /// Tries as long as there is hope. An error of the store is the caller's.
     pub async fn end(&mut self) -> Result<JobEnd, StoreError> {
         loop {
-            match self.once().await {
+            let trouble = match self.once().await {
                 Ok(end) => return Ok(end),
-                Err(Trouble::Final(error)) => return Ok(JobEnd::Failed { error }),
-                Err(Trouble::Store(error)) => return Err(error),
-                Err(Trouble::Passing { why, retry_after }) => {
-                    if let Err(error) = self.wait_for_server(why, retry_after).await {
-                        return Ok(JobEnd::Failed { error });
-                    }
-                }
-                Err(Trouble::Disk(why)) => {
+                Err(Trouble::Passing { why, retry_after }) => match self.wait_for_server(why, retry_after).await {
+                    Ok(()) => continue,
+                    Err(trouble) => trouble,
+                },
+                Err(trouble) => trouble,
+            };
+            match trouble {
+                Trouble::Final(error) => return Ok(JobEnd::Failed { error }),
+                Trouble::Store(error) => return Err(error),
+                Trouble::Passing { why, .. } | Trouble::Disk(why) => {
                     self.nothing_since = None;
-                    self.pause(why, None).await;
+                    let pause = self.pauses.next(None);
+                    self.waits(why, pause);
+                    self.jobs.clock.sleep(pause).await;
                 }
-                Err(Trouble::NoRoom(why)) => self.wait_for_disk(&why).await,
-                Err(Trouble::Anew(why)) => {
+                Trouble::Aside { why, until } => self.step_aside(why, until).await,
+                Trouble::NoRoom(why) => self.wait_for_disk(&why).await,
+                Trouble::Anew(why) => {
                     warn!(id = %self.job.id, why, "export begins anew");
                     let nothing = (JobProgress::default(), 0, String::new());
                     self.jobs.ledger.job_is_at(self.job.id, nothing.0, nothing.1, nothing.2).await?;
@@ -146,34 +174,50 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Pauses before the server is asked again; the job's end when it gave nothing for too long.
-    async fn wait_for_server(&mut self, why: String, retry_after: Option<Duration>) -> Result<(), String> {
+    /// Pauses before the server is asked again, unless another job could work then; the job's end when it gave nothing for
+    /// too long.
+    async fn wait_for_server(&mut self, why: String, retry_after: Option<Duration>) -> Result<(), Trouble> {
         let now = self.jobs.clock.since_boot_ms();
         let since = *self.nothing_since.get_or_insert(now);
         if u128::from(now.saturating_sub(since)) >= NOTHING_FOR.as_millis() {
             let hours = NOTHING_FOR.as_secs() / 3_600;
-            return Err(format!(
-                "connection {}: nothing came for {hours} h, so that other exports can go on. Last: {why}. See that the server \
-                 answers (test the connection) and export it anew",
+            return Err(Trouble::Final(format!(
+                "connection {}: nothing came for {hours} h, so that its other exports can go on. Last: {why}. See that the                  server answers (test the connection) and export it anew",
                 self.job.request.connection
-            ));
+            )));
         }
-        self.pause(why, retry_after).await;
-        Ok(())
+        let pause = self.pauses.next(retry_after);
+        self.waits(why.clone(), pause);
+        if self.pauses.count() < STUMBLES {
+            self.jobs.clock.sleep(pause).await;
+            return Ok(());
+        }
+        let until = now.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        tokio::select! {
+            () = self.jobs.clock.sleep(pause) => Ok(()),
+            () = self.place.wanted() => Err(Trouble::Aside { why, until }),
+        }
+    }
+
+    /// Lets others work until the server is to be asked again, and then until it is this job's turn.
+    async fn step_aside(&mut self, why: String, until: u64) {
+        info!(id = %self.job.id, why, "export lets those of other connections go first");
+        self.place.leave();
+        let left = until.saturating_sub(self.jobs.clock.since_boot_ms());
+        self.jobs.clock.sleep(Duration::from_millis(left)).await;
+        self.take_turn().await;
     }
 
     /// Exports stop before readings lack room, and keep what they have. The server is not to blame for that time.
     async fn wait_for_disk(&mut self, none: &NoRoom) {
         self.nothing_since = None;
-        self.told.waits(none.to_string());
+        self.told.waits(Some(none.to_string()));
         self.jobs.clock.sleep(ROOM_AGAIN).await;
     }
 
-    async fn pause(&mut self, why: String, retry_after: Option<Duration>) {
-        let pause = self.pauses.next(retry_after);
+    fn waits(&mut self, why: String, pause: Duration) {
         info!(id = %self.job.id, why, ?pause, "export waits");
-        self.told.waits(why);
-        self.jobs.clock.sleep(pause).await;
+        self.told.waits(Some(why));
     }
 
     async fn once(&mut self) -> Result<JobEnd, Trouble> {
@@ -293,7 +337,7 @@ impl<'a> Attempt<'a> {
                         slices.lighten();
                     }
                     let why = format!("connection {connection}: {why}");
-                    self.wait_for_server(why, retry_after).await.map_err(Trouble::Final)?;
+                    self.wait_for_server(why, retry_after).await?;
                     // Its address or its password may have been corrected meanwhile.
                     influx = self.open()?;
                 }

@@ -1,15 +1,21 @@
-//! Export jobs: takes those that are queued, one at a time, reads the plant's InfluxDB slice by slice, and leaves a
+//! Export jobs: takes those that are queued in their order, reads the plant's InfluxDB slice by slice, and leaves a
 //! bundle that the log commits to. Work is found in the store, so that a restart goes on where the last run ended.
+//!
+//! One job at a time works, and of each connection one at a time is under way. One whose server gives nothing steps
+//! aside for those of other connections, and holds nothing in memory meanwhile.
 
 mod attempt;
 mod pause;
 mod slices;
 mod told;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -18,10 +24,11 @@ use super::Config;
 use super::dataset::manifest::{PointsQuery, Query, ResultQuery};
 use super::influx::{self, Asked};
 use crate::clock::Clock;
-use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJob, Timestamp, nearest};
+use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJobs, Timestamp, nearest};
 use crate::store::{JOBS, JobEnd, Ledger, Reader, StoreError};
 use attempt::Attempt;
 use told::Told;
+use turn::{Place, Turn};
 
 /// The pause before a store that cannot be used is tried again.
 const STORE_AGAIN: Duration = Duration::from_secs(10);
@@ -41,37 +48,97 @@ pub struct Jobs {
     /// [`ROWS`](super::dataset::part::ROWS), or no verifier takes the bundle; less where a test is about the ends of
     /// parts.
     pub rows_per_part: u64,
-    /// What is told of the job that runs.
-    pub told: watch::Sender<Arc<RunningJob>>,
+    /// What is told of the jobs that are not over.
+    pub told: watch::Sender<Arc<RunningJobs>>,
 }
 
 /// Takes jobs until stopped. To be run on a thread of its own: it hashes, compresses and writes between its waits.
 pub async fn run(jobs: Jobs, stop: CancellationToken) -> Result<(), StoreError> {
     let mut changed = jobs.reader.jobs_changed();
+    let (mut queue, mut under_way) = (Queue::default(), FuturesUnordered::new());
+    let mut unswept = true;
     while !stop.is_cancelled() {
         changed.borrow_and_update();
-        let done = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            done = jobs.take_next() => done,
+        let found = async {
+            if unswept {
+                jobs.ledger.sweep_bundles().await?;
+                unswept = false;
+            }
+            jobs.reader.jobs_under_way().await
         };
-        match done {
-            Ok(true) => {}
-            Ok(false) => tokio::select! {
-                () = stop.cancelled() => {}
-                Ok(()) = changed.changed() => {}
-            },
+        let mut again = None;
+        match found.await {
+            Ok(found) => under_way.extend(queue.heads(&jobs, found).into_iter().map(|(job, place)| {
+                let jobs = &jobs;
+                async move {
+                    let ended = jobs.to_its_end(&job, place).await;
+                    (job.request.connection, ended)
+                }
+            })),
             Err(StoreError::Closed) => return Err(StoreError::Closed),
             Err(cause) => {
-                // Exports are the last that may stop the plant's readings: whatever it is, it is told and tried again.
-                error!(error = &cause as &dyn std::error::Error, "exports wait for the store");
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = jobs.clock.sleep(STORE_AGAIN) => {}
-                }
+                store_fails(&cause);
+                again = Some(STORE_AGAIN);
+            }
+        }
+        let wait = async {
+            match again {
+                Some(pause) => jobs.clock.sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = wait => {}
+            Ok(()) = changed.changed(), if again.is_none() => {}
+            Some((connection, ended)) = under_way.next() => {
+                ended?;
+                queue.heads.remove(&connection);
+                unswept = true;
             }
         }
     }
     Ok(())
+}
+
+/// Exports are the last that may stop the plant's readings: whatever it is, it is told and tried again.
+fn store_fails(cause: &StoreError) {
+    error!(error = cause as &dyn std::error::Error, "exports wait for the store");
+}
+
+/// The jobs that are not over.
+#[derive(Default)]
+struct Queue {
+    turn: Turn,
+    /// Of each connection the job that is under way.
+    heads: BTreeMap<String, JobId>,
+    /// Those behind them.
+    behind: BTreeMap<JobId, Told>,
+}
+
+impl Queue {
+    /// Takes in what the store has: the jobs that are to be begun now, and what the others wait for.
+    fn heads(&mut self, jobs: &Jobs, found: Vec<Job>) -> Vec<(Job, Place)> {
+        let Self { turn, heads, behind } = self;
+        let mut begun = Vec::new();
+        behind.retain(|id, _| found.iter().any(|job| job.id == *id));
+        for job in found {
+            match heads.get(&job.request.connection) {
+                Some(head) if *head == job.id => {}
+                Some(head) => {
+                    let told = behind.entry(job.id).or_insert_with(|| Told::of(&job, jobs.told.clone()));
+                    told.waits(Some(format!("export {head} of the same connection comes first")));
+                }
+                None => {
+                    behind.remove(&job.id);
+                    heads.insert(job.request.connection.clone(), job.id);
+                    let place = turn.enter(job.id);
+                    begun.push((job, place));
+                }
+            }
+        }
+        begun
+    }
 }
 
 impl Jobs {
@@ -85,27 +152,40 @@ impl Jobs {
         Ok(job.ok_or(ExportRefused::Full { limit: JOBS }))
     }
 
-    /// Carries out the oldest job that is not over. False when there is none.
-    async fn take_next(&self) -> Result<bool, StoreError> {
-        self.ledger.sweep_bundles().await?;
-        let Some(job) = self.reader.next_job().await? else { return Ok(false) };
-        self.carry_out(&job).await?;
-        Ok(true)
+    /// Carries out a job to its end, whatever the store says in between.
+    async fn to_its_end(&self, job: &Job, place: Place) -> Result<(), StoreError> {
+        loop {
+            match self.carry_out_at(job, &place).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                Err(cause) => store_fails(&cause),
+            }
+            place.leave();
+            self.clock.sleep(STORE_AGAIN).await;
+        }
     }
 
-    /// Carries out a job to its end. When it is dropped in between, it goes on from there the next time.
+    /// Carries out a job that is alone. When it is dropped in between, it goes on from there the next time.
     pub async fn carry_out(&self, job: &Job) -> Result<(), StoreError> {
-        if !self.ledger.begin_job(job.id).await? {
-            return Ok(());
-        }
-        info!(id = %job.id, connection = job.request.connection, "export begins");
-        let told = Told::of(job, self.told.clone());
-        let mut attempt = Attempt::new(self, job, told);
+        self.carry_out_at(job, &Turn::default().enter(job.id)).await
+    }
+
+    async fn carry_out_at(&self, job: &Job, place: &Place) -> Result<(), StoreError> {
+        let mut attempt = Attempt::new(self, job, Told::of(job, self.told.clone()), place);
+        let work = async {
+            attempt.take_turn().await;
+            if !self.ledger.begin_job(job.id).await? {
+                return Ok(None);
+            }
+            info!(id = %job.id, connection = job.request.connection, "export begins");
+            attempt.end().await.map(Some)
+        };
         let end = tokio::select! {
-            end = attempt.end() => end?,
+            end = work => end?,
             over = self.over(job.id) => return over,
         };
         drop(attempt);
+        let Some(end) = end else { return Ok(()) };
         match &end {
             JobEnd::Done { progress, .. } => info!(id = %job.id, rows = progress.rows, "export done"),
             JobEnd::Failed { error } => warn!(id = %job.id, error, "export failed"),

@@ -1,11 +1,11 @@
-//! What is told of the job that runs: how far, how fast, how long still, and what it waits for.
+//! What is told of a job that is not over: how far, how fast, how long still, and what it waits for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::model::{Job, JobProgress, RunningJob};
+use crate::model::{Job, JobId, JobProgress, RunningJob, RunningJobs};
 
 /// Tells no more often than a person can see.
 const EVERY: Duration = Duration::from_millis(200);
@@ -13,7 +13,8 @@ const EVERY: Duration = Duration::from_millis(200);
 const LEAST: f64 = 0.5;
 
 pub struct Told {
-    sender: watch::Sender<Arc<RunningJob>>,
+    sender: watch::Sender<Arc<RunningJobs>>,
+    id: JobId,
     job: RunningJob,
     period: std::ops::Range<i64>,
     /// When this run of the job began to read, and how far it was then.
@@ -22,10 +23,10 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn of(job: &Job, sender: watch::Sender<Arc<RunningJob>>) -> Self {
-        let period = job.request.from_ns..job.request.to_ns;
-        let job = RunningJob { id: Some(job.id), progress: job.progress, ..RunningJob::default() };
-        let told = Self { sender, job, period, began: None, last: None };
+    pub fn of(job: &Job, sender: watch::Sender<Arc<RunningJobs>>) -> Self {
+        let (id, period) = (job.id, job.request.from_ns..job.request.to_ns);
+        let job = RunningJob { progress: job.progress, ..RunningJob::default() };
+        let told = Self { sender, id, job, period, began: None, last: None };
         told.tell();
         told
     }
@@ -50,22 +51,30 @@ impl Told {
         self.tell();
     }
 
-    /// It waits for this.
-    pub fn waits(&mut self, why: String) {
-        self.job.waiting = Some(why);
+    /// What it waits for now.
+    pub fn waiting(&self) -> Option<String> {
+        self.job.waiting.clone()
+    }
+
+    /// It waits for this; with `None` for nothing that would be known.
+    pub fn waits(&mut self, why: Option<String>) {
+        if self.job.waiting == why {
+            return;
+        }
+        self.job.waiting = why;
         self.job.rows_per_s = 0.0;
         self.job.seconds_left = None;
         self.tell();
     }
 
     fn tell(&self) {
-        self.sender.send_replace(Arc::new(self.job.clone()));
+        self.sender.send_modify(|jobs| drop(Arc::make_mut(jobs).insert(self.id, self.job.clone())));
     }
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
-        self.sender.send_replace(Arc::default());
+        self.sender.send_modify(|jobs| drop(Arc::make_mut(jobs).remove(&self.id)));
     }
 }
 

@@ -74,7 +74,7 @@ async fn a_job_goes_its_way_once_and_survives_restarts() {
     drop((ledger, reader));
     let house = house.again().await;
     let (ledger, reader) = (house.store.ledger(), house.store.reader());
-    let found = reader.next_job().await.unwrap().unwrap();
+    let found = reader.jobs_under_way().await.unwrap().remove(0);
     assert_eq!((found.id, found.state, found.progress), (job.id, JobState::Running, progress));
     assert_eq!(reader.resume_of(job.id).await.unwrap().as_deref(), Some("here"));
     house.clock.advance(Duration::from_secs(5));
@@ -93,7 +93,7 @@ async fn a_job_goes_its_way_once_and_survives_restarts() {
     let logged = house.logged().await;
     let id = job.id.to_string();
     assert_eq!(logged, [("export by first".to_owned(), format!("{id:?}")), ("dataset".to_owned(), id)]);
-    assert_eq!(reader.next_job().await.unwrap(), None);
+    assert_eq!(reader.jobs_under_way().await.unwrap(), []);
     assert_eq!(reader.resume_of(job.id).await.unwrap(), None);
 }
 
@@ -112,7 +112,8 @@ async fn jobs_wait_in_order_and_one_too_many_is_refused() {
     assert_eq!(ledger.drop_job(ids[0], "second".to_owned()).await.unwrap(), Dropped::Cancelled);
     assert_eq!(house.job(ids[0]).await.state, JobState::Cancelled);
     assert!(!ledger.end_job(ids[0], done(1)).await.unwrap(), "what was cancelled is not done");
-    assert_eq!(reader.next_job().await.unwrap().map(|job| job.id), Some(ids[1]));
+    let under_way: Vec<_> = reader.jobs_under_way().await.unwrap().iter().map(|job| job.id).collect();
+    assert_eq!(under_way[..2], ids[1..3], "the oldest first");
     house.queued().await;
     let newest: Vec<JobId> = reader.jobs(None, 3).await.unwrap().iter().map(|job| job.id).collect();
     assert!(newest[0] > ids[JOBS - 1] && newest[1..] == [ids[JOBS - 1], ids[JOBS - 2]], "{newest:?}");

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::super::events::{BEAT, CLIENTS};
 use super::{JobView, known};
-use crate::model::{JobId, RunningJob};
+use crate::model::{JobId, RunningJobs};
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
 use crate::web::wire::{push_json, push_text};
@@ -30,7 +30,7 @@ struct Listening {
     token: String,
     id: JobId,
     changed: watch::Receiver<u64>,
-    running: watch::Receiver<Arc<RunningJob>>,
+    running: watch::Receiver<Arc<RunningJobs>>,
     beat: Interval,
     last: Option<Bytes>,
     ended: bool,
