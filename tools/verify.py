@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Verifies bundles, proofs and logs of meterseal, written from docs/evidence-format.md alone.
 
-    verify.py PATH [--key VERIFIER_KEY] [--trust FILE]
+    verify.py PATH [--key VERIFIER_KEY] [--trust FILE] [--account ADDRESS]... [--contract ADDRESS]... [--chain ID]
+        [--rpc URL]...
 
 PATH is a bundle (folder or .tar), a .proof.json, a .tlog-proof or a log folder. Needs Python 3.11 and the program zstd,
-and no network. Ends with 1 when something does not hold, 2 when it cannot be read, 3 when all of it holds but rests on
-something that was not shown; 0 needs an anchor, which this version does not know.
+and no network but for --rpc. Ends with 1 when something does not hold, 2 when it cannot be read, 3 when all of it holds
+but rests on something that was not shown. Ends with 0 when it does not: the key is the one given, and it is anchored by
+an account that was given, in blocks that a node (--rpc) or FILE vouches for.
 
 Every byte is recomputed from others, or the whole is refused. Nothing is kept from one call of `verify` to the next.
 """
@@ -15,6 +17,7 @@ import bisect
 import contextlib
 import datetime
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -22,10 +25,13 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from fractions import Fraction
 from json.encoder import encode_basestring
 
 JSON_LIMIT, ROW_LIMIT, PART_ROWS, WINDOW, CHUNK = 256 << 20, 16 << 20, 1_000_000, 8 << 20, 1 << 20
+CHAIN_LIMIT, ANSWER_LIMIT, PATIENCE = 1 << 20, 8 << 20, 20  # bytes of a node of a chain, of an answer by RPC; seconds
 WHOLE, I64, U64 = 1 << 53, (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 SITE, METER = r"[a-z0-9-]{1,63}", r"[A-Za-z0-9._-]{1,64}"
 ORIGIN = re.compile(rf"({SITE})/([0-9a-f]{{32}})/([0-9a-f]{{16}})")
@@ -183,8 +189,8 @@ def decimal(value, bounds=I64):
     return int(value)
 
 
-def unhex(value):
-    return bytes.fromhex(matching(r"[0-9a-f]{64}", value, "64 digits of lower-case hex"))
+def unhex(value, pattern="[0-9a-f]{64}", what="64 digits of lower-case hex"):
+    return bytes.fromhex(matching(pattern, value, what))
 
 
 def unbase64(value, length=None):
@@ -270,6 +276,30 @@ def section_root(leaves, hashes, size):
     return root
 
 
+def check_consistency(older, newer, path):
+    """That the first leaves of one checkpoint are all those of another (RFC 9162, 2.1.4.2)."""
+    if older.size == newer.size:
+        want(not path and older.note == newer.note, "expected the same checkpoint and no hashes at an equal size")
+        return
+    index, last = older.size - 1, newer.size - 1
+    while index & 1:
+        index, last = index >> 1, last >> 1
+    steps = iter(path if index else [older.root, *path])
+    left = right = next(steps, None)
+    want(left, "there are too few hashes")
+    for step in steps:
+        want(last, "there are too many hashes")
+        if index & 1 or index == last:
+            left, right = node(step, left), node(step, right)
+            while index and not index & 1:
+                index, last = index >> 1, last >> 1
+        else:
+            right = node(right, step)
+        index, last = index >> 1, last >> 1
+    want(not last, "there are too few hashes")
+    want((left, right) == (older.root, newer.root), f"the hashes do not lead from {older} to {newer}")
+
+
 # --- Ed25519 (RFC 8032) ---------------------------------------------------------------------------------------------
 
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
@@ -328,6 +358,178 @@ def signed_by(public, message, signature):
     return (sum_[0] - r[0] * sum_[2]) % P == 0 and (sum_[1] - r[1] * sum_[2]) % P == 0
 
 
+# --- Keccak-256, RLP, Merkle-Patricia paths and secp256k1 (Yellow Paper) --------------------------------------------
+
+def keccak_tables():
+    """Rounds' constants, and for each lane where it goes and how far it turns."""
+    constants, register, turns, (x, y) = [], 1, [0] * 25, (1, 0)
+    for _ in range(24):
+        constants.append(0)
+        for step in range(7):
+            constants[-1] |= (register & 1) << (1 << step) - 1
+            register = register << 1 ^ (register >> 7) * 0x171
+    for step in range(24):
+        turns[x + 5 * y] = (step + 1) * (step + 2) // 2 % 64
+        x, y = y, (2 * x + 3 * y) % 5
+    return constants, [lane // 5 + 5 * ((2 * lane + 3 * (lane // 5)) % 5) for lane in range(25)], turns
+
+
+CONSTANTS, PLACES, TURNS = keccak_tables()
+LANE = (1 << 64) - 1
+
+
+def keccak(data, padding=1):
+    """Keccak-256 with the padding of 2011; with 6 it is SHA3-256."""
+    data = bytearray(data) + bytes([padding]) + bytes(135 - len(data) % 136)
+    data[-1] |= 0x80
+    lanes, turned = [0] * 25, [0] * 25
+    for place in range(0, len(data), 136):
+        for lane in range(17):
+            lanes[lane] ^= int.from_bytes(data[place + 8 * lane:place + 8 * lane + 8], "little")
+        for constant in CONSTANTS:
+            sums = [lanes[x] ^ lanes[x + 5] ^ lanes[x + 10] ^ lanes[x + 15] ^ lanes[x + 20] for x in range(5)]
+            sums = [sums[x - 1] ^ (sums[x - 4] << 1 & LANE | sums[x - 4] >> 63) for x in range(5)]
+            for lane in range(25):
+                word, turn = lanes[lane] ^ sums[lane % 5], TURNS[lane]
+                turned[PLACES[lane]] = word << turn & LANE | word >> 64 - turn
+            for row in range(0, 25, 5):
+                a, b, c, d, e = turned[row:row + 5]
+                lanes[row:row + 5] = a ^ ~b & c, b ^ ~c & d, c ^ ~d & e, d ^ ~e & a, e ^ ~a & b
+            lanes[0] ^= constant
+    return b"".join(lane.to_bytes(8, "little") for lane in lanes[:4])
+
+
+def rlp_write(value):
+    data = value if type(value) is bytes else b"".join(map(rlp_write, value))
+    if type(value) is bytes and len(value) == 1 and value[0] < 0x80:
+        return value
+    first, length = (0x80 if type(value) is bytes else 0xC0), len(data)
+    if length < 56:
+        return bytes([first + length]) + data
+    digits = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes([first + 55 + len(digits)]) + digits + data
+
+
+def rlp_item(data, place, limit):
+    """(the item at a place, where it ends): bytes, or a list of items; in whatever form."""
+    want(place < limit, "expected RLP that goes on")
+    first, place = data[place], place + 1
+    if first < 0x80:
+        return data[place - 1:place], place
+    length = first & 0x3F
+    if length > 55:
+        digits = data[place:place + length - 55]
+        length, place = int.from_bytes(digits), place + length - 55
+    end = place + length
+    want(end <= limit, "expected RLP that goes on")
+    if first < 0xC0:
+        return data[place:end], end
+    items = []
+    while place < end:
+        item, place = rlp_item(data, place, end)
+        items.append(item)
+    return items, end
+
+
+def rlp(data):
+    """The list that the bytes are; they are written again from it, and compared."""
+    want(len(data) <= CHAIN_LIMIT, "it is larger than 1 MiB", 2)
+    try:
+        items, _ = rlp_item(data, 0, len(data))
+        want(type(items) is list and rlp_write(items) == data, "expected an RLP list in its one form")
+    except RecursionError as error:
+        raise Fault("expected RLP of a few levels") from error
+    return items
+
+
+def string(item, *lengths):
+    want(type(item) is bytes and (not lengths or len(item) in lengths),
+         f"expected a string of RLP{' of ' + str(lengths[0]) + ' bytes' if lengths else ''}")
+    return item
+
+
+def number(item, width=8):
+    want(len(string(item)) <= width and item[:1] != b"\0", f"expected a number of at most {width} bytes")
+    return int.from_bytes(item)
+
+
+def path_value(root, nodes, index):
+    """What a path of a Merkle-Patricia tree leads to by the key RLP(index)."""
+    left = rlp_write(index.to_bytes((index.bit_length() + 7) // 8)).hex()
+    value, extended = None, False
+    for place, data in enumerate(nodes):
+        with at(f"[{place}]"):
+            want(value is None, "the path ends before it")
+            want(place == 0 or len(data) >= 32, "a node of less than 32 bytes is embedded, and not listed")
+            items = rlp(data)
+            want(keccak(data) == root, f"expected the node with the hash {root.hex()}")
+            want(len(items) == 17 or len(items) == 2 and not extended, "expected a branch" if extended else
+                 "expected a node: a branch of 17, or 2 items")
+            extended, ended = False, not left
+            if len(items) == 17:
+                slot, left = (16, "") if ended else (int(left[0], 16), left[1:])
+            else:
+                prefix, slot = string(items[0]).hex(), 1
+                ended, extended = prefix[:1] in ("2", "3"), prefix[:1] in ("0", "1")
+                want(ended or extended, "expected a hex prefix")
+                want(prefix[0] in "13" or prefix[1] == "0", "expected a hex prefix in its one form")
+                own = prefix[1:] if prefix[0] in "13" else prefix[2:]
+                want(left == own if ended else own and left.startswith(own), f"expected the path {left}, found {own}")
+                left = left[len(own):]
+            # What is embedded is too short to hold a transaction or receipt, and so a path never goes on in it.
+            value, root = (string(items[slot]), None) if ended else (None, string(items[slot], 32))
+    want(value, "there are too few nodes")
+    return value
+
+
+FIELD, GROUP = 2**256 - 2**32 - 977, 2**256 - 432420386565659656852420866394968145599
+GENERATOR = (0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
+             0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8)
+
+
+def plus(a, b):
+    """The sum of two points of secp256k1; None is the neutral one."""
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0]:
+        if (a[1] + b[1]) % FIELD == 0:
+            return None
+        slope = 3 * a[0] * a[0] * pow(2 * a[1], -1, FIELD)
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, FIELD)
+    x = (slope * slope - a[0] - b[0]) % FIELD
+    return x, (slope * (a[0] - x) - a[1]) % FIELD
+
+
+def signer(digest, parity, r, s):
+    """The address whose key made an ECDSA signature over secp256k1."""
+    want(parity < 2, "expected the y parity 0 or 1")
+    want(0 < r < GROUP and 0 < s <= GROUP // 2, "expected r below n and s not above n/2, neither 0")
+    y = pow(r**3 + 7, (FIELD + 1) // 4, FIELD)
+    want((y * y - r**3 - 7) % FIELD == 0, "r is of no point of the curve")
+    point, inverse = (r, y if y & 1 == parity else FIELD - y), pow(r, -1, GROUP)
+    along, against, found = s * inverse % GROUP, -int.from_bytes(digest) * inverse % GROUP, None
+    steps = None, point, GENERATOR, plus(point, GENERATOR)
+    for bit in range(255, -1, -1):
+        found = plus(plus(found, found), steps[(along >> bit & 1) | (against >> bit & 1) << 1])
+    want(found, "the signature is by no key")
+    return keccak(found[0].to_bytes(32) + found[1].to_bytes(32))[12:]
+
+
+def eip55(address):
+    digits = address.hex()
+    return "0x" + "".join(digit.upper() if int(mark, 16) > 7 else digit
+                          for digit, mark in zip(digits, keccak(digits.encode()).hex()))
+
+
+def read_address(value):
+    digits = matching(r"0x[0-9a-fA-F]{40}", value, "an address: 0x and 40 hex digits")[2:]
+    address = bytes.fromhex(digits)
+    want(digits in (digits.lower(), digits.upper(), eip55(address)[2:]),
+         f"expected the mixed case of EIP-55: {eip55(address)}")
+    return address
+
+
 # --- keys and checkpoints (C2SP) ------------------------------------------------------------------------------------
 
 def key_id(name, public):
@@ -350,7 +552,7 @@ class Checkpoint:
         lines = body.split("\n")
         want(gap and rest.endswith("\n") and len(lines) == 3,
              "expected a checkpoint: origin, size, root, an empty line, signatures")
-        self.body = (body + "\n").encode("utf-8", "replace")
+        self.note, self.body = note, (body + "\n").encode("utf-8", "replace")
         self.origin = matching(ORIGIN, lines[0], "an origin <site>/<gateway>/<epoch>")
         self.site, self.gateway, self.epoch = ORIGIN.fullmatch(self.origin).groups()
         self.size = int(matching(r"[1-9][0-9]{0,15}", lines[1], "a size"))
@@ -728,6 +930,212 @@ def chain_keys(rotations, log, key):
     return keys[keys.index(key):]
 
 
+# --- anchors --------------------------------------------------------------------------------------------------------
+
+SELECTOR, EVENT = keccak(b"anchor(bytes32,uint64,bytes32)")[:4], keccak(b"Anchored(address,bytes32,uint64,bytes32)")
+
+
+def check_earlier(value, newer, public):
+    """A checkpoint that another one continues, by the same key."""
+    with at("checkpoint"):
+        older = Checkpoint(value["checkpoint"])
+        want(older.origin == newer.origin, f"expected the origin {newer.origin}")
+        want(older.size <= newer.size, f"its size is {older.size}, and that of what continues it {newer.size}")
+        want(len(older.lines) == 1, "expected one signature")
+    with at("hashes"):
+        check_consistency(older, newer, [unhex(step) for step in listed(value["hashes"])])
+    with at("checkpoint"):
+        older.verify(0, older.origin, public)
+    return older
+
+
+class Anchor:
+    """A checkpoint in a transaction, and paths from that and its receipt up to the hash of a block."""
+
+    def __init__(self, value, section):
+        members(value, ("checkpoint", "hashes", "header", "index", "receipt", "transaction"))
+        self.checkpoint = check_earlier(value, section.checkpoint, section.public)
+        self.origin = sha256(self.checkpoint.origin.encode())
+        self.index = whole(value["index"])
+        with at("header"):
+            header = unhex(value["header"], "(?:[0-9a-f]{2})*", "lower-case hex")
+            items = [string(item) for item in rlp(header)]
+            want(len(items) >= 15, "expected 15 items or more")
+            roots = [string(item, 32) for item in items[4:6]]
+            self.height, self.time, self.hash = number(items[8]), number(items[11]), keccak(header)
+        data, receipt = (self.value(value, name, root) for name, root in zip(("transaction", "receipt"), roots))
+        with at("transaction"):
+            self.read_transaction(data)
+        with at("receipt"):
+            self.read_receipt(receipt)
+
+    def value(self, value, name, root):
+        with at(name):
+            nodes = [unhex(data, "(?:[0-9a-f]{2})*", "lower-case hex") for data in listed(value[name])]
+            return path_value(root, nodes, self.index)
+
+    def read_transaction(self, data):
+        want(data[:1] == b"\2", "expected a transaction of EIP-1559 (02)")
+        fields = rlp(data[1:])
+        want(len(fields) == 12, "expected 12 fields")
+        self.chain, *_ = [number(item, width) for item, width in zip(fields[:5], (8, 8, 16, 16, 8))]
+        self.to, self.input = string(fields[5], 20), string(fields[7])
+        want(fields[6] == b"" and fields[8] == [], "expected the value 0 and no access list")
+        digest = keccak(b"\2" + rlp_write(fields[:9]))
+        self.account = signer(digest, number(fields[9]), number(fields[10], 32), number(fields[11], 32))
+        self.transaction = keccak(data)
+        size, root = self.checkpoint.size, self.checkpoint.root
+        called = self.input == SELECTOR + self.origin + size.to_bytes(32) + root
+        want(called or self.input == b"MSEAL1" + self.origin + size.to_bytes(8) + root,
+             f"its data are not those of {self.checkpoint}, neither for a contract nor as call data")
+        want(called or self.to == self.account, "call data are sent to the sender itself")
+        self.contract = self.to if called else None
+
+    def read_receipt(self, data):
+        want(data[:1] == b"\2", "expected a receipt of EIP-1559 (02)")
+        fields = rlp(data[1:])
+        want(len(fields) == 4 and type(fields[3]) is list, "expected 4 fields, the last a list")
+        number(fields[1])
+        string(fields[2], 256)
+        want(fields[0] == b"\1", "expected the status 1")
+        own = []
+        for place, log in enumerate(fields[3]):
+            with at(f"log {place}"):
+                want(type(log) is list and len(log) == 3 and type(log[1]) is list and len(log[1]) <= 4,
+                     "expected address, at most 4 topics, data")
+                address, topics, data = string(log[0], 20), [string(topic, 32) for topic in log[1]], string(log[2])
+                own += [(topics, data)] if address == self.contract else []
+        self.log = [EVENT, bytes(12) + self.account, self.origin], self.input[36:]
+        want(not self.contract or own == [self.log], f"expected one log of {eip55(self.to)}, with sender and call data")
+
+    def place(self):
+        return f"block {self.height} {hexed(self.hash)} of the chain {self.chain}"
+
+
+def hexed(data):
+    return "0x" + data.hex()
+
+
+class Unanswered(Exception):
+    """A node gives no answer that can be understood."""
+
+
+class Refused(Unanswered):
+    """A node answers that it will not tell."""
+
+
+class Node:
+    """A node that is asked by JSON-RPC."""
+
+    def __init__(self, url):
+        found = re.match(r"https?://(?:[^/?#]*@)?[^/?#@]+", url)
+        want(found, "expected http://… or https://…")
+        self.url, self.name = url, re.sub("//.*@", "//", found[0])  # What else there is may bear a key.
+
+    def ask(self, method, *params, kind=dict):
+        """The result, of this kind or None."""
+        body = json.dumps({"id": 1, "jsonrpc": "2.0", "method": method, "params": params}).encode()
+        head = {"Content-Type": "application/json", "User-Agent": "meterseal-verify"}
+        data, end = b"", time.monotonic() + PATIENCE
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url, body, head), timeout=PATIENCE) as answer:
+                while piece := answer.read1(CHUNK):
+                    data += piece
+                    if len(data) > ANSWER_LIMIT or time.monotonic() > end:
+                        raise Unanswered("its answer does not end")
+            value = json.loads(data)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"it does not answer: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise Unanswered("its answer is no JSON") from error
+        if type(value) is dict and value.get("error") is not None:
+            raise Refused(f"it refuses {method}: {ascii(value['error'])[:200]}")
+        result = value.get("result") if type(value) is dict and "result" in value else self
+        if result is not None and type(result) is not kind:
+            raise Unanswered(f"its answer to {method} is none")
+        return result
+
+    def number(self, value):
+        if type(value) is not str or not re.fullmatch("0x[0-9a-fA-F]{1,16}", value):
+            raise Unanswered("it does not write numbers as a node does")
+        return int(value, 16)
+
+    def of(self, anchor):
+        """What it says of an anchor's block, `final`, `early`, `other`, `odd` or `unknown`, and in words."""
+        try:
+            chain = self.number(self.ask("eth_chainId", kind=str))
+            if chain != anchor.chain:
+                return "unknown", f"it is of the chain {chain}"
+            block = self.ask("eth_getBlockByNumber", hex(anchor.height), False)
+            if block is None:
+                return "unknown", "it does not know that height"
+            found = str(block.get("hash")).lower()
+            if not re.fullmatch("0x[0-9a-f]{64}", found):
+                return "unknown", "its block has no hash"
+            if found != hexed(anchor.hash):
+                return "other", f"it has {found} at that height"
+            final = self.final()
+            if anchor.height > final:
+                return "early", f"it has this block, and calls final only what is up to {max(final, 0)}"
+            odd = self.contradiction(anchor)
+            return ("odd", f"it has this block, and {odd}") if odd else ("final", "it has this block, which is final")
+        except Unanswered as error:
+            return "unknown", str(error)
+        except (AttributeError, TypeError):
+            return "unknown", "its answer is not written as a node does"
+
+    def final(self):
+        try:
+            block = self.ask("eth_getBlockByNumber", "finalized", False)
+        except Refused:
+            block = None
+        if block is not None:
+            return self.number(block.get("number"))
+        newest = self.ask("eth_getBlockByNumber", "latest", False)
+        return self.number(newest and newest.get("number")) - 256
+
+    def contradiction(self, anchor):
+        """How its own word of transaction and receipt differs from what the paths show."""
+        same = {"blockHash": hexed(anchor.hash), "transactionIndex": hex(anchor.index), "from": hexed(anchor.account),
+                "to": hexed(anchor.to)}
+        logs = [{"address": same["to"], "topics": [*map(hexed, anchor.log[0])], "data": hexed(anchor.log[1])}]
+        for what, method, more in (("transaction", "eth_getTransactionByHash", {"input": hexed(anchor.input)}),
+                                   ("receipt", "eth_getTransactionReceipt", {"status": "0x1"})):
+            try:
+                found = self.ask(method, hexed(anchor.transaction))
+            except Refused:
+                continue
+            if found is None:
+                continue
+            for name, value in {**same, **more}.items():
+                if str(found.get(name)).lower() != value:
+                    return f"its {what} has another {name}"
+            if what == "receipt" and anchor.contract:
+                told = [log for log in found.get("logs") if log.get("address").lower() == same["to"]]
+                if [{name: log.get(name) for name in logs[0]} for log in told] != logs:
+                    return "its receipt has another log"
+        return None
+
+
+def check_block_hash(anchor, options, said):
+    """Whether the block is the chain's, by those who vouch for it."""
+    kinds, trusted = set(), options.blocks.get((anchor.chain, anchor.height), set())
+    for found in trusted:
+        want(found == anchor.hash, f"--trust has {hexed(found)} there, expected {anchor.place()}")
+    if trusted:
+        said.lines.append("    vouched for: --trust has this block.")
+    for asked in options.nodes:
+        kind, words = asked.of(anchor)
+        kinds.add(kind)
+        said.lines.append(f"    {asked.name}: {words}.")
+    want("other" not in kinds or kinds & {"final", "early", "odd"},
+         f"expected {anchor.place()}: a node has another one there")
+    if "odd" in kinds or "other" in kinds:
+        said.lacks(f"nodes contradict one another, or themselves, about {anchor.place()}")
+    elif "final" not in kinds and not trusted:
+        said.lacks(f"nobody vouched for {anchor.place()}")
+
+
 # --- bundles --------------------------------------------------------------------------------------------------------
 
 def regular(path, *name):
@@ -1027,7 +1435,7 @@ class Said:
     """The chain for a person: each link, what it shows, and what it does not."""
 
     def __init__(self):
-        self.lines, self.missing = [], []
+        self.lines, self.missing, self.anchored = [], [], False
 
     def link(self, what, shows, *not_shown):
         self.lines.append(what)
@@ -1050,13 +1458,21 @@ def when(ms):
         return f"{ms} ms"
 
 
-def compare_trusted(checkpoint, public, trusted, said):
-    """The checkpoints that somebody else kept, against this one; returns those that are smaller or larger."""
+def check_pins(anchor, options):
+    for name, given in (("account", options.accounts), ("contract", options.contracts)):
+        found, words = getattr(anchor, name), " or ".join(map(eip55, given))
+        want(not given or found in given, f"its {name} is {eip55(found) if found else 'none'}, expected {words}")
+    want(options.chain in (None, anchor.chain), f"its chain is {anchor.chain}, expected {options.chain}")
+
+
+def compare_trusted(checkpoint, public, trusted, said, but=None):
+    """The checkpoints that somebody else kept, against this one; returns those that are smaller or larger. Those of the
+    size `but` were compared."""
     others = []
     for other in trusted:
         own = [line for line, (name, short, _) in enumerate(other.lines)
                if name == other.origin and (public is None or short == key_id(name, public))]
-        if other.origin != checkpoint.origin or not own:
+        if other.origin != checkpoint.origin or not own or other.size == but:
             continue
         if public is not None:
             with at(other.file):
@@ -1105,7 +1521,6 @@ class Proof:
             members(claim, own)
             members(value, ("anchor", "claim", "consistency", "format", "log", "rotations", *beside,
                             *(name for name in optional if name in value)))
-            want(value["anchor"] is None and value["consistency"] is None, "expected anchor and consistency to be null")
             if "meter" in claim:
                 matching(METER, claim["meter"], "a meter id")
             for name in {"start", "from", "to"} & claim.keys():
@@ -1114,6 +1529,9 @@ class Proof:
                 matching(ULID, claim.get("id", claim.get("dataset")), "a ULID")
             self.rotations, self.log = self.sections("rotations"), self.sections("log")
             want(len(self.log) == 1 or claim["kind"] == "period" and self.log, "expected one section in log")
+            for name in ("anchor", "consistency"):
+                want(value[name] is None or type(value[name]) is list and len(value[name]) == len(self.log)
+                     and any(value[name]), f"expected {name} to be null, or to have each section's, and one at least")
 
     def sections(self, name):
         made = []
@@ -1125,6 +1543,41 @@ class Proof:
     def signers(self, options, said):
         with at(self.name):
             check_signers(self.rotations, self.log, options, said)
+            anchors = [self.anchor(number, options, said) for number in range(len(self.log))]
+        if any(anchors) and not options.accounts:
+            said.lacks("no account was given")
+        known = [anchor is not None and index < anchor.checkpoint.size for section, anchor in zip(self.log, anchors)
+                 for index, made, record in section.leaves if record is not None and self.is_claimed(made, record)]
+        said.anchored = bool(known) and all(known)
+
+    def anchor(self, number, options, said):
+        """What stands on the chain for a section, and what stood there before."""
+        value, before = ((self.value[name] or {number: None})[number] for name in ("anchor", "consistency"))
+        section, anchor = self.log[number], None
+        with at(f"anchor[{number}]"):
+            if value is not None:
+                anchor = Anchor(value, section)
+                compare_trusted(anchor.checkpoint, section.public, options.trust, said, section.checkpoint.size)
+                check_pins(anchor, options)
+                way = f"to the contract {eip55(anchor.contract)}" if anchor.contract else "as call data"
+                said.link(f"{anchor.checkpoint} is in the transaction {hexed(anchor.transaction)} by "
+                          f"{eip55(anchor.account)} {way}, in {anchor.place()}.",
+                          f"these entries existed at {when(anchor.time * 1000)}, if this block "
+                          "is the chain's.")
+                check_block_hash(anchor, options, said)
+        with at(f"consistency[{number}]"):
+            if before is not None:
+                want(anchor, "expected null where nothing is anchored")
+                older = check_earlier(members(before, ("checkpoint", "hashes")), anchor.checkpoint, section.public)
+                want(older.size < anchor.checkpoint.size, "expected a smaller size than that of the anchored one")
+                compare_trusted(older, section.public, options.trust, said)
+                said.link(f"It continues {older}, anchored before.", "nothing of that was changed or left out.")
+        return anchor
+
+    def is_claimed(self, made, record):
+        claim = self.claim
+        return claim["kind"] != "period" or (made["kind"] in ("block", "silence") and record["start"] < claim["to"]
+                                             and record["end"] > claim["from"])
 
     def manifest(self, manifest, name, digest):
         """The manifest that the log has committed to."""
@@ -1513,23 +1966,45 @@ def verify_log(path, options, said):
 # --- the verdict ----------------------------------------------------------------------------------------------------
 
 class Options:
-    def __init__(self, key, trust):
-        self.key, self.trust = None, []
-        if key is not None:
-            with at("--key"):
-                self.key = verifier_key(key)
-        if trust is None:
-            return
-        name = os.path.basename(trust)
-        data = read_whole(trust, name)
+    def __init__(self, key, trust, accounts, contracts, chain, rpc):
+        with at("--key"):
+            self.key = None if key is None else verifier_key(key)
+        with at("--account"):
+            self.accounts = [read_address(account) for account in accounts]
+        with at("--contract"):
+            self.contracts = [read_address(contract) for contract in contracts]
+        with at("--chain"):
+            self.chain = None if chain is None else decimal(chain, U64)
+        with at("--rpc"):
+            self.nodes = [Node(url) for url in rpc]
+        self.trust, self.blocks = [], {}
+        if trust is not None:
+            self.read_trust(trust, os.path.basename(trust))
+
+    def read_trust(self, path, name):
+        """Checkpoints and blocks that others vouch for, in any order."""
+        data = read_whole(path, name)
         with at(name):
-            pieces = utf8(data).split("\n\n")
-            want(len(pieces) % 2 == 1 and pieces[-1] == "" and len(pieces) > 1,
-                 "expected signed notes, each ended by an empty line")
-            for body, lines in zip(pieces[::2], pieces[1::2]):
-                note = Checkpoint(f"{body}\n\n{lines}\n")
-                note.file = name
-                self.trust.append(note)
+            words, place = utf8(data).replace("\r\n", "\n"), 0
+            while place < len(words):
+                with at(f"line {words.count(chr(10), 0, place) + 1}"):
+                    if words.startswith("block ", place):
+                        end = (words + "\n").index("\n", place)
+                        line = matching(r"block [0-9]+ [0-9]+ 0x[0-9a-f]{64}", words[place:end],
+                                        "block <chain id> <height> <0x and 64 hex digits>")
+                        _, chain, height, found = line.split(" ")
+                        block = decimal(chain, U64), decimal(height, U64)
+                        self.blocks.setdefault(block, set()).add(unhex(found[2:]))
+                    elif words[place] == "\n":
+                        end = place
+                    else:
+                        gap = words.find("\n\n", place)
+                        end = words.find("\n\n", gap + 2) + 1 or len(words)
+                        note = Checkpoint(words[place:end].rstrip("\n") + "\n")
+                        note.file = name
+                        self.trust.append(note)
+                place = end + 1
+            want(self.trust or self.blocks, "expected signed notes, each ended by an empty line, or lines of blocks")
 
 
 def verify_path(path, options, said):
@@ -1556,31 +2031,38 @@ def verify_path(path, options, said):
         raise Fault("neither a bundle (folder, .tar), a .proof.json, a .tlog-proof nor a log folder", 2)
 
 
-def verify(path, key=None, trust=None):
+def verify(path, key=None, trust=None, accounts=(), contracts=(), chain=None, rpc=()):
     """(exit code, lines for a person)."""
     said = Said()
     try:
         try:
-            options = Options(key, trust)
+            options = Options(key, trust, accounts, contracts, chain, rpc)
         except Fault as fault:
-            if key is not None and fault.places[:1] == ["--key"]:
-                fault.code = 2
+            fault.code = 2
             raise
         verify_path(os.fspath(path), options, said)
     except Fault as fault:
         words = "CANNOT BE READ" if fault.code == 2 else "DOES NOT HOLD"
         return fault.code, [*said.lines, f"{words}: {fault}"]
-    said.lacks("it is not anchored")
-    return 3, [*said.lines, "HOLDS, but " + "; ".join(said.missing) + "."]
+    if not said.anchored:
+        said.lacks("it is not anchored")
+    if said.missing:
+        return 3, [*said.lines, "HOLDS, but " + "; ".join(said.missing) + "."]
+    return 0, [*said.lines, "HOLDS."]
 
 
 def main():
     parser = argparse.ArgumentParser(description="Verifies bundles, proofs and logs of meterseal.")
     parser.add_argument("path", metavar="PATH", help="a bundle, a .proof.json, a .tlog-proof or a log folder")
     parser.add_argument("--key", metavar="VERIFIER_KEY", help="the gateway's, as its commissioning papers have it")
-    parser.add_argument("--trust", metavar="FILE", help="checkpoints that somebody else kept")
-    options = parser.parse_args()
-    code, lines = verify(options.path, options.key, options.trust)
+    parser.add_argument("--trust", metavar="FILE", help="checkpoints and blocks that somebody else vouches for")
+    parser.add_argument("--chain", metavar="ID", help="the chain that every anchor must be on (Polygon: 137)")
+    for name, metavar, words in (("accounts", "ADDRESS", "an account that may have anchored"),
+                                 ("contracts", "ADDRESS", "a contract that may have been called to anchor"),
+                                 ("rpc", "URL", "a node of the chain that is asked for the blocks of anchors")):
+        parser.add_argument(f"--{name.rstrip('s')}", metavar=metavar, action="append", default=[], dest=name,
+                            help=f"{words}; any number of times")
+    code, lines = verify(**vars(parser.parse_args()))
     print("\n".join(lines))
     return code
 

@@ -498,12 +498,6 @@ def trusted_checkpoint_with_a_bad_signature():
     return {**made, "trust": note[:-8] + ("A" if note[-8] != "A" else "B") + note[-7:] + "\n"}
 
 
-@case(1, "trust.txt")
-def trusted_file_without_end():
-    made = bundle_case()
-    return {**made, "trust": made["world"].epoch.checkpoint()}
-
-
 # --- rows ---
 
 for index in (0, 12, 59):

@@ -114,7 +114,7 @@ class Gateway:
         index = old.add("key", {"new_key": key.verifier(origin), "new_origin": origin})
         old.last = old.checkpoint(None, (key, origin))
         self.rotations.append(old.section([index], also=[(key, origin)]))
-        self.epoch = Epoch(self, key, origin, "key-rotation", old, last_local=old.last)
+        self.old, self.epoch = old, Epoch(self, key, origin, "key-rotation", old, last_local=old.last)
         return old
 
     def proof(self, claim, log, **beside):

@@ -4,8 +4,9 @@
     maker.py OUT
 
 writes one folder OUT/<case>/ for each case: what is to be verified; `path.txt`, its name in the folder; `expected.txt`,
-the exit code; `names.txt`, the file that must be named where it is not 3; and where the case has them `key.txt`
-(for --key) and `trust.txt` (for --trust). The same bytes each time, but for what zstd's version does.
+the exit code; `names.txt`, the file that must be named where something does not hold; and where the case has them
+`key.txt` (for --key), `trust.txt` (for --trust), `account.txt` and `contract.txt` (a line each) and `chain.txt`. The
+same bytes each time, but for what zstd's version does.
 """
 import os
 import pathlib
@@ -24,8 +25,9 @@ def write(make, folder, expected, names, with_key):
     for name, words in texts.items():
         if words:
             pathlib.Path(folder, f"{name}.txt").write_text(words + "\n")
-    if "trust" in made:
-        pathlib.Path(folder, "trust.txt").write_text(made["trust"])
+    for name in ("trust", "account", "contract", "chain"):
+        if made.get(name):
+            pathlib.Path(folder, f"{name}.txt").write_bytes(made[name].encode("utf-8", "surrogateescape"))
 
 
 def main(out):

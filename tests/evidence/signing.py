@@ -72,6 +72,16 @@ def others(leaves, known, low=0):
     return others(leaves[:half], known, low) + others(leaves[half:], known, low + half)
 
 
+def consistency(leaves, older, whole=True):
+    """From the tree of the first `older` leaves to that of all (RFC 6962, 2.1.2)."""
+    if older == len(leaves):
+        return [] if whole else [root(leaves)]
+    half = split(len(leaves))
+    if older <= half:
+        return consistency(leaves[:half], older, whole) + [root(leaves[half:])]
+    return consistency(leaves[half:], older - half, False) + [root(leaves[:half])]
+
+
 # --- Ed25519 (RFC 8032), affine and slow but for its inverses ---
 
 P = 2**255 - 19

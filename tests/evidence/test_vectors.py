@@ -1,10 +1,12 @@
-"""The parts of tools/verify.py on the vectors of the RFCs, and against the slow definitions of `signing`."""
+"""The parts of tools/verify.py on published vectors, and against the slow definitions of `signing` and `chain`."""
+import hashlib
 import pathlib
 import random
 import struct
 import sys
 import unittest
 
+import chain
 import signing
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
@@ -204,6 +206,173 @@ class Ed25519(unittest.TestCase):
         self.assertTrue(any(signature != bytes(64) for signature in made))
         for number, signature in enumerate(made):
             self.assertFalse(verify.signed_by(weak.public, bytes([number]), signature))
+
+
+class Consistency(unittest.TestCase):
+    def test_every_two_sizes_of_a_small_tree(self):
+        epoch = [signing.leaf(bytes([number])) for number in range(20)]
+
+        def at(size):
+            made = verify.Checkpoint.__new__(verify.Checkpoint)
+            made.origin, made.size, made.root, made.note = "x", size, signing.root(epoch[:size]), f"{size}"
+            return made
+
+        for newer in range(1, 21):
+            for older in range(1, newer + 1):
+                steps = signing.consistency(epoch[:newer], older)
+                verify.check_consistency(at(older), at(newer), steps)
+                for wrong in (steps[:-1], [*steps, epoch[0]], [epoch[0], *steps], steps[1:], [bytes(32)] * len(steps)):
+                    if wrong != steps:
+                        with self.assertRaises(verify.Fault):
+                            verify.check_consistency(at(older), at(newer), wrong)
+
+
+KECCAK = {  # of the Keccak team and of Ethereum
+    b"": "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470",
+    b"abc": "4e03657aea45a94fc7d47ba826c8d667c0d1e6e33a64a036ec44f58fa12d6c45",
+    b"The quick brown fox jumps over the lazy dog": "4d741b6f1eb29cb2a9b9911c82f56fa8d73b04959d3d9d222895df6c0b28aa15",
+    b"Transfer(address,address,uint256)": "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+}
+LOREM = b"Lorem ipsum dolor sit amet, consectetur adipisicing elit"
+RLP = [  # of the Ethereum documentation
+    (b"dog", "83646f67"), ([b"cat", b"dog"], "c88363617483646f67"), (b"", "80"), ([], "c0"), (b"\0", "00"),
+    (b"\x0f", "0f"), (b"\4\0", "820400"), ([[], [[]], [[], [[]]]], "c7c0c1c0c3c0c1c0"), (LOREM, "b838" + LOREM.hex())]
+TREES = {  # of ethereum/tests, trieanyorder.json
+    "d23786fb4a010da3ce639d66d5e904a11dbc02746d1ce25029e53290cabf28ab": {b"A": b"a" * 50},
+    "8aad789dff2f538bca5d8ea56e8abe10f4c7ba3a5dea95fea4cd6e7c3a1168d3":
+        {b"doe": b"reindeer", b"dog": b"puppy", b"dogglesworth": b"cat"},
+    "5991bb8c6514148a29db676a14ac506cd2cd5775ace63c30a4fe457715e9ac84":
+        {b"do": b"verb", b"horse": b"stallion", b"doge": b"coin", b"dog": b"puppy"},
+    "17beaa1648bafa633cda809c90c04af50fc8aed3cb40d16efbddee6fdf63c4c3": {b"foo": b"bar", b"food": b"bass"},
+}
+ADDRESSES = """
+0x52908400098527886E0F7030069857D2E4169EE7
+0x8617E340B3D01FA5F11F306F4090FD50E238070D
+0xde709f2102306220921060314715629080e2fb77
+0x27b1fdb04752bbc536007a920d24acb045561c26
+0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed
+0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359
+0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB
+0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb
+""".split()  # of EIP-55
+GENESIS = [  # the header of Ethereum's first block
+    bytes(32), bytes.fromhex("1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347"), bytes(20),
+    bytes.fromhex("d7f8974fb5ac78d9ac099b9ad5018bedc2ce0a72dad1827a1709da30580f0544"),
+    *[bytes.fromhex("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421")] * 2, bytes(256), 2**34, 0,
+    5000, 0, 0, bytes.fromhex("11bbe8db4e347b4e8c937c1c8370e4b5ed33adb3db69cbdb7a38e1e50b1b82fa"), bytes(32),
+    bytes(7) + b"\x42"]
+
+
+class Chain(unittest.TestCase):
+    def test_keccak(self):
+        for data, digest in KECCAK.items():
+            self.assertEqual((verify.keccak(data).hex(), chain.keccak(data).hex()), (digest, digest))
+        for length in range(300):
+            data = random.Random(length).randbytes(length)
+            self.assertEqual(verify.keccak(data), chain.keccak(data))
+            self.assertEqual(verify.keccak(data, 6), hashlib.sha3_256(data).digest())
+
+    def test_rlp(self):
+        for value, written in RLP:
+            self.assertEqual((verify.rlp_write(value).hex(), chain.rlp(value).hex()), (written, written))
+            if isinstance(value, list):
+                self.assertEqual(verify.rlp(bytes.fromhex(written)), value)
+        long = [b"x" * 60, [b"y" * 300] * 300]
+        self.assertEqual(verify.rlp(chain.rlp(long)), long)
+
+    def test_what_is_not_in_its_one_form_is_refused(self):
+        for written in ("", "80", "83646f67", "c2", "c180c0", "c28105", "c3b80105", "c4b9000105", "f800", "f80180",
+                        "f90038" + "05" * 56, "f83705" + "05" * 54, "c281", "bfffffffffffffffff",
+                        "ffffffffffffffffffff", "c1" * 100_000, "f8", "c3c20505" + "00", "c2b800"):
+            with self.subTest(written[:40]), self.assertRaises(verify.Fault):
+                verify.rlp(bytes.fromhex(written))
+
+    def test_what_is_too_large_cannot_be_read(self):
+        with self.assertRaises(verify.Fault) as raised:
+            verify.rlp(chain.rlp([bytes(1 << 20)]))
+        self.assertEqual(raised.exception.code, 2)
+        items = [b"\1"] * (verify.CHAIN_LIMIT - 4)
+        self.assertEqual(len(verify.rlp(chain.headed(0xC0, b"".join(items)))), len(items))
+
+    def test_trees(self):
+        for root, pairs in TREES.items():
+            self.assertEqual(chain.Tree(pairs.items()).root.hex(), root)
+
+    def test_a_path_leads_to_its_own_value_alone(self):
+        for count in (1, 2, 3, 16, 17, 18, 127, 128, 129, 130, 257):
+            values = [b"value %d of a transaction that is not embedded" % place for place in range(count)]
+            tree = chain.Tree([(chain.rlp(place), value) for place, value in enumerate(values)])
+            for index in {0, 1, count // 2, min(127, count - 1), count - 1} & {*range(count)}:
+                path = tree.path(chain.rlp(index))
+                self.assertEqual(verify.path_value(tree.root, path, index), values[index])
+                for wrong in (path[1:], path[:-1], path + path[-1:], [*path[:-1], path[0]] if path[1:] else []):
+                    with self.assertRaises(verify.Fault):
+                        verify.path_value(tree.root, wrong, index)
+                for other in (index + 1, index + 128, 2**40 + index):
+                    with self.assertRaises(verify.Fault):
+                        verify.path_value(tree.root, path, other)
+
+    def test_addresses(self):
+        for text in ADDRESSES:
+            address = bytes.fromhex(text[2:])
+            self.assertEqual((verify.eip55(address), chain.mixed_case(address)), (text, text))
+            for same in (text, text.lower(), "0x" + text[2:].upper()):
+                self.assertEqual(verify.read_address(same), address)
+        for wrong in (text[2:], "0X" + text[2:], text[:-1], text + "0", text.swapcase().replace("X", "x"), f" {text}",
+                      text[:-1] + "B", text[:-1] + "g", text[:-1] + "\u0661"):
+            with self.assertRaises(verify.Fault):
+                verify.read_address(wrong)
+
+    def test_a_header(self):
+        hash_ = "d4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3"
+        self.assertEqual(verify.keccak(verify.rlp_write(verify.rlp(chain.rlp(GENESIS)))).hex(), hash_)
+
+
+class Secp256k1(unittest.TestCase):
+    def test_the_example_of_eip_155(self):
+        account = chain.Account(int("46" * 32, 16))
+        self.assertEqual(account.address.hex(), "9d8a62f656a8d1615c1294fd71e9cfb3e4855a4f")
+        digest = bytes.fromhex("daf5a779ae972f972197303d7b574746c7ef83eadac0f2791ad23db92e4c8e53")
+        signed = (0, 0x28ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276,
+                  0x67cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83)
+        self.assertEqual(account.sign(digest), signed)
+        self.assertEqual(verify.signer(digest, *signed), account.address)
+
+    def test_the_nonces_of_rfc_6979(self):
+        digest = hashlib.sha256(b"Satoshi Nakamoto").digest()
+        self.assertEqual(chain.Account(1).sign(digest)[1:], (
+            0x934b1ea10a4b3c1757e2b0c017d0b6143ce3c9a7e6a4a49860d7a6ab210ee3d8,
+            0x2442ce9d2b916064108014783e923ec36b49743e2ffa1c4496f01a512aafd9e5))
+
+    def test_a_transaction_of_the_main_net(self):
+        data = bytes.fromhex("a22cb465" + "5eee75727d804a2b13038928d36f8b188945a57a".zfill(64) + "00" * 32)
+        fields = [1, 0x42, 0x3b9aca00, 0x4a817c800, 44386, bytes.fromhex("6069a6c32cf691f5982febae4faf8a6f3ab2f0f6"), 0,
+                  data, []]
+        signed = (0, 0x840cfc572845f5786e702984c2a582528cad4b49b2a10b9db1be7fca90058565,
+                  0x25e7109ceb98168d95b09b18bbf6b685130e0562f233877d492b94eee0c5b6d1)
+        found = verify.signer(verify.keccak(b"\2" + chain.rlp(fields)), *signed)
+        self.assertEqual(found.hex(), "dd6b8b3dc6b7ad97db52f08a275ff4483e024cea")
+        self.assertEqual(verify.keccak(b"\2" + chain.rlp([*fields, *signed])).hex(),
+                         "0ec0b6a2df4d87424e5f6ad2a654e27aaeb7dac20ae9e8385cc09087ad532ee0")
+
+    def test_no_other_signature_is_of_the_same_key(self):
+        account, digest = chain.Account(b"x"), bytes(range(32))
+        parity, r, s = account.sign(digest)
+        wrong = [(1 - parity, r, s), (2, r, s), (parity, r, chain.ORDER - s), (1 - parity, r, chain.ORDER - s),
+                 (parity, 0, s), (parity, r, 0), (parity, chain.ORDER, s), (parity, r, chain.ORDER)]
+        wrong += [(parity, r ^ 1 << bit, s) for bit in range(0, 256, 16)]
+        for signature in wrong + [(parity, r, s ^ 1 << bit) for bit in range(0, 256, 16)]:
+            try:
+                self.assertNotEqual(verify.signer(digest, *signature), account.address, signature)
+            except verify.Fault:
+                pass
+
+    def test_sums_of_points(self):
+        three = chain.multiplied(3, chain.BASE)
+        two = verify.plus(verify.GENERATOR, verify.GENERATOR)
+        self.assertEqual(verify.plus(two, verify.GENERATOR), three)
+        self.assertEqual(verify.plus(None, two), two)
+        self.assertIsNone(verify.plus(two, (two[0], verify.FIELD - two[1])))
 
 
 if __name__ == "__main__":
