@@ -78,6 +78,8 @@ async fn measure() {
         proofs: mpsc::channel(1).0,
         running: watch::Sender::default().subscribe(),
         bulk: mpsc::channel(1).0,
+        anchor: watch::Sender::default().subscribe(),
+        anchors: mpsc::channel(1).0,
     };
     let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());

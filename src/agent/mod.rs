@@ -290,6 +290,8 @@ impl Agent {
             proofs: proofs.clone(),
             running: running.subscribe(),
             bulk: bulk.clone(),
+            anchor: watch::Sender::default().subscribe(),
+            anchors: mpsc::channel(1).0,
         };
         stages.start("web", millis(750), |stop| {
             let work = web::run(listener, views.clone(), stop);

@@ -19,11 +19,12 @@ use tokio::sync::oneshot;
 pub use download::{Reached, download, manifest};
 pub use feed::events;
 
+use super::anchors::Covered;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, count};
 use super::wire::{At, Json};
 use super::{Web, guard};
-use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, written_ns};
+use crate::model::{Coverage, ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, written_ns};
 use crate::store::{Dropped, StoreError};
 
 /// Something about exports that somebody waits for.
@@ -92,6 +93,7 @@ pub struct JobView {
     started: Option<At>,
     ended: Option<At>,
     bundle: Option<BundleView>,
+    anchor: Option<Covered>,
 }
 
 #[derive(Serialize)]
@@ -104,7 +106,7 @@ struct BundleView {
 
 impl JobView {
     /// The job as the store has it, and how far it is now if it is not over.
-    fn new(job: Job, running: &RunningJobs) -> Self {
+    fn new(job: Job, running: &RunningJobs, anchor: Option<&Coverage>) -> Self {
         let running = running.get(&job.id).filter(|_| !job.state.is_over());
         let progress = running.map_or(job.progress, |running| running.progress);
         let at_work = running.filter(|_| job.state == JobState::Running);
@@ -132,6 +134,7 @@ impl JobView {
                 downloaded: bundle.downloaded.map(At),
                 deleted: bundle.deleted.map(At),
             }),
+            anchor: anchor.map(Covered::from),
         }
     }
 }
@@ -152,7 +155,9 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
     })?;
     let jobs = web.views.reader.jobs(before, limit).await?;
     let running = web.views.running.borrow().clone();
-    Ok(Json(jobs.into_iter().map(|job| JobView::new(job, &running)).collect::<Vec<_>>()).into_response())
+    let anchors = web.views.reader.covered_datasets(jobs.iter().map(|job| job.id).collect()).await?;
+    let jobs = jobs.into_iter().zip(&anchors).map(|(job, anchor)| JobView::new(job, &running, anchor.as_ref()));
+    Ok(Json(jobs.collect::<Vec<_>>()).into_response())
 }
 
 /// What `POST` takes.
@@ -196,7 +201,7 @@ pub async fn order(
     ask(&web, BulkNow::Order { order, by, reply }).await?;
     let job = answer.await.map_err(|_| Problem::Stopping)???;
     let location = format!("/api/bulk/{}", job.id);
-    let view = Json(JobView::new(job, &RunningJobs::default()));
+    let view = Json(JobView::new(job, &RunningJobs::default(), None));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], view).into_response())
 }
 
@@ -207,7 +212,8 @@ pub async fn one(
 ) -> Result<Response, Problem> {
     let job = known(&web, &id).await?;
     let running = web.views.running.borrow().clone();
-    Ok(Json(JobView::new(job, &running)).into_response())
+    let anchors = web.views.reader.covered_datasets(vec![job.id]).await?;
+    Ok(Json(JobView::new(job, &running, anchors.iter().flatten().next())).into_response())
 }
 
 pub async fn drop_job(

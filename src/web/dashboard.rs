@@ -121,7 +121,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
     // Ten blocks of an hour, and some that a silence left out, lie within a day before now.
     let recent = today.and_then(|today| Span::new(today.start().min(now.plus_millis(-DAY_MS)), today.end()));
     let blocks = match (&meter, recent) {
-        (Some(meter), Some(recent)) => web.views.reader.blocks(&meter.id, recent).await?,
+        (Some(meter), Some(recent)) => web.views.reader.covered_blocks(&meter.id, recent).await?,
         _ => Vec::new(),
     };
     let alerts = web.views.reader.alerts(false, limit).await?;
@@ -147,7 +147,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
         peak_hours_today: today.map_or_else(Vec::new, |today| peak_hours(&site, today, &web.zone())),
         blocks_today: blocks
             .iter()
-            .filter(|block| today.is_some_and(|today| today.contains(block.span.start())))
+            .filter(|(block, _)| today.is_some_and(|today| today.contains(block.span.start())))
             .map(Into::into)
             .collect(),
         last_ten_blocks: blocks.iter().rev().take(10).map(Into::into).collect(),

@@ -109,7 +109,7 @@ pub async fn publish(web: Web) {
             blocks = sealed.recv() => match blocks {
                 Ok(blocks) if web.feed.is_heard() => {
                     for part in blocks.chunks(READINGS) {
-                        let views: Vec<_> = part.iter().map(BlockView::from).collect();
+                        let views: Vec<_> = part.iter().map(|block| BlockView::new(block, None)).collect();
                         web.feed.send("blocks", |out| push_json(out, &views));
                     }
                 }

@@ -90,11 +90,11 @@ pub async fn known(State(web): State<Web>, request: Request, next: Next) -> Resu
     }
 }
 
-/// Whether the bearer may do more than read.
-pub fn may_change(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
-    match web.views.reader.scope_of(token(headers)?) {
-        Some(Scope::Admin) => Ok(()),
-        Some(Scope::Read | Scope::Ingest | Scope::Export) => Err(Problem::AdminScope),
+/// Whether the bearer may do more than read; the token's name, for the record.
+pub fn may_change(web: &Web, headers: &HeaderMap) -> Result<String, Problem> {
+    match web.views.reader.bearer_of(token(headers)?) {
+        Some(Bearer { name, scope: Scope::Admin }) => Ok(name.clone()),
+        Some(_) => Err(Problem::AdminScope),
         None => Err(Problem::UnknownToken),
     }
 }

@@ -10,10 +10,11 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::Web;
+use super::anchors::{coins, newest_final};
 use super::meters::Moment;
 use super::query::{Asked, Nothing};
 use super::wire::{push_f64, push_text};
-use crate::model::{Condition, MeterStatus};
+use crate::model::{AnchorState, Condition, MeterStatus};
 
 /// The forecast of bytes written looks back this far, one sample a minute.
 const SAMPLES: usize = 60;
@@ -66,6 +67,7 @@ pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) 
     lines(&mut page, &web);
     blocks(&mut page, &web);
     store(&mut page, &web);
+    anchors(&mut page, &web).await;
     page.one("meterseal_web_event_clients", "gauge", "Live feeds open.", count(web.feed.clients()));
     page.one("meterseal_web_events_missed", "counter", "Events that slow clients missed.", web.feed.missed());
     page.0.extend_from_slice(b"# EOF\n");
@@ -266,6 +268,30 @@ fn store(page: &mut Exposition, web: &Web) {
     for (name, help, value) in gauges {
         page.one(name, "gauge", help, value);
     }
+}
+
+/// What the store cannot tell now is left out, as what was never measured: `meterseal_store_up` says why.
+async fn anchors(page: &mut Exposition, web: &Web) {
+    let status = web.views.anchor.borrow().clone();
+    let counts = web.views.reader.anchors_by_state().await.unwrap_or_default();
+    if !status.is_configured() && counts.is_empty() {
+        return;
+    }
+    page.family("meterseal_anchors", "gauge", "Anchors by state.");
+    for state in AnchorState::ALL {
+        let labels = format!("state=\"{}\"", state.as_str());
+        page.sample("meterseal_anchors", "gauge", &labels, counts.get(&state).unwrap_or(&0));
+    }
+    if let Ok(Some((_, _, Some(reach)))) = newest_final(web).await {
+        let age = web.views.clock.now().millis_since(reach.time).max(0);
+        let help = "Age of the newest entry of the log that is final on the chain.";
+        page.one("meterseal_anchor_age_seconds", "gauge", help, format!("{}.{:03}", age / 1_000, age % 1_000));
+    }
+    if let Some((wei, _)) = status.balance {
+        page.one("meterseal_anchor_balance", "gauge", "What the account holds, in the native coin.", coins(wei));
+    }
+    let waits = u8::from(status.waiting.is_some());
+    page.one("meterseal_anchor_waits", "gauge", "1 while something holds up all anchors.", waits);
 }
 
 #[cfg(test)]

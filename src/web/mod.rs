@@ -3,6 +3,7 @@
 //! Every answer but health and the page's files needs a token; only loopback is listened on. Answers of any length are
 //! streamed from the store, so that memory stays flat.
 
+mod anchors;
 mod brokers;
 mod bulk;
 mod commissioning;
@@ -43,8 +44,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{Meter, MeterId, OpenBlock, RunningJobs, SourcesStatus};
+use crate::model::{AnchorStatus, Meter, MeterId, OpenBlock, RunningJobs, SourcesStatus};
 use crate::store::Reader;
+pub use anchors::AnchorNow;
 pub use bulk::{BulkArchive, BulkNow, ReadAt};
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
 use problem::Problem;
@@ -95,6 +97,10 @@ pub struct Views {
     pub running: watch::Receiver<Arc<RunningJobs>>,
     /// What is asked about exports.
     pub bulk: mpsc::Sender<BulkNow>,
+    /// How anchoring does.
+    pub anchor: watch::Receiver<AnchorStatus>,
+    /// Anchors that are wanted now. One more than it holds is refused: each of them waits for the chain's nodes.
+    pub anchors: mpsc::Sender<AnchorNow>,
 }
 
 /// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
@@ -178,6 +184,8 @@ fn router(web: Web) -> Router {
         .route("/api/events", get(events::events))
         .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
         .route("/api/proof", get(proof::proof))
+        .route("/api/anchor", get(anchors::list).post(anchors::order))
+        .route("/api/anchor/{id}", get(anchors::one))
         .route("/metrics", get(metrics::metrics))
         .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
     let exports = Router::new()

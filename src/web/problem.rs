@@ -9,7 +9,7 @@ use super::connections::TestFault;
 use super::scan::AnotherRuns;
 use super::wire::Json;
 use crate::model::proof::NotProven;
-use crate::model::{ExportRefused, MeterId};
+use crate::model::{AnchorRefused, ExportRefused, MeterId};
 use crate::store::StoreError;
 
 /// A request that was not answered as hoped, by what the caller can do. The text is for the person at the screen; the
@@ -68,6 +68,12 @@ pub enum Problem {
     Test(#[from] TestFault),
     #[error(transparent)]
     NotProven(#[from] NotProven),
+    #[error("there is no anchor `{0}`: `/api/anchor` lists them")]
+    NoAnchor(String),
+    #[error(transparent)]
+    NotAnchored(#[from] AnchorRefused),
+    #[error("others have asked for an anchor just now and wait for it: ask again in {again} s")]
+    AnchorQueue { again: u32 },
     #[error("the program is stopping")]
     Stopping,
     #[error("the store does not answer now: `/api/health` says more")]
@@ -103,13 +109,15 @@ impl Problem {
                 NotProven::BadRequest(_) | NotProven::OtherGateway { .. } => StatusCode::BAD_REQUEST,
                 NotProven::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,
             },
-            Self::AnotherRuns(_) | Self::Test(TestFault::Off(_)) | Self::NoBundle { .. } | Self::BundleInUse => {
-                StatusCode::CONFLICT
-            }
+            Self::AnotherRuns(_)
+            | Self::Test(TestFault::Off(_))
+            | Self::NoBundle { .. }
+            | Self::BundleInUse
+            | Self::NotAnchored(_) => StatusCode::CONFLICT,
             Self::BundleGone => StatusCode::GONE,
             Self::BundleBroken => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::NoJob(_) => StatusCode::NOT_FOUND,
+            Self::NoJob(_) | Self::NoAnchor(_) => StatusCode::NOT_FOUND,
             Self::Refused(ExportRefused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
@@ -118,7 +126,9 @@ impl Problem {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLong(_) => StatusCode::URI_TOO_LONG,
             Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy { .. } | Self::Stopping | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::AnchorQueue { .. } | Self::Stopping | Self::Store(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -155,7 +165,9 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         match self {
-            Self::Busy { again, .. } => drop(headers.insert(header::RETRY_AFTER, again.into())),
+            Self::Busy { again, .. } | Self::AnchorQueue { again } => {
+                drop(headers.insert(header::RETRY_AFTER, again.into()))
+            }
             Self::Range(length) => {
                 let all = HeaderValue::from_str(&format!("bytes */{length}"));
                 all.ok().and_then(|all| headers.insert(header::CONTENT_RANGE, all));

@@ -16,7 +16,9 @@ use super::periods::{MINUTE_CSV, Minute, PERIOD_CSV, Summing, period_of};
 use super::problem::Problem;
 use super::query::{Asked, Format, Named, Nothing, RangeAsked, Resolution};
 use super::wire::{BLOCK_CSV, BlockView, TimeWriter, push_block_csv, push_intervals, push_json, push_text, push_value};
-use crate::model::{Block, ClockState, Layout, MeterId, Origin, Quantity, Ratio, Span, StoredReading, Timestamp};
+use crate::model::{
+    Block, ClockState, Coverage, Layout, MeterId, Origin, Quantity, Ratio, Span, StoredReading, Timestamp,
+};
 use crate::store::{Reader, ReadingStream, StoreError};
 
 /// Bytes handed to the connection at once. With the batch that the store gives, all the memory an answer takes.
@@ -354,8 +356,8 @@ struct BlockRows {
     meter: MeterId,
     next: Timestamp,
     end: Timestamp,
-    batch: vec::IntoIter<Block>,
-    /// Also the block that began before this and reaches into it.
+    batch: vec::IntoIter<(Block, Option<Coverage>)>,
+    /// Also the block that began before this and reaches into it. Where it is asked for, nobody asks what covers them.
     first: Option<Timestamp>,
 }
 
@@ -378,24 +380,31 @@ impl BlockRows {
         Ok(Self { first: Some(rows.next), end, ..rows })
     }
 
-    async fn next(&mut self) -> Result<Option<Block>, StoreError> {
+    async fn next(&mut self) -> Result<Option<(Block, Option<Coverage>)>, StoreError> {
         loop {
             if let Some(block) = self.batch.next() {
                 return Ok(Some(block));
             }
             let end = self.end.min(self.next.plus_millis(WINDOW_MS));
             let Some(window) = Span::new(self.next, end) else { return Ok(None) };
-            let mut blocks = self.reader.blocks(&self.meter, window).await?;
+            let mut blocks = match self.first {
+                None => self.reader.covered_blocks(&self.meter, window).await?,
+                Some(_) => {
+                    let blocks = self.reader.blocks(&self.meter, window).await?;
+                    blocks.into_iter().map(|block| (block, None)).collect()
+                }
+            };
             let is_first = self.first == Some(self.next);
-            blocks.retain(|block| is_first || window.contains(block.span.start()));
+            blocks.retain(|(block, _)| is_first || window.contains(block.span.start()));
             self.batch = blocks.into_iter();
             self.next = end;
         }
     }
 
     async fn write(&mut self, sink: &mut Sink<'_>) -> Result<bool, StoreError> {
-        let Some(block) = self.next().await? else { return Ok(false) };
-        sink.row(|out| push_json(out, &BlockView::from(&block)), |out| push_block_csv(out, &block));
+        let Some((block, anchor)) = self.next().await? else { return Ok(false) };
+        let anchor = anchor.as_ref();
+        sink.row(|out| push_json(out, &BlockView::new(&block, anchor)), |out| push_block_csv(out, &block, anchor));
         Ok(true)
     }
 }
@@ -409,7 +418,7 @@ async fn write_periods(
         sink.row(|out| push_json(out, &period), |out| period.push_csv(out));
     };
     match (blocks.next().await?, &mut *summing) {
-        (Some(block), Some(sums)) => {
+        (Some((block, _)), Some(sums)) => {
             sums.add(&block, |period| put(sink, period));
             Ok(true)
         }

@@ -8,8 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::anchors::Covered;
 use crate::model::{
-    Block, BlockFlags, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, StoredReading, Timestamp,
+    Block, BlockFlags, Coverage, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, StoredReading,
+    Timestamp,
 };
 
 /// An answer in JSON that ends its last line, so that a shell's next prompt stands on its own.
@@ -109,10 +111,11 @@ pub struct BlockView<'a> {
     pub readings_sha256: Digest,
     pub through_seq: u64,
     pub sealed: At,
+    pub anchor: Option<Covered>,
 }
 
-impl<'a> From<&'a Block> for BlockView<'a> {
-    fn from(block: &'a Block) -> Self {
+impl<'a> BlockView<'a> {
+    pub fn new(block: &'a Block, anchor: Option<&Coverage>) -> Self {
         let net = block.net();
         Self {
             meter: &block.meter,
@@ -133,17 +136,24 @@ impl<'a> From<&'a Block> for BlockView<'a> {
             readings_sha256: block.readings_sha256,
             through_seq: block.through_seq,
             sealed: At(block.sealed),
+            anchor: anchor.map(Covered::from),
         }
+    }
+}
+
+impl<'a> From<&'a (Block, Option<Coverage>)> for BlockView<'a> {
+    fn from((block, anchor): &'a (Block, Option<Coverage>)) -> Self {
+        Self::new(block, anchor.as_ref())
     }
 }
 
 /// The header of a CSV of blocks, in the order of [`push_block_csv`].
 pub const BLOCK_CSV: &str = "start,end,kwh,kwh_import,kwh_export,demand_kw,avg_kw,max_kw,min_kw,coverage,method,\
-    is_peak_hour,flags,revision,readings_sha256,through_seq\r\n";
+    is_peak_hour,flags,revision,readings_sha256,through_seq,anchor,anchor_state,anchor_transaction\r\n";
 
 /// One line of CSV. Absent is an empty cell, never 0; flags are joined by blanks.
-pub fn push_block_csv(out: &mut Vec<u8>, block: &Block) {
-    let view = BlockView::from(block);
+pub fn push_block_csv(out: &mut Vec<u8>, block: &Block, anchor: Option<&Coverage>) {
+    let view = BlockView::new(block, None);
     push_text(out, format_args!("{},{}", view.start.0, view.end.0));
     let figures = [view.kwh, view.kwh_import, view.kwh_export, view.demand_kw, view.avg_kw, view.max_kw, view.min_kw];
     for figure in figures.into_iter().chain([Some(view.coverage)]) {
@@ -154,7 +164,17 @@ pub fn push_block_csv(out: &mut Vec<u8>, block: &Block) {
     }
     let (method, flags) = (view.method.as_str(), view.flags.join(" "));
     let (peak, revision, digest, seq) = (view.is_peak_hour, view.revision, view.readings_sha256, view.through_seq);
-    push_text(out, format_args!(",{method},{peak},{flags},{revision},{digest},{seq}\r\n"));
+    push_text(out, format_args!(",{method},{peak},{flags},{revision},{digest},{seq},"));
+    if let Some(Coverage { id, state, transaction, .. }) = anchor {
+        push_text(out, format_args!("{id},{},", state.as_str()));
+        if let Some(hash) = transaction {
+            push_text(out, format_args!("{hash}"));
+        }
+    } else {
+        out.push(b',');
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The running block as the API shows it.

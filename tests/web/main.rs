@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 #![allow(dead_code, reason = "the page's test shares the plant and does more with it")]
 
+mod anchors;
 mod plant;
 
 use std::collections::BTreeMap;
@@ -500,6 +501,7 @@ async fn only_so_many_feeds_are_open_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_open_metrics() {
     let plant = Plant::start().await;
+    plant.anchor.send_replace(plant::anchor_status());
     plant.read(at(NOW), 230_100.0, 5_000).await;
     let answer = plant.ask("/metrics").await;
     assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");

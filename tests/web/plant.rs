@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::{B256, Bytes};
 use meterseal::agent::proofs;
 use meterseal::clock::Clock;
 use meterseal::evidence::dataset::part;
@@ -12,13 +13,15 @@ use meterseal::evidence::jobs::Jobs;
 use meterseal::evidence::log::Publisher;
 use meterseal::evidence::mark::Mark;
 use meterseal::evidence::prove::Prover;
+use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::{
-    Block, BlockFlags, Borders, BrokerStatus, Category, Cause, Change, Commissioning, Condition, Digest, Energy,
-    Identity, Layout, LineStatus, MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin,
-    Part, Power, Proposal, Ratio, Reading, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp,
+    Anchor, AnchorState, AnchorStatus, Anchored, Attempt, Block, BlockFlags, Borders, BrokerStatus, Category, Cause,
+    ChainEvidence, Change, Commissioning, Condition, Digest, Energy, Identity, Inclusion, Layout, LineStatus,
+    MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, Power, Proposal, Ratio,
+    Reading, RpcStatus, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp,
 };
 use meterseal::store::{self, Sealing, Store};
-use meterseal::web::{self, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
+use meterseal::web::{self, AnchorNow, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -52,6 +55,11 @@ pub struct Plant {
     pub tests: mpsc::Receiver<TestNow>,
     /// The export that runs.
     pub running: watch::Sender<Arc<RunningJobs>>,
+    /// The newest checkpoint that may be shown.
+    pub checkpoint: watch::Sender<Option<Arc<SignedCheckpoint>>>,
+    pub anchor: watch::Sender<AnchorStatus>,
+    /// Anchors that were asked for.
+    pub anchors: mpsc::Receiver<AnchorNow>,
     /// Does what is asked about exports.
     _asked: JoinSet<anyhow::Result<()>>,
     pub stop: CancellationToken,
@@ -103,6 +111,9 @@ impl Plant {
         let (proofs, proofs_asked) = mpsc::channel(1);
         let (bulk, bulk_asked) = mpsc::channel(1);
         let running = watch::Sender::default();
+        let anchor = watch::Sender::default();
+        let checkpoint = watch::Sender::default();
+        let (anchors, anchors_asked) = mpsc::channel(1);
         let jobs = Jobs {
             config: watch::Sender::default().subscribe(),
             reader: store.reader(),
@@ -121,13 +132,15 @@ impl Plant {
             open: open.subscribe(),
             sources: sources.subscribe(),
             problems: problems.subscribe(),
-            checkpoint: watch::Sender::default().subscribe(),
+            checkpoint: checkpoint.subscribe(),
             scans,
             exports: exports.subscribe(),
             tests,
             proofs,
             running: running.subscribe(),
             bulk,
+            anchor: anchor.subscribe(),
+            anchors,
         };
         let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
@@ -157,6 +170,9 @@ impl Plant {
             views,
             client,
             running,
+            checkpoint,
+            anchor,
+            anchors: anchors_asked,
             _asked: asked,
             _kept: kept,
             _proving: proving,
@@ -220,12 +236,100 @@ impl Plant {
         self.store.ledger().seal(sealing).await.unwrap();
     }
 
+    /// Signs the log as it is, and shows it.
+    pub async fn sign(&self) -> SignedCheckpoint {
+        let note = self.store.ledger().checkpoint().await.unwrap();
+        self.checkpoint.send_replace(Some(Arc::new(note.clone())));
+        note
+    }
+
+    /// Keeps an anchor, with something that shows it where it is in a block; its id.
+    pub async fn anchor(&self, anchor: Anchor) -> u64 {
+        let ledger = self.store.ledger();
+        let id = ledger.add_anchor(anchor.clone()).await.unwrap();
+        let is_in = matches!(anchor.state, AnchorState::Included | AnchorState::Final);
+        let evidence = is_in.then(|| ChainEvidence {
+            header: vec![0xc0, 0xff],
+            index: 3,
+            receipt: vec![vec![1]],
+            transaction: vec![vec![2], vec![3]],
+        });
+        ledger.save_anchor(Anchor { id, ..anchor }, evidence).await.unwrap();
+        id
+    }
+
     pub async fn end(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap().unwrap();
         }
         self.store.close().await.unwrap();
+    }
+}
+
+/// The account of [`anchor`].
+pub const ACCOUNT: &str = "0x8ba1f109551bD432803012645Ac136ddd64DBA72";
+
+/// An anchor of this checkpoint on Polygon in this state, with two transactions of this nonce where any is signed.
+pub fn anchor(note: &SignedCheckpoint, state: AnchorState, nonce: u64) -> Anchor {
+    let epoch = note.checkpoint.origin.rsplit('/').next().unwrap().to_owned();
+    let time = at(NOW).plus_millis(-600_000);
+    let attempt = |dearer: u64| Attempt {
+        hash: B256::left_padding_from(&(nonce << 8 | dearer).to_be_bytes()),
+        raw: Bytes::from_static(&[2, 0xc0]),
+        nonce,
+        max_fee: 60_500_000_000 * u128::from(1 + dearer),
+        tip: 30_000_000_000,
+        gas_limit: 40_000,
+        signed: time,
+        sent: (state != AnchorState::Signed).then_some(time),
+    };
+    let inclusion = Inclusion {
+        height: 79_000_000 + nonce,
+        hash: B256::repeat_byte(0xb1),
+        time: time.plus_millis(4_000),
+        index: 3,
+        transaction: attempt(1).hash,
+        gas_used: 29_123,
+        price: 31_000_000_000,
+    };
+    let is_mined = matches!(state, AnchorState::Included | AnchorState::Final | AnchorState::Reorganised);
+    Anchor {
+        id: 0,
+        what: Anchored::Checkpoint { epoch, size: note.checkpoint.size, note: note.note() },
+        chain_id: 137,
+        account: ACCOUNT.parse().unwrap(),
+        contract: None,
+        queued: time,
+        state,
+        since: time,
+        attempts: if state == AnchorState::Queued { Vec::new() } else { vec![attempt(0), attempt(1)] },
+        failed: Vec::new(),
+        inclusion: is_mined.then_some(inclusion),
+        next_check: None,
+        waiting: None,
+    }
+}
+
+/// Anchoring as it goes well.
+pub fn anchor_status() -> AnchorStatus {
+    let asked = at(NOW).plus_millis(-30_000);
+    let rpc = |name: &str, trouble: Option<&str>| RpcStatus {
+        name: name.to_owned(),
+        height: Some(79_000_500),
+        finalized: Some(79_000_498),
+        answered: Some(asked),
+        trouble: trouble.map(str::to_owned),
+    };
+    AnchorStatus {
+        chain_id: 137,
+        account: ACCOUNT.parse().ok(),
+        contract: None,
+        balance: Some((20_048_500_000_000_000_000, asked)),
+        days_left: Some(812),
+        next: Some(at(NOW).plus_millis(3_600_000)),
+        rpcs: vec![rpc("https://polygon.example", None)],
+        waiting: None,
     }
 }
 

@@ -109,7 +109,7 @@ impl Listening {
             Ok(Some(job)) => {
                 self.ended = job.state.is_over();
                 push_text(&mut event, format_args!("event: {}\ndata: ", if self.ended { "end" } else { "job" }));
-                push_json(&mut event, &JobView::new(job, &running));
+                push_json(&mut event, &JobView::new(job, &running, None));
             }
             Ok(None) => self.ended = true,
             Err(cause) => {
