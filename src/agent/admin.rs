@@ -29,7 +29,7 @@ use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{
-    ExportEvent, ExportOrder, MeterId, PollReport, RunningJobs, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
+    ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
 };
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
@@ -58,6 +58,10 @@ pub enum Request {
     /// Exports a period: each [`ExportEvent`] as a line of its own. After `Done` the bundle is kept until the command has
     /// answered with [`COPIED`], or has gone. One that goes earlier cancels its export.
     Export { order: ExportOrder },
+    /// The newest exports: [`ExportListed`](crate::model::ExportListed)s.
+    Exports {},
+    /// Hands over the bundle of an export that is done: `Done`, and then as after that of `Export`.
+    Fetch { id: JobId },
 }
 
 /// The command has its copy of the bundle.
@@ -199,6 +203,10 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 _ = input.read_u8() => return Ok(()),
             },
             Ok(Request::Export { order }) => desk.export(order, exports::user(peer), &mut input, &mut output).await,
+            Ok(Request::Fetch { id }) => match exports::done(&desk.reader, id).await {
+                Ok(event) => desk.hand_over(id, event, exports::user(peer), &mut input, &mut output).await,
+                Err(none) => Err(none),
+            },
             Ok(request) => timeout(PATIENCE, desk.done(request)).await.context("it took too long")?,
             Err(error) => Err(anyhow!("not a request: {error}")),
         };
@@ -256,7 +264,11 @@ impl Desk {
             Request::RotateKey {} => {
                 Ok(serde_json::to_value(rotate_key(&self.reader, &self.ledger, &self.publisher).await?)?)
             }
-            Request::Scan { .. } | Request::Prove { .. } | Request::Export { .. } => {
+            Request::Exports {} => {
+                let running = self.running.borrow().clone();
+                Ok(serde_json::to_value(exports::listed(&self.reader, &running).await?)?)
+            }
+            Request::Scan { .. } | Request::Prove { .. } | Request::Export { .. } | Request::Fetch { .. } => {
                 bail!("that is answered line by line")
             }
         }
@@ -309,6 +321,20 @@ impl Desk {
                 return Err(gone);
             }
         };
+        self.hand_over(id, event, by, input, output).await
+    }
+
+    /// Tells how an export ended, and keeps its bundle while the command copies it.
+    async fn hand_over(
+        &self,
+        id: JobId,
+        event: ExportEvent,
+        by: String,
+        input: &mut (impl AsyncReadExt + Unpin),
+        output: &mut OwnedWriteHalf,
+    ) -> anyhow::Result<Value> {
+        let gone = || anyhow!("the daemon is stopping");
+        let ask = async |now| self.bulk.send(now).await.map_err(|_| gone());
         let bundle = self.reader.bundle(id).await?;
         if bundle.is_some() {
             let (reply, noted) = oneshot::channel();
@@ -401,17 +427,17 @@ async fn by_lines(
     bail!("the daemon has ended")
 }
 
-/// Lets the daemon behind `socket` make an export. What `told` does with `Done` is done before the daemon is told that
+/// Lets the daemon behind `socket` make an export, or hand over one that is done. What `told` does with `Done` is done before the daemon is told that
 /// the bundle is copied.
-pub async fn export(
+pub async fn exported(
     socket: &Path,
-    order: ExportOrder,
+    request: &Request,
     mut told: impl FnMut(ExportEvent) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
     let (input, mut output) = stream.into_split();
-    let mut text = serde_json::to_vec(&Request::Export { order })?;
+    let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     output.write_all(&text).await?;
     let mut lines = BufReader::new(input).lines();

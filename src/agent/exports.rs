@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::evidence::dataset::tar::Archive;
 use crate::evidence::dataset::{Manifest, part};
 use crate::evidence::jobs::{Downloads, Jobs};
-use crate::model::{ExportEvent, ExportOrder, JobId, JobState, RunningJob, RunningJobs};
-use crate::store::Reader;
+use crate::model::{ExportEvent, ExportListed, ExportOrder, Job, JobId, JobRequest, JobState, RunningJob, RunningJobs};
+use crate::store::{Reader, StoreError};
 use crate::web::{BulkArchive, BulkNow};
 
 /// Requests about exports; who asks for one more waits.
@@ -60,6 +60,8 @@ fn archive(folder: &Path) -> io::Result<BulkArchive> {
     Ok(BulkArchive { length: archive.length(), read_at: Arc::new(move |at, buffer| archive.read_at(at, buffer)) })
 }
 
+/// Exports in one list for a command: more than a person reads, and within what the socket carries.
+const LISTED: usize = 100;
 /// A look at a job that goes on: no more events than a person can read.
 const EVERY: Duration = Duration::from_millis(250);
 
@@ -112,6 +114,82 @@ impl Following {
     }
 }
 
+/// The event that hands over the bundle of an export that is done; an error says why there is none.
+pub async fn done(reader: &Reader, id: JobId) -> anyhow::Result<ExportEvent> {
+    let unknown = || format!("there is no export {id}: `meterseal export --list` shows which there are");
+    let job = reader.job(id).await?.with_context(unknown)?;
+    match job.state {
+        JobState::Done if job.artifact.is_some_and(|bundle| bundle.deleted.is_none()) => {
+            Ok(ExportEvent::Done { id, progress: job.progress, folder: reader.bundle_folder(id) })
+        }
+        JobState::Done => bail!("the bundle of export {id} was deleted: export it again"),
+        JobState::Queued | JobState::Running => {
+            bail!("export {id} is not done: `meterseal export --list` shows how far it is")
+        }
+        JobState::Failed => bail!("export {id} has no bundle: {}", job.error.unwrap_or_default()),
+        JobState::Cancelled => bail!("export {id} was cancelled: export it again"),
+    }
+}
+
+/// The newest exports first.
+pub async fn listed(reader: &Reader, running: &RunningJobs) -> Result<Vec<ExportListed>, StoreError> {
+    let view = |job: Job| {
+        let running = running.get(&job.id).filter(|_| !job.state.is_over());
+        let JobRequest { connection, query, from_ns, to_ns } = job.request;
+        ExportListed {
+            id: job.id,
+            state: job.state,
+            connection,
+            query: query["name"].as_str().unwrap_or_default().to_owned(),
+            from_ns,
+            to_ns,
+            progress: running.map_or(job.progress, |running| running.progress),
+            by: job.by,
+            created: job.created,
+            ended: job.ended,
+            waiting: running.and_then(|running| running.waiting.clone()),
+            error: job.error,
+            bundle_bytes: job.artifact.as_ref().map(|bundle| bundle.bytes),
+            bundle_deleted: job.artifact.and_then(|bundle| bundle.deleted),
+        }
+    };
+    Ok(reader.jobs(None, LISTED).await?.into_iter().map(view).collect())
+}
+
+/// The newest exports first, for a command: those that the daemon knows, or the store when none runs.
+pub async fn list_for_command(config: &Config) -> anyhow::Result<Vec<ExportListed>> {
+    if let Some(socket) = admin::daemon_of(&config.store)? {
+        return admin::ask(&socket, &admin::Request::Exports {}).await;
+    }
+    let store = super::open_alone(config).await?;
+    let listed = listed(&store.reader(), &RunningJobs::new()).await;
+    store.close().await?;
+    Ok(listed?)
+}
+
+/// Hands the bundle of an export that is done to a command, by the daemon or from the store when none runs. What `told`
+/// does with `Done` is done before anything can happen to the bundle.
+pub async fn fetch_for_command(
+    id: JobId,
+    config: &Config,
+    mut told: impl FnMut(ExportEvent) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if let Some(socket) = admin::daemon_of(&config.store)? {
+        return admin::exported(&socket, &admin::Request::Fetch { id }, told).await;
+    }
+    let store = super::open_alone(config).await?;
+    let fetched = async {
+        let event = done(&store.reader(), id).await?;
+        store.ledger().note_download(id, user(rustix::process::geteuid().as_raw())).await?;
+        told(event)?;
+        store.ledger().downloaded(id).await?;
+        Ok(())
+    };
+    let fetched = fetched.await;
+    store.close().await?;
+    fetched
+}
+
 /// Makes an export for a command, until it is done or Ctrl-C is pressed, which cancels it: by the daemon that runs on
 /// the store of this config, else by this process, which holds the store meanwhile. What `told` does with `Done` is done
 /// before anything can happen to the bundle.
@@ -121,8 +199,9 @@ pub async fn for_command(
     mut told: impl FnMut(ExportEvent) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if let Some(socket) = admin::daemon_of(&config.store)? {
+        let request = admin::Request::Export { order };
         return tokio::select! {
-            exported = admin::export(&socket, order, told) => exported,
+            exported = admin::exported(&socket, &request, told) => exported,
             stopped = signal::ctrl_c() => stopped.context(STOPPED).and_then(|()| bail!(STOPPED)),
         };
     }

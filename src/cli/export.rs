@@ -15,45 +15,62 @@ use crate::agent::{exports, proofs};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
-use crate::model::{ExportEvent, ExportOrder, JobId, JobProgress, instant_ns};
+use crate::model::{ExportEvent, ExportListed, ExportOrder, JobId, JobProgress, instant_ns, written_ns};
 
 #[derive(clap::Args)]
 pub struct ExportArguments {
     /// The name of an [[influx]] of the config
-    connection: String,
+    #[arg(required_unless_present_any = ["list", "fetch"])]
+    connection: Option<String>,
     /// The name of a [[query]] of the config
-    #[arg(long, value_name = "NAME")]
-    query: String,
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["list", "fetch"])]
+    query: Option<String>,
     /// The beginning: 2026-11-01, 2026-11-01T08:00 (the site's time), RFC 3339, or ns since 1970
-    #[arg(long, value_name = "T")]
-    from: String,
+    #[arg(long, value_name = "T", required_unless_present_any = ["list", "fetch"])]
+    from: Option<String>,
     /// The end, which is not in it any more
-    #[arg(long, value_name = "T")]
-    to: String,
+    #[arg(long, value_name = "T", required_unless_present_any = ["list", "fetch"])]
+    to: Option<String>,
+    /// List the exports instead, the newest first: how far each is, and what it waits for
+    #[arg(long, conflicts_with_all = ["connection", "query", "from", "to", "fetch"])]
+    list: bool,
+    /// Get the bundle of an export that is done once more, and its proof
+    #[arg(long, value_name = "ID", conflicts_with_all = ["connection", "query", "from", "to"])]
+    fetch: Option<String>,
     /// Put the bundle into this folder
     #[arg(short = 'o', long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
     /// The config
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
-    /// Print each event as a line of JSON
+    /// Print each event, or each export of the list, as a line of JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn export(arguments: ExportArguments) -> Done {
-    let ExportArguments { connection, query, from, to, output, config, json } = arguments;
+    let ExportArguments { connection, query, from, to, list: listed, fetch, output, config, json } = arguments;
     let config = good_config(&config, &Clock::system())?;
+    if listed {
+        return list(&config, json);
+    }
+    // Where neither is asked for, clap has seen that all of these are given.
+    let [connection, query, from, to] = [connection, query, from, to].map(Option::unwrap_or_default);
+    let fetch =
+        fetch.map(|id| id.parse::<JobId>().map_err(|why| Failed::new(format!("`{id}` is {why}")))).transpose()?;
     // The config has checked the zone's name.
     let zone = TimeZone::get(&config.site.timezone).unwrap_or(TimeZone::UTC);
     let time = |name: &str, text: &str| instant_ns(text, &zone).map_err(|why| Failed::new(format!("--{name}: {why}")));
-    let (from_ns, to_ns) = (time("from", &from)?, time("to", &to)?);
+    let (from_ns, to_ns) = if fetch.is_some() { (0, 0) } else { (time("from", &from)?, time("to", &to)?) };
     if !output.is_dir() {
         return Err(Failed::new(format!("{} is no folder", output.display())).hint("Make it, or give another with -o."));
     }
-    let order = ExportOrder { connection, query, from_ns, to_ns };
     let mut seen = Seen::new(json, (from_ns, to_ns), output);
-    let done = complete(exports::for_command(order, &config, |event| seen.take(event)))?;
+    let order = ExportOrder { connection, query, from_ns, to_ns };
+    let done = match fetch {
+        Some(id) => complete(exports::fetch_for_command(id, &config, |event| seen.take(event)))?,
+        None => complete(exports::for_command(order, &config, |event| seen.take(event)))?,
+    };
     seen.clear();
     done?;
     let Some((id, copy)) = seen.copy.take() else {
@@ -68,6 +85,34 @@ pub fn export(arguments: ExportArguments) -> Done {
     ));
     if !json {
         print::out(&format!("{}\n", copy.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(config: &config::Config, json: bool) -> Done {
+    let listed = complete(exports::list_for_command(config))??;
+    if json {
+        listed.iter().for_each(print::json_line);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for export in &listed {
+        let ExportListed { id, state, connection, query, from_ns, to_ns, progress, .. } = export;
+        let (from, to) = (written_ns(*from_ns), written_ns(*to_ns));
+        let JobProgress { rows, bytes, .. } = *progress;
+        text += &format!(
+            "{id}  {:<9}  {connection} {query}, {from} to {to}: {rows} rows, {}\n",
+            state.as_str(),
+            megabytes(bytes)
+        );
+        let deleted = export.bundle_deleted.map(|at| format!("its bundle was deleted {at}"));
+        for note in [&export.waiting, &export.error, &deleted].into_iter().flatten() {
+            text += &format!("    {note}\n");
+        }
+    }
+    print::out(&text);
+    if listed.is_empty() {
+        eprintln!("Nothing was exported yet.");
     }
     Ok(ExitCode::SUCCESS)
 }

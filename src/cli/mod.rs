@@ -112,7 +112,8 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Export a period from InfluxDB as a bundle that anybody can verify
     #[command(
-        after_help = "Example:\n  meterseal export plant --query energy --from 2026-11-01 --to 2026-12-01 -o /media/usb\n\n\
+        after_help = "Example:\n  meterseal export plant --query energy --from 2026-11-01 --to 2026-12-01 -o /media/usb\n  \
+        meterseal export --list\n  meterseal export --fetch 01KA2B… -o /media/usb\n\n\
         Goes through the daemon when it runs. Ctrl-C cancels the export. What was cut off by a crash or a power cut goes \
         on with the next start of the daemon."
     )]

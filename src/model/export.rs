@@ -4,7 +4,7 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::{JobId, JobProgress};
+use super::{JobId, JobProgress, JobState, Timestamp};
 
 /// What somebody wants exported, by the names of the config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,31 @@ pub enum ExportEvent {
     Failed {
         error: String,
     },
+}
+
+/// An export as a command lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportListed {
+    pub id: JobId,
+    pub state: JobState,
+    pub connection: String,
+    /// The query's name.
+    pub query: String,
+    pub from_ns: i64,
+    pub to_ns: i64,
+    #[serde(flatten)]
+    pub progress: JobProgress,
+    /// The name of the token, or of the user, that asked.
+    pub by: String,
+    pub created: Timestamp,
+    pub ended: Option<Timestamp>,
+    /// What it waits for, and what would help.
+    pub waiting: Option<String>,
+    /// Why it failed, with the remedy.
+    pub error: Option<String>,
+    /// On disk; `None` before it is made.
+    pub bundle_bytes: Option<u64>,
+    pub bundle_deleted: Option<Timestamp>,
 }
 
 /// Reads RFC 3339, nanoseconds since 1970, or a date or time without a zone, which is the site's: ns since 1970.

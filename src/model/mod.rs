@@ -35,7 +35,7 @@ pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, Op
 pub use causes::causes;
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
-pub use export::{ExportEvent, ExportOrder, ExportRefused, instant_ns, written_ns};
+pub use export::{ExportEvent, ExportListed, ExportOrder, ExportRefused, instant_ns, written_ns};
 pub use id::{BadId, LineName, MeterId, SiteId};
 pub use identity::Identity;
 pub use job::{Artifact, Job, JobId, JobProgress, JobRequest, JobState, NotAJobId, RunningJob, RunningJobs};

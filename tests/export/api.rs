@@ -67,11 +67,16 @@ impl Plant {
         self.request(agent, Method::POST, "/api/bulk").body(order.to_string()).send().await.unwrap()
     }
 
-    /// `meterseal export`, in a process of its own.
+    /// `meterseal export` of a period, in a process of its own.
     async fn export(&self, arguments: &[&str], into: &Path) -> Output {
+        let period = ["historian", "--query", "energy", "--from", "2025-11-21T01:00"];
+        self.command(&[&period, arguments].concat(), into).await
+    }
+
+    /// `meterseal export`, in a process of its own.
+    async fn command(&self, arguments: &[&str], into: &Path) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
-        command.args(["export", "historian", "--query", "energy", "--from", "2025-11-21T01:00"]);
-        command.args(arguments).arg("-c").arg(self.config()).arg("-o").arg(into);
+        command.arg("export").args(arguments).arg("-c").arg(self.config()).arg("-o").arg(into);
         for name in ["RUNTIME_DIRECTORY", "NOTIFY_SOCKET", "METERSEAL_LOG"] {
             command.env_remove(name);
         }
@@ -246,6 +251,62 @@ async fn the_command_exports_with_and_without_the_daemon() {
         }
     }
     assert_eq!(roots[0], roots[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_are_listed_and_fetched_again_with_and_without_the_daemon() {
+    let server = Fake::start(1, doubles(500));
+    let plant = Plant::new(&server);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let into = tempfile::tempdir().unwrap();
+    assert!(plant.export(&["--to", "2025-11-21T02:00"], into.path()).await.status.success());
+    let limits = plant.load().config.unwrap().store;
+    let house = House::open(limits, server.connection());
+    let cancelled = house.order(T, T + HOUR).await;
+    house.jobs.ledger.drop_job(cancelled, "first".to_owned()).await.unwrap();
+    house.end().await;
+    let mut fetched = Vec::new();
+    for with_daemon in [false, true] {
+        let agent = if with_daemon { Some(plant.agent().await) } else { None };
+        let listed = plant.command(&["--list", "--json"], into.path()).await;
+        let listed: Vec<Value> = text(&listed.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let states: Vec<_> = listed.iter().map(|export| export["state"].as_str().unwrap()).collect();
+        assert_eq!(states, ["cancelled", "done"], "the newest first");
+        let done = listed[1]["id"].as_str().unwrap();
+        assert_eq!((&listed[1]["rows"], &listed[1]["query"]), (&json!(500), &json!("energy")));
+        let shown = text(&plant.command(&["--list"], into.path()).await.stdout);
+        let line = shown.lines().find(|line| line.starts_with(done)).unwrap();
+        assert!(line.contains("done") && line.contains("historian energy") && line.contains("500 rows"), "{shown}");
+
+        let again = tempfile::tempdir().unwrap();
+        let answer = plant.command(&["--fetch", done], again.path()).await;
+        assert!(answer.status.success(), "{}", text(&answer.stderr));
+        let bundle = again.path().join(done);
+        assert_eq!(text(&answer.stdout).trim(), bundle.to_str().unwrap());
+        fetched.push(checked(&bundle).root);
+        assert!(again.path().join(format!("{done}.proof.json")).is_file());
+
+        let unknown = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        for (id, told) in [
+            (unknown, "there is no export"),
+            (&cancelled.to_string(), "was cancelled"),
+            ("main", "not the id of a job"),
+        ] {
+            let answer = plant.command(&["--fetch", id], again.path()).await;
+            assert!(!answer.status.success() && text(&answer.stderr).contains(told), "{}", text(&answer.stderr));
+        }
+        if let Some(agent) = agent {
+            // Somebody has all of it.
+            let job: Value = json_of(plant.get(&agent, &format!("/api/bulk/{done}")).await).await;
+            assert!(job["bundle"]["downloaded"].is_string(), "{job}");
+            let path = format!("/api/bulk/{done}");
+            assert!(plant.request(&agent, Method::DELETE, &path).send().await.unwrap().status().is_success());
+            let answer = plant.command(&["--fetch", done], again.path()).await;
+            assert!(text(&answer.stderr).contains("was deleted: export it again"), "{}", text(&answer.stderr));
+            agent.stop().await.unwrap();
+        }
+    }
+    assert_eq!(fetched[0], fetched[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
