@@ -177,6 +177,42 @@ async fn a_new_key_is_vouched_for_by_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_script_of_the_trust_page_fetches_a_log_that_can_be_verified() {
+    let (plant, _) = Plant::new("");
+    let config = plant.load().config.unwrap();
+    let store = Store::open(config.store, Clock::trusted(), None).unwrap();
+    // Whole tiles, partial ones, and a level above.
+    let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+    for _ in 0..520 {
+        store.ledger().note_download(id, "first".to_owned()).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let agent = plant.agent().await;
+    let text = include_str!("../../docs/trust.md").split_once("## To keep the whole public log").unwrap().1;
+    let script: String = text.lines().filter_map(|line| Some(line.strip_prefix("    ")?.to_owned() + "\n")).collect();
+    let script = script.replace("http://127.0.0.1:3001", &format!("http://{}", agent.address()));
+    let (folder, mut keys) = (tempfile::tempdir().unwrap(), listed(agent.address()).await);
+    until(async || {
+        agent.reader().checkpoint(&keys[0].epoch).await.unwrap().is_some_and(|kept| kept.checkpoint.size > 520)
+    })
+    .await;
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(folder.path());
+        tokio::task::block_in_place(|| command.output().unwrap())
+    };
+    let fetched = run("bash", &["-euo", "pipefail", "-c", &script]);
+    assert!(fetched.status.success() && fetched.stderr.is_empty(), "{fetched:?}");
+    let key = keys.remove(0);
+    let verified = run(env!("CARGO_BIN_EXE_meterseal"), &["verify", &key.epoch, "--key", &key.key.to_string()]);
+    let said = String::from_utf8(verified.stdout).unwrap();
+    assert!(said.contains(" entries of "), "{said}");
+    assert_eq!(verified.status.code(), Some(3), "all holds, and only an anchor is missing: {said}");
+    assert!(folder.path().join(&key.epoch).join("tile/1/000.p/2").is_file());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mark_that_cannot_be_written_is_told_and_stops_nothing() {
     // The lines follow those of the store.
     let (plant, _) = Plant::new("mark = \"/proc/mark\"\n");
