@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::exports::{self, Following};
 use crate::clock::Clock;
@@ -262,7 +262,9 @@ impl Desk {
             }
             Request::Keys {} => Ok(serde_json::to_value(keys(&self.reader).await?)?),
             Request::RotateKey {} => {
-                Ok(serde_json::to_value(rotate_key(&self.reader, &self.ledger, &self.publisher).await?)?)
+                let view = rotate_key(&self.reader, &self.ledger, &self.publisher).await?;
+                info!(origin = view.origin, key = view.key, "the log goes on under a new key, as somebody asked");
+                Ok(serde_json::to_value(view)?)
             }
             Request::Exports {} => {
                 let running = self.running.borrow().clone();

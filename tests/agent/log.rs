@@ -213,6 +213,19 @@ async fn the_script_of_the_trust_page_fetches_a_log_that_can_be_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_rotated_is_told_in_the_log_of_the_daemon() {
+    let (plant, _) = Plant::new("");
+    let mut daemon = plant.daemon();
+    daemon.status(|_| true).await;
+    let rotated = tokio::task::block_in_place(|| plant.output(&["key", "rotate", "--json"]));
+    let view: Value = serde_json::from_slice(&rotated.stdout).unwrap();
+    daemon.signal(rustix::process::Signal::TERM);
+    let (_, said) = tokio::task::block_in_place(|| daemon.ended());
+    let line = said.lines().find(|line| line.contains("a new key")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(view["key"].as_str().unwrap()) && line.contains(view["origin"].as_str().unwrap()), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mark_that_cannot_be_written_is_told_and_stops_nothing() {
     // The lines follow those of the store.
     let (plant, _) = Plant::new("mark = \"/proc/mark\"\n");
