@@ -14,6 +14,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 pub use download::{Reached, download, manifest};
@@ -24,7 +25,9 @@ use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, count};
 use super::wire::{At, Json};
 use super::{Web, guard};
-use crate::model::{Coverage, ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, written_ns};
+use crate::model::{
+    Coverage, ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, nearest, written_ns,
+};
 use crate::store::{Dropped, StoreError};
 
 /// Something about exports that somebody waits for.
@@ -77,7 +80,7 @@ pub struct JobView {
     id: JobId,
     state: JobState,
     connection: String,
-    query: serde_json::Value,
+    query: Value,
     from: String,
     to: String,
     by: String,
@@ -186,8 +189,7 @@ pub async fn order(
 ) -> Result<Response, Problem> {
     let by = guard::may_export(&web, &headers)?;
     let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
-    let Order { connection, query, from, to } =
-        serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
+    let Order { connection, query, from, to } = serde_json::from_slice(&body).map_err(|_| misunderstood(&body))?;
     let zone = web.zone();
     let time = |name, at: &Instant| {
         let text = match at {
@@ -203,6 +205,41 @@ pub async fn order(
     let location = format!("/api/bulk/{}", job.id);
     let view = Json(JobView::new(job, &RunningJobs::default(), None));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], view).into_response())
+}
+
+/// The keys of an order, and what to give for each.
+const KEYS: [(&str, &str); 4] = [
+    ("connection", "give the name of an [[influx]] of the config, in quotes"),
+    ("query", "give the name of a [[query]] of the config, in quotes"),
+    ("from", "give the beginning, such as \"2026-11-01\" or \"2026-11-01T08:00:00Z\""),
+    ("to", "give the end, such as \"2026-12-01\" or \"2026-12-01T08:00:00Z\""),
+];
+
+/// Why a body is no order, by the first key that is at fault.
+fn misunderstood(body: &[u8]) -> Problem {
+    let Ok(Value::Object(given)) = serde_json::from_slice(body) else {
+        let example = r#"{"connection": "…", "query": "…", "from": "2026-11-01", "to": "2026-12-01"}"#;
+        return Problem::BadRequest(format!("the body is no JSON object: give an order such as {example}"));
+    };
+    let names = KEYS.map(|(name, _)| name);
+    if let Some(other) = given.keys().find(|key| !names.contains(&key.as_str())) {
+        let near = nearest(other, names.into_iter()).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
+        let other: String = other.chars().take(40).collect();
+        return Problem::BadRequest(format!("an order has no `{other}`{near} (its keys: {})", names.join(", ")));
+    }
+    for (name, mend) in KEYS {
+        let is_time = matches!(name, "from" | "to");
+        let why = match given.get(name) {
+            None => "is missing",
+            Some(Value::String(_)) => continue,
+            Some(Value::Number(number)) if is_time && number.is_i64() => continue,
+            Some(Value::Number(_)) if is_time => "is no whole number of nanoseconds since 1970",
+            Some(_) if is_time => "is no time",
+            Some(_) => "is no name",
+        };
+        return Problem::Parameter { name, what: format!("{why}: {mend}") };
+    }
+    Problem::BadRequest("the order says one thing twice: give each key once".to_owned())
 }
 
 pub async fn one(

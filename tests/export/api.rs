@@ -119,7 +119,27 @@ async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
             400,
             "RFC 3339",
         ),
-        (json!({ "connection": "historian", "query": "energy", "from": "2025-11-21" }), 400, "to"),
+        (
+            json!({ "connection": "historian", "query": "energy", "from": "2025-11-21" }),
+            400,
+            "parameter `to`: is missing: give the end",
+        ),
+        (
+            json!({ "connection": "historian", "query": "energy", "form": "2025-11-21", "to": "2025-11-22" }),
+            400,
+            "an order has no `form`: did you mean from? (its keys: connection, query, from, to)",
+        ),
+        (
+            json!({ "connection": 7, "query": "energy", "from": "2025-11-21", "to": "2025-11-22" }),
+            400,
+            "parameter `connection`: is no name: give",
+        ),
+        (
+            json!({ "connection": "historian", "query": "energy", "from": 1.5, "to": "2025-11-22" }),
+            400,
+            "parameter `from`: is no whole number of nanoseconds since 1970: give",
+        ),
+        (json!(["historian"]), 400, "the body is no JSON object: give an order such as {"),
         (
             json!({ "connection": "historian", "query": "energy", "from": "2025-01-01", "to": "2200-01-01" }),
             400,
@@ -128,8 +148,8 @@ async fn an_export_is_ordered_watched_downloaded_and_deleted_over_http() {
     ] {
         let answer = plant.order(&agent, order).await;
         assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (status, "application/problem+json"));
-        let text = answer.text().await.unwrap();
-        assert!(text.contains(told), "{text}");
+        let detail = json_of(answer).await["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(told), "{detail}");
     }
     // A local time is the site's: Berlin is an hour before UTC.
     let order = json!({ "connection": "historian", "query": "energy", "from": "2025-11-21T01:00", "to": T + HOUR });
