@@ -7,7 +7,7 @@ use super::report::{MISSING, Place};
 use super::secret::{given, pem};
 use super::section::{Field, Section};
 use super::tree::Value;
-use crate::evidence::influx::{Asked, Connection, Influx, Login, PATIENCE, Query, Secret, Selection, Server};
+use crate::evidence::influx::{self, Asked, Connection, Influx, Login, PATIENCE, Query, Secret, Selection, Server};
 use crate::model::LineName;
 use crate::{evidence, web};
 
@@ -38,7 +38,7 @@ pub fn read(root: &mut Section) -> (evidence::Config, web::Exports, Vec<Place>) 
     let mut taken = Taken::new();
     for part in root.tables("query").unwrap_or_default() {
         let file = file(&part);
-        let Some(query) = query(part, &mut taken) else { continue };
+        let Some(query) = query(part, &shown.connections, &mut taken) else { continue };
         shown.queries.push(web::Query { name: query.name.clone(), asks: shown_query(&query.asked), read_only: file });
         config.queries.push(query);
     }
@@ -216,7 +216,7 @@ fn named(field: &Field) -> Option<String> {
     }
 }
 
-fn query(mut part: Section, taken: &mut Taken) -> Option<Query> {
+fn query(mut part: Section, connections: &[web::Connection], taken: &mut Taken) -> Option<Query> {
     let name = take_name(&mut part, "give it a name, such as name = \"energy\"", "query", taken);
     let asked = match (part.get("measurement"), part.get("text")) {
         (Some(measurement), None) => {
@@ -234,7 +234,7 @@ fn query(mut part: Section, taken: &mut Taken) -> Option<Query> {
                     other.fault::<()>("a query with `text` selects by its text", "take it out");
                 }
             }
-            free(&field)
+            free(&field, connections)
         }
         (Some(_), Some(field)) => {
             let mend = "keep `measurement` for raw points, or `text` for a query of your own";
@@ -284,8 +284,15 @@ fn tags(field: &Field) -> Option<BTreeMap<String, String>> {
 }
 
 /// A query of one's own, in the language of whichever connection it is asked of.
-fn free(field: &Field) -> Option<Asked> {
+fn free(field: &Field, connections: &[web::Connection]) -> Option<Asked> {
     let text = named(field)?;
+    let mut refused = connections.iter().map(|connection| influx::only_reads(&text, connection.version).err());
+    // What no connection is asked would fail at every export.
+    if let Some(Some(why)) = refused.next()
+        && refused.all(|other| other.is_some())
+    {
+        return field.fault(format!("no connection of this config is asked that: {why}"), "write one that only reads");
+    }
     if !text.contains("$from") || !text.contains("$to") {
         let why = "the text does not use `$from` and `$to`, so that it gives the same whatever the period";
         let mend = "for InfluxQL and SQL: WHERE time >= $from AND time < $to; for Flux: range(start: $from, stop: $to)";

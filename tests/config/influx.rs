@@ -223,6 +223,34 @@ fn every_fault_says_where_and_how_to_mend_it() {
 }
 
 #[test]
+fn a_free_query_that_no_connection_is_asked_is_a_fault() {
+    let of = |versions: &[u8], text: &str| {
+        let mut config = GOOD.split("[[influx]]").next().unwrap().to_owned();
+        for version in versions {
+            let own = match version {
+                2 => "org = \"plant\"\nbucket = \"energy\"\ntoken = { env = \"PATH\" }\n",
+                _ => "database = \"plant\"\n",
+            };
+            config +=
+                &format!("[[influx]]\nname = \"v{version}\"\nversion = {version}\nurl = \"http://[::1]:1\"\n{own}");
+        }
+        faults(&format!("{config}[[query]]\nname = \"own\"\ntext = '{text} $from $to'\n"))
+    };
+    let (writes, flux) = ("SELECT f INTO g FROM m", "x |> to(bucket: 1)");
+    let [told] = &of(&[1], writes)[..] else { panic!("{:?}", of(&[1], writes)) };
+    assert!(
+        told.starts_with("m.toml:11: query[0].text: no connection of this config is asked that: a query is one SELECT"),
+        "{told}"
+    );
+    assert!(told.ends_with("; write one that only reads"), "{told}");
+    assert!(of(&[2], flux)[0].contains("it calls neither `to` nor `wideTo`"));
+    assert_eq!(of(&[1, 2], flux).len(), 1, "neither language");
+    for (versions, text) in [(&[1, 2][..], writes), (&[2], writes), (&[3], writes), (&[1, 3], flux), (&[], flux)] {
+        assert_eq!(of(versions, text), [""; 0], "{versions:?}: {text}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_there_turns_its_connection_off_and_one_in_the_file_is_warned_of() {
     let text = GOOD.replacen("{ env = \"PATH\" }", "{ env = \"METERSEAL_NO_SUCH\" }", 1);
     let checked = check(&text);

@@ -80,6 +80,16 @@ impl Server {
     }
 }
 
+/// Whether a free query only reads, as far as a server of this version has to be told; an error says what one is.
+pub fn only_reads(text: &str, version: u8) -> Result<(), &'static str> {
+    match version {
+        1 => one_reading_statement(text),
+        2 => escape::reads_flux(text),
+        // Its door for queries takes nothing else.
+        _ => Ok(()),
+    }
+}
+
 /// One `[[query]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
