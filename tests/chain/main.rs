@@ -5,7 +5,9 @@
 
 mod canonical;
 mod contract;
+mod evidence;
 mod harness;
 mod lies;
 
 mod methods;
+mod polygon;

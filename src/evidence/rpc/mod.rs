@@ -1,8 +1,10 @@
 //! What a node says of the chain. It asks one node one thing at a time and keeps nothing; what a node says is checked
 //! where it can be, and otherwise handed on as that node's word.
 
+mod block;
 mod canonical;
 mod error;
+mod evidence;
 mod quantity;
 mod wire;
 
@@ -213,7 +215,7 @@ impl Rpc {
             status: answer.status.0 == 1,
             gas_used: answer.gas_used.0,
             price: answer.effective_gas_price.0,
-            contract: answer.contract_address,
+            contract: answer.contract_address.filter(|contract| !contract.is_zero()),
         }))
     }
 

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-pub use node::{ACCOUNT, KEY, Mining, Node, OTHERS};
+pub use node::{ACCOUNT, KEY, Mining, Node, OTHERS, number};
 pub use proxy::{Asked, Proxy, Told, words};
 
 /// Nothing here takes as long.
