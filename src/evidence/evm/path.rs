@@ -21,41 +21,34 @@ pub fn value<'a>(what: &str, root: &'a [u8; 32], index: u64, nodes: &'a [Vec<u8>
     let mut rest = key.as_slice();
     let mut child = Child::Hashed(root.as_slice());
     let mut is_after_extension = false;
+    // Each turn but the last uses up a nibble of the key, so that there are few of them.
     let value = loop {
         let node = way.node(child)?;
         let count = node.len();
-        if count != BRANCH && (count != 2 || is_after_extension) {
-            let wanted =
-                if is_after_extension { "a branch, as after each extension" } else { "a node of 2 or 17 items" };
-            return Err(way.unproven(format!("a list of {count} items, but expected {wanted}")));
-        }
-        is_after_extension = false;
-        child = if count == BRANCH {
-            let (at, after) =
-                rest.split_first().map_or((BRANCH - 1, rest), |(nibble, after)| (usize::from(*nibble), after));
-            let item =
-                node.items().nth(at).transpose().ok().flatten().ok_or_else(|| way.unproven("a broken branch"))?;
-            if rest.is_empty() {
-                break item;
+        let item = match (count, rest) {
+            (BRANCH, []) => break way.item(node, BRANCH - 1)?,
+            (BRANCH, [nibble, after @ ..]) => {
+                rest = after;
+                way.item(node, usize::from(*nibble))?
             }
-            rest = after;
-            way.child(item)?
-        } else {
-            let [prefix, item] = node.exactly().map_err(|error| way.unproven(error.to_string()))?;
-            let prefix = prefix.bytes().map_err(|error| way.unproven(format!("hex prefix: {error}")))?;
-            let (is_leaf, nibbles) =
-                hex_prefix(prefix).ok_or_else(|| way.unproven("a hex prefix in another form than its own"))?;
-            let after = rest.strip_prefix(nibbles.as_slice()).filter(|after| !is_leaf || after.is_empty());
-            rest = after.ok_or_else(|| way.unproven(format!("leads to another index than {index}")))?;
-            if is_leaf {
-                break item;
+            (2, _) if !is_after_extension => {
+                let prefix =
+                    way.item(node, 0)?.bytes().map_err(|error| way.unproven(format!("hex prefix: {error}")))?;
+                let (is_leaf, nibbles) =
+                    hex_prefix(prefix).ok_or_else(|| way.unproven("a hex prefix in another form than its own"))?;
+                let after = rest.strip_prefix(nibbles.as_slice()).filter(|after| !is_leaf || after.is_empty());
+                rest = after.ok_or_else(|| way.unproven(format!("leads to another index than {index}")))?;
+                match (is_leaf, nibbles.as_slice()) {
+                    (true, _) => break way.item(node, 1)?,
+                    (false, []) => return Err(way.unproven("an extension by nothing")),
+                    (false, _) => way.item(node, 1)?,
+                }
             }
-            if nibbles.is_empty() {
-                return Err(way.unproven("an extension by nothing"));
-            }
-            is_after_extension = true;
-            way.child(item)?
+            (2, _) => return Err(way.unproven("an extension leads to a node of 2 items, but expected a branch")),
+            _ => return Err(way.unproven(format!("a node of {count} items, but expected 2 or 17"))),
         };
+        is_after_extension = count == 2;
+        child = way.child(item)?;
     };
     match value.bytes() {
         Ok(value) if !value.is_empty() && way.used == nodes.len() => Ok(value),
@@ -98,6 +91,10 @@ impl<'a> Way<'_, 'a> {
             return Err(self.unproven("a node so short is embedded, not hashed"));
         }
         rlp::list(node).map_err(|error| self.unproven(error.to_string()))
+    }
+
+    fn item(&self, node: List<'a>, at: usize) -> Result<Item<'a>, Unproven> {
+        node.nth(at).map_err(|error| self.unproven(error.to_string()))
     }
 
     fn child(&self, item: Item<'a>) -> Result<Child<'a>, Unproven> {

@@ -106,6 +106,10 @@ impl<'a> List<'a> {
         }
     }
 
+    pub fn nth(self, at: usize) -> Result<Item<'a>> {
+        self.items().nth(at).unwrap_or(Err(Error::InputTooShort))
+    }
+
     pub fn len(self) -> usize {
         self.items().count()
     }

@@ -1,6 +1,7 @@
 //! A small chain for the tests: blocks with neighbours of every type, transactions and receipts with any item bent.
 
 mod anchors;
+mod paths;
 mod words;
 
 use alloy_consensus::crypto::secp256k1::sign_message;
