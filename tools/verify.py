@@ -1070,8 +1070,8 @@ class Node:
             if block is None:
                 return "unknown", "it does not know that height"
             found = str(block.get("hash")).lower()
-            if not re.fullmatch("0x[0-9a-f]{64}", found):
-                return "unknown", "its block has no hash"
+            if self.number(block.get("number")) != anchor.height or not re.fullmatch("0x[0-9a-f]{64}", found):
+                return "unknown", "it gives another height, or no hash"
             if found != hexed(anchor.hash):
                 return "other", f"it has {found} at that height"
             final = self.final()

@@ -4,10 +4,10 @@ import pathlib
 import random
 
 
-def unrefused(verify, folder, path, key=None, count=1000, seed=1, spare=lambda name, data: ()):
+def unrefused(verify, folder, path, count=1000, seed=1, spare=lambda name, data: ()):
     """Flips `count` random bits of the files in `folder`, one at a time, and gives each that `verify` did not refuse
-    with 1 or 2, naming the file in its last line. `verify` is (path, key) -> (exit code, lines); `spare` tells which
-    bytes of a file may change.
+    with 1 or 2, naming the file in its last line. `verify` is (path) -> (exit code, lines); `spare` tells which bytes
+    of a file may change.
 
     The places are drawn evenly over all bytes of all files together."""
     files = sorted(file for file in pathlib.Path(folder).rglob("*") if file.is_file())
@@ -21,7 +21,7 @@ def unrefused(verify, folder, path, key=None, count=1000, seed=1, spare=lambda n
         data = contents[file]
         file.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:])
         try:
-            code, lines = verify(os.path.join(folder, path), key)
+            code, lines = verify(os.path.join(folder, path))
         finally:
             file.write_bytes(data)
         relative = str(file.relative_to(folder))

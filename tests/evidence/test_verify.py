@@ -62,47 +62,78 @@ class Frozen(unittest.TestCase):
 
 def period_of_a_claim(name, data):
     """The digits of a period's `from` and `to`: what holds of one period holds of another, too, and is told as such."""
-    claim = re.match(rb'{"anchor":null,"claim":{"from":(\d+),"kind":"period","meter":"[^"]*","to":(\d+)}', data)
+    claim = re.match(rb'.*"claim":{"from":(\d+),"kind":"period","meter":"[^"]*","to":(\d+)}', data)
     return [place for group in (1, 2) for place in range(*claim.span(group))]
+
+
+def headers(name, data):
+    """The digits of the headers of anchors."""
+    return [place for found in re.finditer(rb'"header":"([0-9a-f]*)"', data) for place in range(*found.span(1))]
 
 
 class SingleBits(unittest.TestCase):
     """METERSEAL_FLIPS sets how many bits of each are tried."""
 
-    def refused(self, case, count, key=False, **spare):
-        with tempfile.TemporaryDirectory() as folder:
-            made = CASES[case][0]()
+    def flipped(self, case, count, key=False, expected=3, **spare):
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as aside:
+            made = {**CASES, **ANCHORED}[case][0]()
             for name, data in made["files"].items():
                 file = pathlib.Path(folder, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
-            path, key = os.path.join(folder, made["path"]), made["key"] if key else None
-            self.assertEqual(verify.verify(path, key)[0], 3)
+            maker.write(lambda: {**made, "files": {}}, aside, expected, "", key)
             count = int(os.environ.get("METERSEAL_FLIPS", count))
-            self.assertEqual([*flips.unrefused(verify.verify, folder, made["path"], key, count, **spare)], [])
-            self.assertEqual(verify.verify(path, key)[0], 3)
+
+            def verified_there(path):
+                return verified(aside, path)
+
+            path = os.path.join(folder, made["path"])
+            self.assertEqual(verified_there(path)[0], expected)
+            found = [*flips.unrefused(verified_there, folder, made["path"], count, **spare)]
+            self.assertEqual(verified_there(path)[0], expected)
+            return found
+
+    def refuses(self, *case, **more):
+        self.assertEqual(self.flipped(*case, **more), [])
 
     def test_a_bundle_with_its_proof(self):
-        self.refused("bundle-without-key", 10_000)
+        self.refuses("bundle-without-key", 10_000)
 
     def test_an_archive_with_its_proof(self):
-        self.refused("bundle-tar", 1000)
+        self.refuses("bundle-tar", 1000)
 
     def test_a_row(self):
-        self.refused("row-12", 500)
+        self.refuses("row-12", 500)
 
     def test_a_block_with_its_readings(self):
-        self.refused("block-by-register", 500)
+        self.refuses("block-by-register", 500)
 
     def test_a_period_of_two_epochs_and_their_rotation(self):
-        self.refused("period-of-two-epochs", 500, spare=period_of_a_claim)
+        self.refuses("period-of-two-epochs", 500, spare=period_of_a_claim)
 
     def test_an_entry(self):
-        self.refused("tlog-proof-of-entry-5", 500, key=True)
+        self.refuses("tlog-proof-of-entry-5", 500, key=True)
 
     def test_a_log(self):
-        self.refused("log-of-257", 100, key=True)
-        self.refused("log-of-2", 500, key=True)
+        self.refuses("log-of-257", 100, key=True)
+        self.refuses("log-of-2", 500, key=True)
+
+    def test_anchors(self):
+        """Of proofs with all that can be given, so that nothing but the flip keeps them from 0."""
+        def spare(name, data):
+            return {*(period_of_a_claim(name, data) if b'"period"' in data else ()), *headers(name, data)}
+        for case in ("anchor-of-an-older-checkpoint-with-consistency", "anchor-by-call-data", "anchor-of-a-bundle",
+                     "anchor-of-a-period-with-consistency-in-one-epoch"):
+            self.refuses(case, 200, key=True, expected=0, spare=spare)
+
+    def test_a_header_is_that_of_the_block_which_somebody_vouches_for(self):
+        """Another height makes another block, of which nobody said anything: that is 3, and never 0."""
+        def spare(name, data):
+            return {*range(len(data))} - {*headers(name, data)}
+        found = self.flipped("anchor-by-contract", 300, key=True, expected=0, spare=spare)
+        self.assertLess(len(found), 20)
+        for words in found:
+            self.assertIn("exit 3, HOLDS, but nobody vouched for block 7", words)
 
 
 if __name__ == "__main__":
