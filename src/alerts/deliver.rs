@@ -295,6 +295,10 @@ fn kind_name(kind: AlertKind) -> &'static str {
         AlertKind::ClockUnsteady => "clock_unsteady",
         AlertKind::LogBeganAnew => "log_began_anew",
         AlertKind::MeterChanged => "meter_changed",
+        AlertKind::AnchorOverdue => "anchor_overdue",
+        AlertKind::AnchorFundsLow => "anchor_funds_low",
+        AlertKind::AnchorNonceTaken => "anchor_nonce_taken",
+        AlertKind::AnchorReorganised => "anchor_reorganised",
     }
 }
 

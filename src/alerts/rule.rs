@@ -240,7 +240,11 @@ impl Watching {
             | AlertKind::StoreFull
             | AlertKind::ClockUnsteady
             | AlertKind::LogBeganAnew
-            | AlertKind::MeterChanged => false,
+            | AlertKind::MeterChanged
+            | AlertKind::AnchorOverdue
+            | AlertKind::AnchorFundsLow
+            | AlertKind::AnchorNonceTaken
+            | AlertKind::AnchorReorganised => false,
         }
     }
 }

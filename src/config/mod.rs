@@ -2,6 +2,7 @@
 //!
 //! Reads files, the environment and credentials; never the clock, the store or the network.
 
+mod anchor;
 mod files;
 mod influx;
 mod meters;
@@ -39,6 +40,7 @@ pub struct Config {
     pub blocks: blocks::Config,
     pub alerts: alerts::Config,
     pub evidence: evidence::Config,
+    pub anchor: evidence::anchor::Part,
     /// The same as it is shown, with those that are off.
     pub exports: web::Exports,
     /// Parts that are turned off for want of a secret, for a person.

@@ -10,14 +10,14 @@ use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
 use super::section::{Field, Section};
 use super::tree::{Table, Value};
-use super::{Config, influx, meters, mqtt, units};
+use super::{Config, anchor, influx, meters, mqtt, units};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp, nearest};
 use crate::sources::BlockGrid;
 use crate::{alerts, blocks, evidence, sources, store, web};
 
 /// Parts of the format that this version does not have.
-const LATER: &[&str] = &["upstream", "anchor"];
+const LATER: &[&str] = &["upstream"];
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -40,7 +40,8 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
     let (meters, mut inline) = meters::read(&mut root, of.as_ref());
     let (alerts, in_alerts) = alerts(&mut root);
     let (evidence, exports, in_connections) = influx::read(&mut root);
-    inline.extend(in_alerts.into_iter().chain(in_connections));
+    let (anchor, in_anchor) = anchor::read(&mut root, site.as_ref().map(|site| &site.id));
+    inline.extend(in_alerts.into_iter().chain(in_connections).chain(in_anchor));
     root.done(LATER);
 
     let (Some(site), Some(tariff), Some(web)) = (site, tariff, web) else {
@@ -71,6 +72,7 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
         },
         alerts,
         evidence: evidence::Config { mark, ..evidence },
+        anchor,
         exports,
         off: Vec::new(),
     };

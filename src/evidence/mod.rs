@@ -1,6 +1,7 @@
 //! Evidence: what can be proven to somebody who trusts nobody here. The log's task, the plant's InfluxDB, canonical
 //! datasets, proofs, and the verifier, which needs none of the others' state.
 
+pub mod anchor;
 pub mod dataset;
 pub mod epoch;
 pub mod evm;

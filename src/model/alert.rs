@@ -22,6 +22,14 @@ pub enum AlertKind {
     LogBeganAnew,
     /// A meter is another one than before, or is read by another register map, and nobody announced it.
     MeterChanged,
+    /// Nothing new is anchored, though it was due.
+    AnchorOverdue,
+    /// The account that pays for anchors has little left.
+    AnchorFundsLow,
+    /// Somebody else signs with the key of the anchors.
+    AnchorNonceTaken,
+    /// A final anchor is not on the chain any more.
+    AnchorReorganised,
 }
 
 /// One alert, from its cause to its end.

@@ -17,6 +17,7 @@ pub use address::{BadAddress, read_address};
 pub use block::{Block, evidence};
 pub use check::{Shown, check};
 pub use contract::CREATION_CODE;
+pub use header::Header;
 pub use key::{BadKey, Call, Key, Signed};
 
 use alloy_primitives::Bytes;

@@ -1,0 +1,194 @@
+//! `[anchor]`: the chain, the nodes, who pays and how much.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::Address;
+use reqwest::Url;
+
+use super::report::Place;
+use super::secret::{Fetched, fetch};
+use super::section::{Field, Section};
+use super::tree::Value;
+use crate::evidence::anchor::{Config, Part, fees};
+use crate::evidence::evm::{BadKey, Key, read_address};
+use crate::evidence::rpc::Rpc;
+use crate::model::SiteId;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(6 * 3_600);
+const MAX_FEE_GWEI: i64 = 300;
+const DAILY_BUDGET: &str = "0.5";
+/// Nodes that are asked side by side.
+const RPCS: usize = 8;
+/// What simulated data are never anchored outside of: a node of one's own.
+const DEMO: &str = "demo";
+
+/// Reads `[anchor]`, and where secrets stand in the text.
+pub fn read(root: &mut Section, site: Option<&SiteId>) -> (Part, Vec<Place>) {
+    let mut inline = Vec::new();
+    let Some(field) = root.get("anchor") else { return (Part::Absent, inline) };
+    let Some(mut part) = field.section() else { return (Part::Absent, inline) };
+    let chain_id = part.need("chain_id", "say which chain: chain_id = 137 (Polygon) or 80002 (its test net, Amoy)");
+    let chain_id = chain_id.and_then(|field| chain(&field));
+    let rpc = part.need("rpc", "name nodes of the chain, better two: rpc = [\"https://…\", \"https://…\"]");
+    let rpc = rpc.map(|field| rpcs(&field, site, &mut inline));
+    let contract = match part.get("contract") {
+        None => Some(None),
+        Some(field) => address(&field).map(Some),
+    };
+    let every = part.duration("every", MINUTE * 10..=MINUTE * 60 * 24 * 7).unwrap_or(EVERY);
+    let max_fee = part.integer("max_fee_gwei", 1..=1_000_000).unwrap_or(MAX_FEE_GWEI);
+    let budget = part.get("daily_budget").map_or_else(|| fees::coins(DAILY_BUDGET), |field| coins(&field));
+    let password = part.get("password");
+    let mend = "name the secret key of the account that pays: key = { credential = \"anchor-key\" }";
+    let key = part.need("key", mend).map(|field| key(&field, password.as_ref(), &mut inline));
+    part.done(&[]);
+    let (rpc, key) = match (rpc, key) {
+        (Some(Found::Off(why)), _) | (_, Some(Found::Off(why))) => return (Part::Off(why), inline),
+        (Some(Found::Here(rpc)), Some(Found::Here(key))) => (rpc, key),
+        // What is faulty has been told, and there is no config at all.
+        _ => return (Part::Absent, inline),
+    };
+    let (Some(chain_id), Some(contract), Some(daily_budget)) = (chain_id, contract, budget) else {
+        return (Part::Absent, inline);
+    };
+    let max_fee = fees::gwei(max_fee.unsigned_abs());
+    (Part::On(Arc::new(Config { chain_id, rpc, contract, key, every, max_fee, daily_budget })), inline)
+}
+
+fn chain(field: &Field) -> Option<u64> {
+    match field.value {
+        Value::Integer(id @ 1..) => Some(id.unsigned_abs()),
+        _ => field.fault(format!("{} is no chain id", field.shown()), "137 is Polygon, 80002 its test net Amoy"),
+    }
+}
+
+/// The nodes' addresses; one that is not there turns the part off.
+fn rpcs(field: &Field, site: Option<&SiteId>, inline: &mut Vec<Place>) -> Found<Vec<String>> {
+    let Some(listed) = field.list() else { return Found::Faulty };
+    if listed.is_empty() || listed.len() > RPCS {
+        field.fault::<()>(format!("names {} nodes, and 1 to {RPCS} are asked", listed.len()), "");
+        return Found::Faulty;
+    }
+    let is_demo = site.is_some_and(|site| site.as_str() == DEMO);
+    let (mut known, mut urls, mut off) = (BTreeSet::new(), Vec::new(), None);
+    for field in &listed {
+        match rpc(field, is_demo, &mut known, inline) {
+            Found::Here(url) => urls.push(url),
+            Found::Off(why) => off = Some(why),
+            Found::Faulty => {}
+        }
+    }
+    match off {
+        Some(why) => Found::Off(why),
+        None if urls.len() == listed.len() => Found::Here(urls),
+        None => Found::Faulty,
+    }
+}
+
+/// The texts of faults leave the address out: it may bear a key.
+fn rpc(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut Vec<Place>) -> Found<String> {
+    // Most bear no secret but a key in their path, which is kept: without it there would be no node to ask.
+    let text = match field.value {
+        Value::Text(text) => text.clone(),
+        _ => match fetched(field, inline) {
+            Found::Here(text) => text,
+            other => return other,
+        },
+    };
+    let faulty = |why: String, mend: &str| {
+        field.fault::<()>(why, mend);
+        Found::Faulty
+    };
+    if let Err(bad) = Rpc::new(&text, MINUTE) {
+        return faulty(bad.to_string(), "write it as \"https://host/path\"");
+    }
+    let Ok(url) = Url::parse(text.trim()) else { return Found::Faulty };
+    if matches!(field.value, Value::Text(_)) && (!url.username().is_empty() || url.password().is_some()) {
+        inline.push(field.place);
+        let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
+        field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
+    }
+    if !known.insert(url.to_string()) {
+        return faulty("names the same node again".to_owned(), "take it out, or name another");
+    }
+    if is_demo && !is_loopback(&url) {
+        let why = "is a node outside of this machine, and the data of site \"demo\" are simulated".to_owned();
+        return faulty(why, "anchor them at a node on 127.0.0.1, or give the site another id");
+    }
+    Found::Here(text.trim().to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn address(field: &Field) -> Option<Address> {
+    match read_address(field.text()?) {
+        Ok(Address::ZERO) => field.fault("nothing is ever at the address 0", "leave it out for call data"),
+        Ok(address) => Some(address),
+        Err(bad) => field.fault(bad.to_string(), "give it as `meterseal anchor deploy` prints it"),
+    }
+}
+
+fn coins(field: &Field) -> Option<u128> {
+    match fees::coins(field.text()?) {
+        Some(wei @ 1..) => Some(wei),
+        _ => field.fault(
+            format!("{} is no amount", field.shown()),
+            "write it in the chain's coin, as daily_budget = \"0.5\"",
+        ),
+    }
+}
+
+/// What a secret is good for, if it can be had: without it the part is off, and the rest runs.
+enum Found<T> {
+    Here(T),
+    Off(String),
+    Faulty,
+}
+
+/// Reads the key. One that is not there turns the part off, and one that is not right is a fault.
+fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Found<Key> {
+    let secret = fetched(field, inline);
+    let password = password.map(|field| fetched(field, inline));
+    let (secret, password) = match (secret, password) {
+        (Found::Here(secret), None) => (secret, None),
+        (Found::Here(secret), Some(Found::Here(password))) => (secret, Some(password)),
+        (Found::Off(why), _) | (_, Some(Found::Off(why))) => return Found::Off(why),
+        _ => return Found::Faulty,
+    };
+    match Key::read(&secret, password.as_deref()) {
+        Ok(key) => Found::Here(key),
+        Err(bad) => {
+            let mend = match bad {
+                BadKey::NoPassword => "give it as password = { credential = \"anchor-password\" }",
+                _ => "",
+            };
+            field.fault::<()>(bad.to_string(), mend);
+            Found::Faulty
+        }
+    }
+}
+
+fn fetched(field: &Field, inline: &mut Vec<Place>) -> Found<String> {
+    match fetch(field) {
+        Fetched::Here(secret) => Found::Here(secret.reveal().to_owned()),
+        Fetched::Inline(secret) => {
+            inline.push(field.place);
+            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
+            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
+            Found::Here(secret.reveal().to_owned())
+        }
+        Fetched::Missing(why) => {
+            field.report.off(field.place, &field.path, "anchoring", &why);
+            Found::Off(format!("anchoring is off: {why}"))
+        }
+        Fetched::Faulty => Found::Faulty,
+    }
+}

@@ -1,0 +1,158 @@
+//! When a person must be told of the anchors. Pure: time is an argument, and what lasts is counted in monotonic time.
+
+use std::time::Duration;
+
+use alloy_primitives::Address;
+
+use super::fees::Coin;
+use crate::model::{Alert, AlertKind, Timestamp, Waiting};
+
+/// Beside two turns: a transaction takes its time.
+const LATE: Duration = Duration::from_secs(3_600);
+/// What is found late must stay so: a gateway that was off is late when it starts, and has it done in a minute.
+const LATE_MS: u64 = 600_000;
+/// Days that the balance must last, and those at which it is well again.
+const LOW_DAYS: u64 = 14;
+const WELL_DAYS: u64 = 21;
+
+/// What is seen at one moment.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    pub now: Timestamp,
+    pub now_ms: u64,
+    pub account: Address,
+    pub chain_id: u64,
+    pub every: Duration,
+    /// Since when the log holds something that is under no final anchor; none: all of it is.
+    pub uncovered: Option<Timestamp>,
+    pub waiting: Option<&'a Waiting>,
+    pub balance: Option<u128>,
+    pub days_left: Option<u64>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Act {
+    Raise(Alert),
+    Clear(i64),
+}
+
+/// What was seen before.
+#[derive(Default)]
+pub struct Alarms {
+    /// Since when anchors are late, ms since boot.
+    late: Option<u64>,
+}
+
+impl Alarms {
+    /// `standing` are the alerts that are not over.
+    pub fn judge(&mut self, seen: &Seen<'_>, standing: &[Alert]) -> Vec<Act> {
+        let stands = |kind| standing.iter().find(move |alert| alert.kind == kind);
+        let is_late = seen.uncovered.is_some_and(|since| seen.now > since.plus(seen.every * 2).plus(LATE));
+        let mut acts = Vec::new();
+        self.late = is_late.then(|| self.late.unwrap_or(seen.now_ms));
+        match (stands(AlertKind::AnchorOverdue), self.late) {
+            (None, Some(since_ms)) if seen.now_ms.saturating_sub(since_ms) >= LATE_MS => {
+                acts.push(Act::Raise(alert(AlertKind::AnchorOverdue, seen.now, seen.now, overdue(seen))));
+            }
+            (Some(alert), None) => acts.push(Act::Clear(alert.id)),
+            _ => {}
+        }
+        if let Some(days) = seen.days_left {
+            match stands(AlertKind::AnchorFundsLow) {
+                None if days < LOW_DAYS => {
+                    let text = funds(seen, days);
+                    acts.push(Act::Raise(alert(AlertKind::AnchorFundsLow, seen.now, seen.now, text)));
+                }
+                Some(alert) if days > WELL_DAYS => acts.push(Act::Clear(alert.id)),
+                _ => {}
+            }
+        }
+        acts
+    }
+}
+
+pub fn alert(kind: AlertKind, occasion: Timestamp, now: Timestamp, text: String) -> Alert {
+    Alert { id: 0, kind, meter: None, occasion, raised: now, cleared: None, text, delivered: None }
+}
+
+fn overdue(seen: &Seen<'_>) -> String {
+    let since = seen.uncovered.unwrap_or(seen.now);
+    let why = seen.waiting.map_or_else(
+        || "See `meterseal anchor status`".to_owned(),
+        |waiting| format!("It waits since {}: {}", waiting.since, waiting.text),
+    );
+    format!("What was logged since {since} is not anchored yet, though it was due. {why}.")
+}
+
+fn funds(seen: &Seen<'_>, days: u64) -> String {
+    let Seen { account, chain_id, .. } = *seen;
+    let has = Coin { wei: seen.balance.unwrap_or(0), chain_id };
+    format!(
+        "The account that pays for anchors, {account} on chain {chain_id}, has {has}: at the present rate that lasts {days} days. Send it some."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::NOW;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn seen<'a>() -> Seen<'a> {
+        Seen {
+            now: NOW,
+            now_ms: 1_000_000,
+            account: Address::ZERO,
+            chain_id: 137,
+            every: HOUR * 6,
+            uncovered: None,
+            waiting: None,
+            balance: Some(5),
+            days_left: None,
+        }
+    }
+
+    fn kinds(acts: &[Act]) -> Vec<AlertKind> {
+        let raised = |act: &Act| match act {
+            Act::Raise(alert) => Some(alert.kind),
+            Act::Clear(_) => None,
+        };
+        acts.iter().filter_map(raised).collect()
+    }
+
+    #[test]
+    fn what_stays_late_is_told_with_its_reason() {
+        let mut alarms = Alarms::default();
+        let waiting = Waiting {
+            reason: crate::model::WaitReason::Unreachable,
+            text: "no rpc answers".into(),
+            since: NOW.minus(HOUR * 13),
+        };
+        let late = Seen { uncovered: Some(NOW.minus(HOUR * 13).plus_millis(-1)), waiting: Some(&waiting), ..seen() };
+        assert_eq!(alarms.judge(&late, &[]), [], "not at once: the gateway may have been off");
+        let in_time = Seen { uncovered: Some(NOW.minus(HOUR * 13)), ..seen() };
+        assert_eq!(alarms.judge(&in_time, &[]), []);
+        alarms.judge(&late, &[]);
+        let later = Seen { now_ms: 1_000_000 + LATE_MS, ..late };
+        let acts = alarms.judge(&later, &[]);
+        let [Act::Raise(alert)] = &acts[..] else { panic!("{acts:?}") };
+        assert_eq!(alert.kind, AlertKind::AnchorOverdue);
+        assert!(alert.text.contains("no rpc answers"), "{}", alert.text);
+        let standing = [Alert { id: 3, ..alert.clone() }];
+        assert_eq!(alarms.judge(&later, &standing), [], "told once");
+        assert_eq!(alarms.judge(&in_time, &standing), [Act::Clear(3)]);
+    }
+
+    #[test]
+    fn a_low_balance_is_told_until_it_is_well_again() {
+        let mut alarms = Alarms::default();
+        let with = |days| Seen { days_left: Some(days), ..seen() };
+        assert_eq!(kinds(&alarms.judge(&with(13), &[])), [AlertKind::AnchorFundsLow]);
+        assert_eq!(alarms.judge(&with(14), &[]), []);
+        let standing = [Alert { id: 4, ..alert(AlertKind::AnchorFundsLow, NOW, NOW, String::new()) }];
+        assert_eq!(alarms.judge(&with(21), &standing), []);
+        assert_eq!(alarms.judge(&seen(), &standing), [], "an unknown balance says nothing");
+        assert_eq!(alarms.judge(&with(22), &standing), [Act::Clear(4)]);
+    }
+}

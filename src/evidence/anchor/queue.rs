@@ -1,0 +1,207 @@
+//! What waits to be anchored: what is due by itself, and what somebody wants now.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tracing::info;
+
+use super::due::{Due, Stretch, due};
+use super::{Config, Order, Part, Parts, Wanted};
+use crate::model::note::SignedCheckpoint;
+use crate::model::{Anchor, AnchorRefused, AnchorState, Anchored, Timestamp};
+use crate::store::StoreError;
+
+/// Adds anchors to the store, for a round or for whoever asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue {
+    pub parts: Parts,
+    pub config: Option<Arc<Config>>,
+    /// Why there is no config, for whoever wants something.
+    refusal: AnchorRefused,
+    /// One at a time: of each epoch one at most waits.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Queue {
+    pub fn new(parts: Parts, part: &Part) -> Self {
+        let mut queue = Self { parts, config: None, refusal: AnchorRefused::NotConfigured, turn: Arc::default() };
+        queue.reconfigure(part);
+        queue
+    }
+
+    pub fn reconfigure(&mut self, part: &Part) {
+        (self.config, self.refusal) = match part {
+            Part::Absent => (None, AnchorRefused::NotConfigured),
+            Part::Off(why) => (None, AnchorRefused::Off(why.clone())),
+            Part::On(config) => (Some(config.clone()), AnchorRefused::NotConfigured),
+        };
+    }
+
+    pub async fn answer(&self, order: Order) {
+        let done = self.order(order.wanted, &order.by).await;
+        let done = done.unwrap_or_else(|cause| Err(AnchorRefused::Off(cause.to_string())));
+        // Who asked may have gone.
+        order.reply.send(done).ok();
+    }
+
+    /// Queues what somebody wants; the id of it, or of what waits already.
+    pub async fn order(&self, wanted: Wanted, by: &str) -> Result<Result<u64, AnchorRefused>, StoreError> {
+        let Some(config) = self.config.clone() else { return Ok(Err(self.refusal.clone())) };
+        let _turn = self.turn.lock().await;
+        let unsettled = self.parts.reader.unsettled_anchors().await?;
+        let anchored = match wanted {
+            Wanted::Contract => {
+                let is_it = |anchor: &&Anchor| {
+                    anchor.what == Anchored::Contract
+                        && is_of(anchor, &config)
+                        && !matches!(anchor.state, AnchorState::Included | AnchorState::Final)
+                };
+                match unsettled.iter().find(is_it) {
+                    Some(anchor) => return Ok(Ok(anchor.id)),
+                    None => Anchored::Contract,
+                }
+            }
+            Wanted::Checkpoint => {
+                let epoch = self.parts.reader.identity().epoch.clone();
+                if let Some(anchor) = unsettled.iter().find(|anchor| is_queued_of(anchor, &epoch)) {
+                    return Ok(Ok(anchor.id));
+                }
+                let signed = self.parts.publisher.publish().await?;
+                if let Some(covering) = self.newest(&epoch, &config, |_| true).await?
+                    && size(&covering) >= signed.checkpoint.size
+                {
+                    return Ok(Err(AnchorRefused::NothingNew(covering.id)));
+                }
+                of_checkpoint(epoch, &signed)
+            }
+        };
+        let id = self.queue(anchored, &config).await?;
+        info!(anchor = id, by, "queued");
+        Ok(Ok(id))
+    }
+
+    /// Queues the checkpoint that is due; when the next one is.
+    pub async fn queue_due(&self, config: &Arc<Config>) -> Result<Option<Timestamp>, StoreError> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let (stretches, last) = self.stretches(config).await?;
+            match due(&stretches, last, config.every, self.parts.clock.now()) {
+                Due::Nothing => return Ok(last.map(|last| last.plus(config.every))),
+                Due::At(at) => return Ok(Some(at)),
+                Due::Now { epoch } => {
+                    let Some(signed) = self.newest_checkpoint(&epoch).await? else { return Ok(None) };
+                    let id = self.queue(of_checkpoint(epoch, &signed), config).await?;
+                    info!(anchor = id, size = signed.checkpoint.size, "queued");
+                }
+            }
+        }
+    }
+
+    /// The epochs of this gateway, the oldest first, and when the running one had its last turn.
+    async fn stretches(&self, config: &Config) -> Result<(Vec<Stretch>, Option<Timestamp>), StoreError> {
+        let reader = &self.parts.reader;
+        let identity = reader.identity();
+        let unsettled = reader.unsettled_anchors().await?;
+        let (mut stretches, mut last) = (Vec::new(), None);
+        for epoch in reader.epochs().await?.into_iter().map(|epoch| epoch.identity) {
+            if epoch.gateway != identity.gateway {
+                continue;
+            }
+            let epoch = epoch.epoch;
+            let signed = self.newest_checkpoint(&epoch).await?.map_or(0, |signed| signed.checkpoint.size);
+            let covering = self.newest(&epoch, config, |_| true).await?;
+            let is_ended = epoch != identity.epoch;
+            if !is_ended {
+                last = covering.as_ref().and_then(|anchor| anchor.attempts.first()).map(|attempt| attempt.signed);
+            }
+            stretches.push(Stretch {
+                signed,
+                covered: covering.as_ref().map_or(0, size),
+                is_queued: unsettled.iter().any(|anchor| is_queued_of(anchor, &epoch)),
+                is_ended,
+                epoch,
+            });
+        }
+        Ok((stretches, last))
+    }
+
+    /// The newest checkpoint of an epoch that may be shown to others.
+    pub async fn newest_checkpoint(&self, epoch: &str) -> Result<Option<SignedCheckpoint>, StoreError> {
+        if self.parts.reader.identity().epoch == epoch {
+            return Ok(Some(self.parts.publisher.publish().await?.as_ref().clone()));
+        }
+        self.parts.reader.checkpoint(epoch).await
+    }
+
+    /// The anchor of an epoch with the largest checkpoint among those on the config's chain that are signed, and fit.
+    pub async fn newest(
+        &self,
+        epoch: &str,
+        config: &Config,
+        fits: impl Fn(&Anchor) -> bool,
+    ) -> Result<Option<Anchor>, StoreError> {
+        let covering = self.parts.reader.coverage(epoch).await?;
+        for coverage in covering.into_iter().rev().filter(|coverage| coverage.state != AnchorState::Queued) {
+            let anchor = self.parts.reader.anchor(coverage.id).await?;
+            if let Some(anchor) = anchor.filter(|anchor| anchor.chain_id == config.chain_id && fits(anchor)) {
+                return Ok(Some(anchor));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn queue(&self, what: Anchored, config: &Config) -> Result<u64, StoreError> {
+        let now = self.parts.clock.now();
+        let contract = config.contract.filter(|_| what != Anchored::Contract);
+        let anchor = Anchor {
+            id: 0,
+            what,
+            chain_id: config.chain_id,
+            account: config.key.address(),
+            contract,
+            queued: now,
+            state: AnchorState::Queued,
+            since: now,
+            attempts: Vec::new(),
+            failed: Vec::new(),
+            inclusion: None,
+            next_check: None,
+            waiting: None,
+        };
+        self.parts.ledger.add_anchor(anchor).await
+    }
+
+    /// With the newest checkpoint of its epoch, since one transaction covers all since the last; `None` where others cover
+    /// all of that.
+    pub async fn brought_up_to_date(&self, anchor: &Anchor, config: &Config) -> Result<Option<Anchor>, StoreError> {
+        let Anchored::Checkpoint { epoch, .. } = &anchor.what else { return Ok(Some(anchor.clone())) };
+        let Some(signed) = self.newest_checkpoint(epoch).await? else { return Ok(None) };
+        let covering = self.newest(epoch, config, |other| other.id != anchor.id).await?;
+        if covering.is_some_and(|covering| size(&covering) >= signed.checkpoint.size) {
+            return Ok(None);
+        }
+        Ok(Some(Anchor { what: of_checkpoint(epoch.clone(), &signed), ..anchor.clone() }))
+    }
+}
+
+pub fn is_of(anchor: &Anchor, config: &Config) -> bool {
+    (anchor.chain_id, anchor.account) == (config.chain_id, config.key.address())
+}
+
+fn is_queued_of(anchor: &Anchor, epoch: &str) -> bool {
+    anchor.state == AnchorState::Queued && matches!(&anchor.what, Anchored::Checkpoint { epoch: of, .. } if of == epoch)
+}
+
+pub fn size(anchor: &Anchor) -> u64 {
+    match anchor.what {
+        Anchored::Checkpoint { size, .. } => size,
+        Anchored::Contract => 0,
+    }
+}
+
+/// With the one signature that proofs bear: that of the epoch's own key comes first.
+fn of_checkpoint(epoch: String, signed: &SignedCheckpoint) -> Anchored {
+    let signatures = signed.signatures.iter().take(1).cloned().collect();
+    let signed = SignedCheckpoint { checkpoint: signed.checkpoint.clone(), signatures };
+    Anchored::Checkpoint { epoch, size: signed.checkpoint.size, note: signed.note() }
+}

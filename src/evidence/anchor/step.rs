@@ -1,0 +1,426 @@
+//! What an anchor's next step is. Pure: what the nodes said, what may be spent and the time are arguments, and exactly
+//! one step comes out. Whoever takes it saves it first.
+
+use std::time::Duration;
+
+use super::fees::{self, Coin, Gwei, Limits, Market, Price, TooDear};
+use crate::model::{Anchor, AnchorState, Anchored, Attempt, ChainEvidence, Failed, Inclusion, Timestamp, WaitReason};
+
+/// What the nodes said, as far as it bears on one anchor. What no node said is unknown, and decides nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Else why nobody of the anchor's chain answers.
+    pub market: Result<Market, Trouble>,
+    /// Nodes of that chain that answered.
+    pub answering: usize,
+    /// Of those, they know the newest attempt.
+    pub known_by: usize,
+    pub found: Found,
+    pub standing: Standing,
+    /// The height up to which all is final.
+    pub finalized: Option<u64>,
+    /// Asked where something is to be signed for the first time.
+    pub cost: Cost,
+}
+
+impl View {
+    /// Nobody was asked.
+    pub fn unasked() -> Self {
+        let text = "no rpc was asked".to_owned();
+        Self {
+            market: Err(Trouble { reason: WaitReason::Unreachable, text }),
+            answering: 0,
+            known_by: 0,
+            found: Found::Nowhere,
+            standing: Standing::Unknown,
+            finalized: None,
+            cost: Cost::Unknown,
+        }
+    }
+}
+
+/// What holds something up, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub reason: WaitReason,
+    pub text: String,
+}
+
+/// Where the attempts are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// No node has a receipt of any, which is no proof that there is none.
+    Nowhere,
+    /// A node has a receipt, and does not prove it.
+    Unproven(String),
+    /// Proven, and contradicted by nobody.
+    Mined {
+        inclusion: Inclusion,
+        evidence: Option<ChainEvidence>,
+    },
+    /// Mined for nothing; only what is final counts as gone.
+    Reverted {
+        failed: Failed,
+        is_final: bool,
+    },
+    Contradiction(String),
+}
+
+/// Whether the block that holds it is the chain's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Unknown,
+    /// It is, and not final yet.
+    There,
+    Final,
+    /// There is another one at its height.
+    Gone,
+    Contradiction(String),
+}
+
+/// What the call takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cost {
+    Unknown,
+    Gas(u64),
+    /// It would fail, or there is nothing at the contract's address.
+    Refused(String),
+}
+
+/// What this process has seen of an anchor; all of it is lost at a restart, and found again. Monotonic time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub now_ms: u64,
+    /// When the newest attempt was signed or first seen, and at which height.
+    pub since: Option<(u64, u64)>,
+    pub sent_ms: Option<u64>,
+    /// What the nodes answered when the newest attempt was sent to them, if none took it.
+    pub refused: Option<String>,
+    /// Since when, and since which height, its nonce is used up while nobody has a receipt; and how often that was
+    /// seen.
+    pub overtaken: Option<Overtaken>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overtaken {
+    pub since_ms: u64,
+    pub height: u64,
+    pub looks: u32,
+}
+
+/// What bounds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    pub limits: Limits,
+    /// After a failure nothing is tried before this.
+    pub every: Duration,
+    /// One above the highest nonce that was ever signed for this account.
+    pub next_nonce: u64,
+    /// The key of its account is here, and the nodes are of its chain.
+    pub can_sign: bool,
+    /// Another transaction of the account is on its way.
+    pub is_taken: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Sign for the first time, or a dearer one in the place of the last.
+    Sign {
+        nonce: u64,
+        price: Price,
+        gas_limit: u64,
+    },
+    /// Give the newest attempt, or after a reorganisation all, to the nodes.
+    Send,
+    Include {
+        inclusion: Inclusion,
+        evidence: Option<ChainEvidence>,
+    },
+    Finalise {
+        next_check: Option<Timestamp>,
+    },
+    /// It is still there; it is looked at again then.
+    Check {
+        next_check: Option<Timestamp>,
+    },
+    Reorganise,
+    /// It was mined for nothing. It is tried anew with another nonce.
+    Fail(Failed),
+    /// Somebody else used its nonce, so that none of its attempts can ever be mined. It is tried anew with another.
+    GiveUpNonce,
+    /// Nothing can be done until something changes.
+    Wait(Trouble),
+    /// All is well; look again.
+    Rest,
+}
+
+/// After it is final it is looked at again so long after; then it is left.
+const CHECKS: [Duration; 8] = [
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3_600),
+    Duration::from_secs(12 * 3_600),
+    Duration::from_secs(86_400),
+    Duration::from_secs(4 * 86_400),
+    Duration::from_secs(16 * 86_400),
+];
+
+/// An attempt that is not mined after so long, and so many heights, gives way to a dearer one.
+const STUCK_MS: u64 = 180_000;
+const STUCK_HEIGHTS: u64 = 5;
+/// The pause before a transaction that holds up the nonce is outbid once more.
+const OUTBID_MS: u64 = 10_000;
+/// Sent again to nodes that do not know it: to all of them, when none does; and to the rest.
+const SEND_AGAIN_MS: u64 = 15_000;
+const SPREAD_AGAIN_MS: u64 = 60_000;
+/// A nonce that is used up while nobody has a receipt: a node may be late with its receipts for a while.
+const OVERTAKEN_MS: u64 = 60_000;
+const OVERTAKEN_LOOKS: u32 = 3;
+/// After this it is told, though not yet certain.
+const OVERTAKEN_TOLD_MS: u64 = 30_000;
+/// What an estimate is raised by, since it holds for the moment: a quarter.
+const SPARE_GAS: u64 = 4;
+/// No anchor takes as much, and no contract.
+const MOST_GAS: u64 = 100_000;
+const MOST_GAS_TO_MAKE: u64 = 2_000_000;
+
+pub fn step(anchor: &Anchor, view: &View, seen: &Seen, terms: &Terms, now: Timestamp) -> Step {
+    match (anchor.state, anchor.attempts.last()) {
+        (AnchorState::Included, _) => included(view, now),
+        (AnchorState::Final, _) => settled(anchor, view, now),
+        // One that has no attempts is not signed, whatever it says.
+        (AnchorState::Queued, _) | (_, None) => queued(anchor, view, terms, now),
+        (_, Some(newest)) => outstanding(anchor, newest, view, seen, terms),
+    }
+}
+
+fn queued(anchor: &Anchor, view: &View, terms: &Terms, now: Timestamp) -> Step {
+    if let Some(failed) = anchor.failed.last() {
+        let again = failed.at.plus(terms.every);
+        // Not where the clock went back behind the failure: it would wait for nobody knows how long.
+        if (failed.at..again).contains(&now) {
+            let text = format!(
+                "transaction {} was mined at height {} and reverted, which cost {}; it is tried again at {again}. See that \
+                 contract is the address of an EvidenceAnchor",
+                failed.transaction,
+                failed.height,
+                Coin { wei: failed.fee, chain_id: anchor.chain_id }
+            );
+            return wait(WaitReason::Reverted, text);
+        }
+    }
+    if terms.is_taken {
+        return Step::Rest;
+    }
+    let market = match &view.market {
+        Ok(market) => market,
+        Err(trouble) => return Step::Wait(trouble.clone()),
+    };
+    let most = if anchor.what == Anchored::Contract { MOST_GAS_TO_MAKE } else { MOST_GAS };
+    let gas_limit = match &view.cost {
+        Cost::Gas(gas) => gas.saturating_add(gas / SPARE_GAS),
+        Cost::Unknown => {
+            return wait(WaitReason::Unreachable, "no node says how much gas the transaction takes".to_owned());
+        }
+        Cost::Refused(why) => return wait(WaitReason::Contract, why.clone()),
+    };
+    if gas_limit > most {
+        let text = format!(
+            "the contract would take {gas_limit} gas, and no anchor may take more than {most}: see that contract is the \
+             address of an EvidenceAnchor"
+        );
+        return wait(WaitReason::Contract, text);
+    }
+    match fees::fresh(market, gas_limit, &terms.limits) {
+        // What the chain counts above our own was used by somebody else, or by a store that was lost.
+        Ok(price) => Step::Sign { nonce: terms.next_nonce.max(market.nonce), price, gas_limit },
+        Err(too_dear) => Step::Wait(told(too_dear, anchor, gas_limit, market, terms)),
+    }
+}
+
+fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, terms: &Terms) -> Step {
+    match &view.found {
+        Found::Nowhere | Found::Unproven(_) => {}
+        Found::Mined { inclusion, evidence } => {
+            return Step::Include { inclusion: inclusion.clone(), evidence: evidence.clone() };
+        }
+        // Until that is final the next attempt could land as well.
+        Found::Reverted { failed, is_final: true } => return Step::Fail(failed.clone()),
+        Found::Reverted { failed, is_final: false } => {
+            let (transaction, height) = (failed.transaction, failed.height);
+            let text = format!("transaction {transaction} reverted at height {height}, which is not final yet");
+            return wait(WaitReason::Reverted, text);
+        }
+        Found::Contradiction(text) => return wait(WaitReason::Disagreement, text.clone()),
+    }
+    let market = match &view.market {
+        Ok(market) => market,
+        Err(trouble) => return Step::Wait(trouble.clone()),
+    };
+    let unproven = match &view.found {
+        Found::Unproven(text) => Some(wait(WaitReason::Disagreement, text.clone())),
+        _ => None,
+    };
+    if market.nonce > newest.nonce {
+        // It may well be ours that is mined.
+        return unproven.unwrap_or_else(|| overtaken(newest, view, seen));
+    }
+    let since_sent = seen.sent_ms.map(|sent| seen.now_ms.saturating_sub(sent));
+    let is_to_be_sent = match since_sent {
+        None => newest.sent.is_none() || view.known_by < view.answering,
+        Some(ago) => {
+            (view.known_by == 0 && ago >= SEND_AGAIN_MS) || (view.known_by < view.answering && ago >= SPREAD_AGAIN_MS)
+        }
+    };
+    if is_to_be_sent {
+        return Step::Send;
+    }
+    let (since_ms, since_height) = seen.since.unwrap_or((seen.now_ms, market.height));
+    let waited = seen.now_ms.saturating_sub(since_ms);
+    if market.nonce < newest.nonce {
+        // Earlier ones of this account come first; a node that lags, or forgot them, is told again meanwhile.
+        return if waited < STUCK_MS {
+            Step::Rest
+        } else {
+            let text = format!(
+                "the chain has mined {} transactions of {} and this is number {}: a node lags behind, or transactions of \
+                 before are not mined",
+                market.nonce, anchor.account, newest.nonce
+            );
+            wait(WaitReason::Nonce, text)
+        };
+    }
+    let is_held_up = view.known_by == 0 && market.pending > newest.nonce && seen.refused.is_some();
+    let is_minable = fees::is_minable(newest, market.base_fee, anchor.chain_id);
+    let is_stuck = waited >= STUCK_MS && market.height >= since_height.saturating_add(STUCK_HEIGHTS);
+    if (is_held_up && waited >= OUTBID_MS) || !is_minable || is_stuck {
+        return match fees::dearer(newest, market, &terms.limits) {
+            Ok(price) if terms.can_sign => Step::Sign { nonce: newest.nonce, price, gas_limit: newest.gas_limit },
+            Ok(_) => {
+                let text = format!(
+                    "it is not mined at the present fees, and a dearer one cannot be signed: the key of {} is not the one \
+                     that is configured",
+                    anchor.account
+                );
+                wait(WaitReason::Refused, text)
+            }
+            Err(too_dear) => Step::Wait(told(too_dear, anchor, newest.gas_limit, market, terms)),
+        };
+    }
+    match &seen.refused {
+        Some(_) if is_held_up => wait(
+            WaitReason::Nonce,
+            format!(
+                "another transaction of {} waits with nonce {} and is not ours: it is outbid",
+                anchor.account, newest.nonce
+            ),
+        ),
+        Some(_) if newest.sent.is_none() && market.balance < fees::worst(newest) => {
+            let (has, needs) = (market.balance, fees::worst(newest));
+            wait(WaitReason::Funds, funds_text(anchor, has, needs))
+        }
+        Some(refused) if view.known_by == 0 => {
+            wait(WaitReason::Refused, format!("no node takes the transaction: {refused}"))
+        }
+        _ => unproven.unwrap_or(Step::Rest),
+    }
+}
+
+/// The nonce is used up on the chain, and nobody has a receipt of ours. It is given up only when that use is final: or
+/// else the chain could go back, and both this and the next transaction land.
+fn overtaken(newest: &Attempt, view: &View, seen: &Seen) -> Step {
+    let Some(overtaken) = seen.overtaken else { return Step::Rest };
+    let waited = seen.now_ms.saturating_sub(overtaken.since_ms);
+    let is_final = view.finalized.is_some_and(|finalized| finalized >= overtaken.height);
+    if is_final && view.known_by == 0 && waited >= OVERTAKEN_MS && overtaken.looks >= OVERTAKEN_LOOKS {
+        return Step::GiveUpNonce;
+    }
+    if waited < OVERTAKEN_TOLD_MS {
+        return Step::Rest;
+    }
+    let text = format!(
+        "nonce {} is used up on the chain, and no node has a receipt of ours: somebody else signs with this key",
+        newest.nonce
+    );
+    wait(WaitReason::Nonce, text)
+}
+
+fn included(view: &View, now: Timestamp) -> Step {
+    match &view.standing {
+        Standing::Final => Step::Finalise { next_check: next_check(now, now) },
+        Standing::Gone => Step::Reorganise,
+        Standing::Contradiction(text) => wait(WaitReason::Disagreement, text.clone()),
+        Standing::There => Step::Rest,
+        Standing::Unknown => match &view.market {
+            Err(trouble) if view.answering == 0 => Step::Wait(trouble.clone()),
+            _ => Step::Rest,
+        },
+    }
+}
+
+fn settled(anchor: &Anchor, view: &View, now: Timestamp) -> Step {
+    if !is_to_be_checked(anchor, now) {
+        return Step::Rest;
+    }
+    match &view.standing {
+        Standing::Final | Standing::There => Step::Check { next_check: next_check(anchor.since, now) },
+        Standing::Gone => Step::Reorganise,
+        Standing::Contradiction(text) => wait(WaitReason::Disagreement, text.clone()),
+        Standing::Unknown => Step::Rest,
+    }
+}
+
+/// When a final one is looked at next; none: never again.
+fn next_check(since: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    CHECKS.iter().map(|after| since.plus(*after)).find(|at| *at > now)
+}
+
+/// Its time has come, or lies so far ahead that the clock must have been set back.
+pub fn is_to_be_checked(anchor: &Anchor, now: Timestamp) -> bool {
+    let longest = CHECKS[CHECKS.len() - 1];
+    anchor.next_check.is_some_and(|at| at <= now || at > now.plus(longest))
+}
+
+fn told(too_dear: TooDear, anchor: &Anchor, gas_limit: u64, market: &Market, terms: &Terms) -> Trouble {
+    let Limits { chain_id, max_fee, budget } = terms.limits;
+    let needs = |least: u128| least.saturating_mul(gas_limit.into());
+    match too_dear {
+        TooDear::Ceiling { least } => Trouble {
+            reason: WaitReason::FeeCeiling,
+            text: format!(
+                "a unit of gas takes {} at present (base fee {}), and max_fee_gwei allows {}",
+                Gwei(least),
+                Gwei(market.base_fee),
+                Gwei(max_fee)
+            ),
+        },
+        TooDear::Budget { least } => {
+            let coin = |wei| Coin { wei, chain_id };
+            let until = budget.more.map_or_else(String::new, |more| format!("; more comes free at {more}"));
+            let text = format!(
+                "it takes up to {}, and {} of daily_budget ({}) are left{until}",
+                coin(needs(least)),
+                coin(budget.left),
+                coin(budget.daily)
+            );
+            Trouble { reason: WaitReason::Budget, text }
+        }
+        TooDear::Funds { least } => {
+            Trouble { reason: WaitReason::Funds, text: funds_text(anchor, market.balance, needs(least)) }
+        }
+    }
+}
+
+fn funds_text(anchor: &Anchor, has: u128, needs: u128) -> String {
+    let coin = |wei| Coin { wei, chain_id: anchor.chain_id };
+    format!("{} has {} on chain {} and needs {}: send it some", anchor.account, coin(has), anchor.chain_id, coin(needs))
+}
+
+fn wait(reason: WaitReason, text: String) -> Step {
+    Step::Wait(Trouble { reason, text })
+}
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;

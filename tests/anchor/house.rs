@@ -1,0 +1,180 @@
+//! A store, its log, and the owner of its anchors, with the clock in the test's hand.
+
+#![allow(dead_code, reason = "each file of these tests uses some of it")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::Address;
+use meterseal::clock::Clock;
+use meterseal::evidence::anchor::{Anchorer, Config, Order, Part, Parts, Wanted, fees};
+use meterseal::evidence::evm::Key;
+use meterseal::evidence::log::Publisher;
+use meterseal::evidence::mark::Mark;
+use meterseal::model::{Alert, Anchor, AnchorRefused, AnchorState, AnchorStatus, Timestamp};
+use meterseal::store::{self, Append, Ledger, Reader, Store};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+
+use crate::harness::{ACCOUNT, KEY, Node};
+
+pub const EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// More rounds than anything here takes.
+const MOST_ROUNDS: usize = 400;
+
+/// The wall clock of the node is the machine's own; the one of the house begins with it.
+pub fn now() -> Timestamp {
+    Clock::system().now()
+}
+
+pub fn config(chain_id: u64, rpc: &[String]) -> Config {
+    Config {
+        chain_id,
+        rpc: rpc.to_vec(),
+        contract: None,
+        key: Key::read(KEY, None).unwrap(),
+        every: EVERY,
+        max_fee: fees::gwei(300),
+        daily_budget: fees::coins("0.5").unwrap(),
+    }
+}
+
+pub struct House {
+    folder: TempDir,
+    store: Option<Store>,
+    anchorer: Option<Anchorer>,
+    pub config: Config,
+    pub clock: Clock,
+    status: watch::Sender<AnchorStatus>,
+}
+
+fn limits(folder: &Path) -> store::Config {
+    store::Config {
+        path: folder.join("store"),
+        commit_every: Duration::from_secs(1),
+        keep_raw: Duration::from_secs(86_400),
+        max_disk: 1 << 30,
+        reserve: 1 << 20,
+    }
+}
+
+impl House {
+    pub fn new(config: Config) -> Self {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(now()));
+        store::init(&limits(folder.path()), &"plant-7".parse().unwrap(), &clock).unwrap();
+        let mut house = Self { folder, store: None, anchorer: None, config, clock, status: watch::Sender::default() };
+        house.open();
+        house
+    }
+
+    fn open(&mut self) {
+        let store = Store::open(limits(self.folder.path()), self.clock.clone(), None).unwrap();
+        let (reader, ledger) = (store.reader(), store.ledger());
+        let publisher = Publisher::new(ledger.clone(), Mark::at(self.folder.path().join("mark")));
+        let (clock, status) = (self.clock.clone(), self.status.clone());
+        let parts = Parts { reader, ledger, publisher, clock, status };
+        self.anchorer = Some(Anchorer::new(parts, &Part::On(Arc::new(self.config.clone()))));
+        self.store = Some(store);
+    }
+
+    /// The process ends, and another one begins.
+    pub fn restart(&mut self) {
+        drop(self.anchorer.take());
+        drop(self.store.take());
+        self.open();
+    }
+
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        let part = Part::On(Arc::new(self.config.clone()));
+        self.anchorer.as_mut().unwrap().reconfigure(&part);
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.store.as_ref().unwrap().reader()
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        self.store.as_ref().unwrap().ledger()
+    }
+
+    pub fn status(&self) -> AnchorStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Something new in the log.
+    pub async fn grow(&self) {
+        let entry = Append::Audit { action: "test".into(), by: "the test".into(), detail: json!({}) };
+        self.ledger().append(vec![entry]).await.unwrap();
+    }
+
+    pub async fn order(&self, wanted: Wanted) -> Result<u64, AnchorRefused> {
+        let (reply, answer) = oneshot::channel();
+        self.anchorer.as_ref().unwrap().queue().answer(Order { wanted, by: "the test".into(), reply }).await;
+        answer.await.unwrap()
+    }
+
+    /// One round, and the time until the next.
+    pub async fn round(&mut self) {
+        let pause = self.anchorer.as_mut().unwrap().round().await.unwrap().unwrap();
+        self.clock.advance(pause);
+    }
+
+    pub async fn rounds(&mut self, count: usize) {
+        for _ in 0..count {
+            self.round().await;
+        }
+    }
+
+    /// Rounds until the newest anchor is as wanted; before each the node makes a block, if there is one that shall.
+    pub async fn until(&mut self, node: Option<&Node>, is_it: impl Fn(&Anchor) -> bool) -> Anchor {
+        for _ in 0..MOST_ROUNDS {
+            if let Some(node) = node {
+                node.mine(1);
+            }
+            self.round().await;
+            if let Some(anchor) = self.newest().await.filter(&is_it) {
+                return anchor;
+            }
+        }
+        panic!("it never comes to it: {:#?}", self.anchors().await);
+    }
+
+    pub async fn until_final(&mut self, node: &Node) -> Anchor {
+        self.until(Some(node), |anchor| anchor.state == AnchorState::Final).await
+    }
+
+    /// The newest first.
+    pub async fn anchors(&self) -> Vec<Anchor> {
+        self.reader().anchors(None, 100).await.unwrap()
+    }
+
+    pub async fn newest(&self) -> Option<Anchor> {
+        self.anchors().await.into_iter().next()
+    }
+
+    pub async fn alerts(&self) -> Vec<Alert> {
+        self.reader().alerts(false, 100).await.unwrap()
+    }
+}
+
+/// What the account wrote to the chain: each payload, and how often.
+pub fn written(node: &Node) -> BTreeMap<String, usize> {
+    written_by(node, ACCOUNT)
+}
+
+pub fn written_by(node: &Node, account: Address) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for height in 0..=node.height() {
+        let block = node.ask("eth_getBlockByNumber", json!([format!("{height:#x}"), true]));
+        let of_account =
+            |transaction: &&Value| transaction["from"].as_str().unwrap().parse::<Address>().unwrap() == account;
+        for transaction in block["transactions"].as_array().unwrap().iter().filter(of_account) {
+            *found.entry(transaction["input"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    found
+}
