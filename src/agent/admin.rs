@@ -22,14 +22,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::exports::{self, Following};
+use super::anchors;
+use super::exports;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::evidence::anchor::{Order, Wanted};
 use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{
-    ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs, ScanEvent, ScanOrder, SourcesStatus, Timestamp,
+    Anchor, AnchorState, AnchorStatus, ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs, ScanEvent,
+    ScanOrder, SourcesStatus, Timestamp,
 };
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
@@ -62,6 +65,10 @@ pub enum Request {
     Exports {},
     /// Hands over the bundle of an export that is done: `Done`, and then as after that of `Export`.
     Fetch { id: JobId },
+    /// How anchoring does: an [`AnchorsTold`](anchors::AnchorsTold).
+    Anchors {},
+    /// Anchors something: each change of the [`Anchor`] as a line of its own, until it is as far as this.
+    Anchor { wanted: Wanted, until: AnchorState },
 }
 
 /// The command has its copy of the bundle.
@@ -119,6 +126,8 @@ pub struct Desk {
     pub proofs: mpsc::Sender<ProveNow>,
     pub bulk: mpsc::Sender<BulkNow>,
     pub running: watch::Receiver<Arc<RunningJobs>>,
+    pub anchor: watch::Receiver<AnchorStatus>,
+    pub anchors: mpsc::Sender<Order>,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
@@ -202,6 +211,11 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 done = desk.prove(claim, form, &mut output) => done,
                 _ = input.read_u8() => return Ok(()),
             },
+            // A chain takes its time, and what it waits for may take days.
+            Ok(Request::Anchor { wanted, until }) => tokio::select! {
+                done = desk.anchor((wanted, exports::user(peer)), until, &mut output) => done,
+                _ = input.read_u8() => return Ok(()),
+            },
             Ok(Request::Export { order }) => desk.export(order, exports::user(peer), &mut input, &mut output).await,
             Ok(Request::Fetch { id }) => match exports::done(&desk.reader, id).await {
                 Ok(event) => desk.hand_over(id, event, exports::user(peer), &mut input, &mut output).await,
@@ -270,7 +284,15 @@ impl Desk {
                 let running = self.running.borrow().clone();
                 Ok(serde_json::to_value(exports::listed(&self.reader, &running).await?)?)
             }
-            Request::Scan { .. } | Request::Prove { .. } | Request::Export { .. } | Request::Fetch { .. } => {
+            Request::Anchors {} => {
+                let status = self.anchor.borrow().clone();
+                Ok(serde_json::to_value(anchors::told(&self.reader, status).await?)?)
+            }
+            Request::Scan { .. }
+            | Request::Prove { .. }
+            | Request::Export { .. }
+            | Request::Fetch { .. }
+            | Request::Anchor { .. } => {
                 bail!("that is answered line by line")
             }
         }
@@ -301,7 +323,7 @@ impl Desk {
         let id = answer.await.map_err(|_| gone())??.map_err(|refused| anyhow!(refused))?.id;
         let follow = async {
             say(output, &Reply::Told(serde_json::to_value(ExportEvent::Queued { id })?)).await?;
-            let mut following = Following::new(self.reader.clone(), self.running.clone(), id);
+            let mut following = exports::Following::new(self.reader.clone(), self.running.clone(), id);
             loop {
                 let event = following.next().await?;
                 if matches!(event, ExportEvent::Done { .. } | ExportEvent::Failed { .. }) {
@@ -352,6 +374,19 @@ impl Desk {
         Ok(Value::Null)
     }
 
+    async fn anchor(
+        &self,
+        wish: (Wanted, String),
+        until: AnchorState,
+        output: &mut OwnedWriteHalf,
+    ) -> anyhow::Result<Value> {
+        let mut following = anchors::Following::begin(&self.anchors, self.reader.clone(), wish, until).await?;
+        while let Some(anchor) = following.next().await? {
+            say(output, &Reply::Told(serde_json::to_value(anchor)?)).await?;
+        }
+        Ok(Value::Null)
+    }
+
     async fn scan(&self, order: ScanOrder, output: &mut OwnedWriteHalf) -> anyhow::Result<Value> {
         let (tell, mut events) = mpsc::channel(EVENTS);
         let (begun, answer) = oneshot::channel();
@@ -392,6 +427,17 @@ pub async fn search(socket: &Path, order: ScanOrder, mut told: impl FnMut(ScanEv
         Ok(())
     };
     by_lines(socket, &Request::Scan { order }, REPLY_BYTES, told).await.map(|_| ())
+}
+
+/// Lets the daemon behind `socket` anchor something.
+pub async fn anchor(
+    socket: &Path,
+    wanted: Wanted,
+    until: AnchorState,
+    mut told: impl FnMut(Anchor) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let told = |anchor| told(serde_json::from_value(anchor)?);
+    by_lines(socket, &Request::Anchor { wanted, until }, u64::MAX, told).await.map(|_| ())
 }
 
 /// Lets the daemon behind `socket` prove something, and hands its text on piece by piece.

@@ -1,6 +1,7 @@
 //! The one place where parts are built, started, watched and stopped; signals and systemd notices live here.
 
 pub mod admin;
+pub mod anchors;
 mod connections;
 pub mod demo;
 pub mod exports;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Fault, Files};
+use crate::evidence::anchor;
 use crate::evidence::dataset::part;
 use crate::evidence::jobs::{self, Jobs};
 use crate::evidence::log::{Publisher, Running};
@@ -171,6 +173,7 @@ struct Wires {
     alerts: watch::Sender<Arc<alerts::Config>>,
     meters: watch::Sender<Arc<Vec<Meter>>>,
     evidence: watch::Sender<Arc<evidence::Config>>,
+    anchor: watch::Sender<Arc<anchor::Part>>,
     exports: watch::Sender<Arc<web::Exports>>,
     problems: watch::Sender<Arc<Vec<String>>>,
     /// The config that the log is to name.
@@ -213,6 +216,9 @@ impl Agent {
         let (tests, tests_asked) = mpsc::channel(connections::ASKED);
         let (proofs, proofs_asked) = mpsc::channel(proofs::ASKED);
         let (bulk, bulk_asked) = mpsc::channel(exports::ASKED);
+        let (anchor_wishes, anchor_wished) = mpsc::channel(anchors::ASKED);
+        let (anchor_orders, anchor_ordered) = mpsc::channel(anchors::ASKED);
+        let anchored = watch::Sender::default();
         let running = watch::Sender::default();
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
@@ -275,6 +281,20 @@ impl Agent {
             async move { Ok(work.await?) }
         });
         stages.start("export requests", millis(50), |stop| exports::run(bulk_asked, jobs, stop));
+        let owner = anchor::Parts {
+            reader: reader.clone(),
+            ledger: ledger.clone(),
+            publisher: publisher.clone(),
+            clock: clock.clone(),
+            status: anchored.clone(),
+        };
+        stages.start("anchors", millis(250), |stop| {
+            let work = anchor::run(wires.anchor.subscribe(), owner, anchor_ordered, stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("anchor requests", millis(50), |stop| {
+            anchors::run(anchor_wished, anchor_orders.clone(), reader.clone(), stop)
+        });
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
@@ -290,8 +310,8 @@ impl Agent {
             proofs: proofs.clone(),
             running: running.subscribe(),
             bulk: bulk.clone(),
-            anchor: watch::Sender::default().subscribe(),
-            anchors: mpsc::channel(1).0,
+            anchor: anchored.subscribe(),
+            anchors: anchor_wishes,
         };
         stages.start("web", millis(750), |stop| {
             let work = web::run(listener, views.clone(), stop);
@@ -313,6 +333,8 @@ impl Agent {
                 proofs,
                 bulk,
                 running: running.subscribe(),
+                anchor: anchored.subscribe(),
+                anchors: anchor_orders,
             };
             admin::serve(requests, desk, stop)
         });
@@ -530,6 +552,7 @@ impl Wires {
             alerts: watch::Sender::new(Arc::new(config.alerts.clone())),
             meters: watch::Sender::new(Arc::new(config.meters().to_vec())),
             evidence: watch::Sender::new(Arc::new(config.evidence.clone())),
+            anchor: watch::Sender::new(Arc::new(config.anchor.clone())),
             exports: watch::Sender::new(Arc::new(config.exports.clone())),
             problems: watch::Sender::new(Arc::new(problems)),
             running: watch::Sender::new(None),
@@ -545,6 +568,7 @@ impl Wires {
             ("alerts", replaced(&self.alerts, &new.alerts)),
             // Two views of one part: what is asked, and what is shown.
             ("exports", replaced(&self.evidence, &new.evidence) | replaced(&self.exports, &new.exports)),
+            ("anchor", replaced(&self.anchor, &new.anchor)),
             ("sources", replaced(&self.sources, &new.sources)),
         ];
         told.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()

@@ -1,5 +1,6 @@
 //! The command line: arguments in, text and exit codes out. The work is done by `agent`.
 
+mod anchor;
 mod export;
 mod key;
 mod packaging;
@@ -118,6 +119,9 @@ enum Command {
         on with the next start of the daemon."
     )]
     Export(export::ExportArguments),
+    /// Anchor checkpoints of the log on a public chain: now, status, deploy
+    #[command(subcommand, after_help = "Example:\n  meterseal anchor status")]
+    Anchor(anchor::AnchorCommand),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -208,6 +212,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Prove(arguments) => prove::prove(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
         Command::Export(arguments) => export::export(arguments),
+        Command::Anchor(command) => anchor::anchor(command),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),

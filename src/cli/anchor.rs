@@ -1,0 +1,225 @@
+//! `meterseal anchor`: now, status, deploy.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::{Done, Failed, complete, good_config, print};
+use crate::agent::anchors::{self, AnchorsTold};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::evidence::anchor::fees::Coin;
+use crate::evidence::anchor::{Part, Wanted, contract_address};
+use crate::model::{Anchor, AnchorState, AnchorStatus, Anchored};
+
+#[derive(Subcommand)]
+pub enum AnchorCommand {
+    /// Anchor the newest checkpoint, and wait until it is final
+    #[command(after_help = "Examples:\n  meterseal anchor now\n  meterseal anchor now --wait included --json\n\n\
+        Goes through the daemon when it runs. Ctrl-C ends the waiting, not the anchor: what is queued or sent goes on.")]
+    Now(AnchorArguments),
+    /// Show the account, what it has left, the nodes, and the newest anchors
+    #[command(after_help = "Example:\n  meterseal anchor status")]
+    Status {
+        /// The config
+        #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deploy the contract that anchors are written to, and print the line for the config
+    #[command(after_help = "Example:\n  meterseal anchor deploy\n\n\
+        Costs some 200 000 gas, once. Without a contract anchors are call data, which cost the same and prove as much; a \
+        contract\nmakes them easy to find by others.")]
+    Deploy(AnchorArguments),
+}
+
+#[derive(clap::Args)]
+pub struct AnchorArguments {
+    /// The config
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// How far it must be
+    #[arg(long, value_name = "STATE", default_value = "final")]
+    wait: Wait,
+    /// Print each change as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Wait {
+    /// It is in a block of the chain, and proven to be
+    Included,
+    /// That block is final
+    Final,
+}
+
+pub fn anchor(command: AnchorCommand) -> Done {
+    match command {
+        AnchorCommand::Now(arguments) => {
+            let anchor = followed(&arguments, Wanted::Checkpoint)?;
+            if !arguments.json
+                && let (Some(inclusion), Anchored::Checkpoint { size, .. }) = (&anchor.inclusion, &anchor.what)
+            {
+                print::out(&format!(
+                    "anchor {}: {size} entries of the log are at height {} of chain {}, transaction {}, {}\n",
+                    anchor.id,
+                    inclusion.height,
+                    anchor.chain_id,
+                    inclusion.transaction,
+                    anchor.state.as_str()
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        AnchorCommand::Deploy(arguments) => {
+            let anchor = followed(&arguments, Wanted::Contract)?;
+            if let (false, Some(contract)) = (arguments.json, contract_address(&anchor)) {
+                print::out(&format!(
+                    "# the contract is there. Put this line into [anchor] of the config, and reload: systemctl reload meterseal\n\
+                     contract = \"{contract}\"\n"
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        AnchorCommand::Status { config, json } => status(&config, json),
+    }
+}
+
+fn configured(path: &std::path::Path) -> Result<Config, Failed> {
+    let config = good_config(path, &Clock::system())?;
+    match &config.anchor {
+        Part::On(_) => Ok(config),
+        Part::Off(why) => Err(Failed::new(why.clone()).hint(
+            "Run this as root or as the user that runs meterseal; a credential can be seen by the service alone.",
+        )),
+        Part::Absent => {
+            let why = format!("{} has no part [anchor]", path.display());
+            Err(Failed::new(why).hint("docs/anchors.md says how to set it up."))
+        }
+    }
+}
+
+fn followed(arguments: &AnchorArguments, wanted: Wanted) -> Result<Anchor, Failed> {
+    let config = configured(&arguments.config)?;
+    let until = match arguments.wait {
+        Wait::Included => AnchorState::Included,
+        Wait::Final => AnchorState::Final,
+    };
+    let mut seen = Seen { json: arguments.json, terminal: io::stderr().is_terminal(), said: String::new(), last: None };
+    let done = complete(anchors::for_command(&config, wanted, until, |anchor| {
+        seen.take(anchor);
+        Ok(())
+    }))?;
+    if seen.terminal && !seen.json {
+        eprintln!();
+    }
+    done?;
+    seen.last.ok_or_else(|| Failed::new("nothing was told of the anchor"))
+}
+
+/// What came so far.
+struct Seen {
+    json: bool,
+    terminal: bool,
+    said: String,
+    last: Option<Anchor>,
+}
+
+impl Seen {
+    fn take(&mut self, anchor: Anchor) {
+        let line = line(&anchor);
+        self.last = Some(anchor);
+        if self.json {
+            print::json_line(&self.last);
+        } else if self.said != line {
+            if self.terminal {
+                // One line that is written over, but for what it waits for, which is worth keeping.
+                eprint!("\r{line}\x1b[K");
+                // Nothing hangs on it.
+                io::stderr().flush().ok();
+            } else {
+                eprintln!("{line}");
+            }
+            self.said = line;
+        }
+    }
+}
+
+/// Where an anchor is, in a line.
+fn line(anchor: &Anchor) -> String {
+    let mut line = format!("anchor {}: {}", anchor.id, anchor.state.as_str());
+    if let Some(inclusion) = anchor.inclusion.as_ref().filter(|_| anchor.state >= AnchorState::Included) {
+        line += &format!(" at height {}", inclusion.height);
+    } else if let Some(attempt) = anchor.attempts.last() {
+        line += &format!(", transaction {} (attempt {})", attempt.hash, anchor.attempts.len());
+    }
+    if let Some(waiting) = &anchor.waiting {
+        line += &format!("; waiting: {}", waiting.text);
+    }
+    line
+}
+
+fn status(path: &std::path::Path, json: bool) -> Done {
+    let config = configured(path)?;
+    let told = complete(anchors::status(&config))??;
+    if json {
+        let contract = told.anchors.iter().find_map(contract_address);
+        print::json(&json!({ "status": told.status, "anchors": told.anchors, "deployed": contract }));
+    } else {
+        print::out(&table(&told));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(told: &AnchorsTold) -> String {
+    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting } = &told.status;
+    let name = match chain_id {
+        137 => " (Polygon)",
+        80_002 => " (Amoy, Polygon's test net)",
+        _ => "",
+    };
+    let mut text = format!("chain:    {chain_id}{name}\n");
+    if let Some(account) = account {
+        text += &format!("account:  {account}\n");
+    }
+    let lasts = days_left.map_or_else(String::new, |days| format!(", which lasts {days} days at the present rate"));
+    text += &match balance {
+        Some((wei, at)) => format!("balance:  {}{lasts} (asked at {at})\n", Coin { wei: *wei, chain_id: *chain_id }),
+        None => "balance:  not known yet\n".to_owned(),
+    };
+    text += &contract.map_or_else(
+        || "contract: none; anchors are call data\n".to_owned(),
+        |contract| format!("contract: {contract}\n"),
+    );
+    if let Some(next) = next {
+        text += &format!("next:     {next}\n");
+    }
+    for rpc in rpcs {
+        let height = rpc.height.map_or_else(String::new, |height| format!(", height {height}"));
+        let end = rpc.finalized.map_or_else(String::new, |height| format!(", final up to {height}"));
+        let trouble = rpc.trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
+        text += &format!("rpc:      {}{height}{end}{trouble}\n", rpc.name);
+    }
+    if let Some(waiting) = waiting {
+        text += &format!("waiting:  since {}: {}\n", waiting.since, waiting.text);
+    }
+    text += "\n";
+    for anchor in &told.anchors {
+        let what = match (&anchor.what, contract_address(anchor)) {
+            (Anchored::Checkpoint { epoch, size, .. }, _) => format!("{size} entries of {epoch}"),
+            (Anchored::Contract, Some(contract)) => format!("contract {contract}"),
+            (Anchored::Contract, None) => "contract".to_owned(),
+        };
+        text += &format!("{}; {what}; since {}\n", line(anchor), anchor.since);
+    }
+    if told.anchors.is_empty() {
+        text += "nothing is anchored yet\n";
+    }
+    text
+}
