@@ -210,6 +210,7 @@ fn router(web: Web) -> Router {
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::js))
         .route("/find.js", get(page::find_js))
+        .route("/evidence.js", get(page::evidence_js))
         .route("/icon.svg", get(page::icon))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().chars().take(80).collect()))
         .method_not_allowed_fallback(async || Problem::Method)

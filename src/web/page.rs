@@ -25,6 +25,10 @@ pub async fn find_js() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", include_str!("page/find.js"))
 }
 
+pub async fn evidence_js() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", include_str!("page/evidence.js"))
+}
+
 pub async fn icon() -> impl IntoResponse {
     file("image/svg+xml", include_str!("page/icon.svg"))
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterseal::clock::Clock;
-use meterseal::model::{Alert, AlertKind, OpenBlock, Timestamp};
+use meterseal::model::{Alert, AlertKind, Anchor, AnchorState, OpenBlock, RpcStatus, Timestamp, WaitReason, Waiting};
 use meterseal::simulate::{self, Simulation};
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use plant::{HALF_MS, NOW, Plant, at, block, commissioning, id, open_block};
+use plant::{HALF_MS, NOW, Plant, anchor, anchor_status, at, block, commissioning, id, open_block};
 
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -65,6 +65,10 @@ async fn the_page_shows_the_plant_live() {
                 tasks.spawn(scan(order, templates(), Arc::default(), tell));
             }
             line = timeout_at(end, said.next_line()) => match line.expect("the browser is done in time").unwrap().as_deref() {
+                Some("anchor") => {
+                    anchor_all(&plant).await;
+                    say.write_all(b"anchored\n").await.unwrap();
+                }
                 Some("restart") => {
                     plant = plant.restart_web().await;
                     say.write_all(b"restarted\n").await.unwrap();
@@ -97,6 +101,20 @@ fn templates() -> Vec<Arc<Template>> {
     template::shipped().iter().map(|(name, text)| Arc::new(template::parse(name, text).unwrap())).collect()
 }
 
+/// The fee has fallen, and everything is final.
+async fn anchor_all(plant: &Plant) {
+    let note = plant.sign().await;
+    for (id, state) in [(2, AnchorState::Reorganised), (3, AnchorState::Final)] {
+        let nonce = 3 + id;
+        let kept = plant.store.reader().anchor(id).await.unwrap().unwrap();
+        let Anchor { attempts, inclusion, .. } = anchor(&note, state, nonce);
+        let next = Anchor { state, attempts, inclusion, waiting: None, ..kept };
+        plant.store.ledger().save_anchor(next, None).await.unwrap();
+    }
+    plant.anchor(anchor(&note, AnchorState::Final, 7)).await;
+    plant.anchor.send_replace(anchor_status());
+}
+
 /// Thirty blocks of the local day with one that is silent and one above the target, an alert and a problem.
 async fn fill(plant: &Plant) {
     let midnight = at("2026-11-20T16:00:00Z");
@@ -106,7 +124,29 @@ async fn fill(plant: &Plant) {
         n => Some(60 + n),
     };
     let uwh = |n| kwh(n).map(|kwh| kwh * 1_000_000_000);
-    plant.seal((0..30).map(|n| block(midnight.plus_millis(n * HALF_MS), uwh(n))).collect()).await;
+    for (blocks, state) in [(0..20, AnchorState::Final), (20..26, AnchorState::Included), (26..30, AnchorState::Queued)]
+    {
+        plant.seal(blocks.map(|n| block(midnight.plus_millis(n * HALF_MS), uwh(n))).collect()).await;
+        let waiting = Waiting {
+            reason: WaitReason::FeeCeiling,
+            text: "the least fee is 712 gwei, above the ceiling of 300: raise anchor.max_fee_gwei, or wait".into(),
+            since: at(NOW).plus_millis(-900_000),
+        };
+        let waiting = (state == AnchorState::Queued).then_some(waiting);
+        plant
+            .anchor(Anchor {
+                waiting,
+                ..anchor(&plant.sign().await, state, 4 + u64::from(state == AnchorState::Included))
+            })
+            .await;
+    }
+    let mut status = anchor_status();
+    status.rpcs.push(RpcStatus {
+        name: "https://second.example:8443".into(),
+        trouble: Some("does not answer: connection refused".into()),
+        ..status.rpcs[0].clone()
+    });
+    plant.anchor.send_replace(status);
     let alert = Alert {
         id: 0,
         kind: AlertKind::TargetAtRisk,

@@ -96,6 +96,59 @@ assert.match(await text(page, "#meters tr[data-meter=total] .condition"), /now|a
 assert.match(await text(page, "#problems li"), /the webhook is away/);
 assert.match(await text(page, "#alerts li"), /heading for 132 kWh/);
 
+// What stands on the chain, in words, with links that nobody follows by himself.
+assert.match(await text(page, "#evidence-verdict"), /^Anchoring waits since 21 Nov, 15:03: the least fee is 712 gwei, above the ceiling of 300/);
+assert.deepEqual(await page.locator("#evidence-figures div").allTextContents(), [
+  "Log31 entries, signed until 21 Nov, 15:18",
+  "Of these final21 entries",
+  "Newest block that is finalMain incomer, 21 Nov, 09:30 – 10:00",
+  "Next anchor21 Nov, 16:18",
+  "Balance20.0485 POL, enough for 812 days",
+  "Account0x8ba1f109551bD432803012645Ac136ddd64DBA72",
+]);
+assert.deepEqual(await page.locator("#evidence-list .now").allTextContents(), ["Waits to be signed", "On the chain, and not final yet", "Final on the chain"]);
+assert.equal(await text(page, "#evidence-list li:nth-child(3) .what"), "The first 21 entries, for 0.0009 POL");
+const link = page.locator("#evidence-list li:nth-child(3) a");
+assert.match(await link.getAttribute("href"), /^https:\/\/polygonscan\.com\/tx\/0x0{61}401$/);
+assert.equal(await link.getAttribute("rel"), "noopener noreferrer");
+assert.equal(await page.locator("#evidence-list li:nth-child(1) a").count(), 0);
+assert.equal(await text(page, "#evidence-nodes li"), "https://second.example:8443: does not answer: connection refused");
+assert.equal(await page.locator("#blocks tbody tr:nth-child(20) td:last-child").textContent(), "final on the chain");
+assert.equal(await page.locator("#blocks tbody tr:nth-child(21) td:last-child").textContent(), "on the chain");
+await shot(page, "evidence-waits");
+const anchored = once(heard, "line");
+console.log("anchor");
+await anchored;
+await page.reload();
+await shown(page, "for good", "#evidence-verdict");
+assert.equal(await text(page, "#evidence-verdict"), "All that the log holds is on Polygon for good: nobody can change it unnoticed.");
+assert.deepEqual(await page.locator("#evidence-list .now").allTextContents(), ["Final on the chain", "Final on the chain", "Fell off the chain, and is sent again", "Final on the chain"]);
+assert.equal(await page.locator("#evidence-nodes li").count(), 0);
+
+// Where nothing is to be anchored it says so; and what a node or a config says is text, never markup or a script.
+const none = { configured: false, chain_id: null, chain: null, account: null, contract: null, balance: null, balance_at: null, days_left: null, next: null, rpcs: [], waiting: null, explorer: null, log: null, covered: null, anchors: [] };
+const fake = async (answer, text) => {
+  await page.unroute("**/api/anchor?*");
+  await page.route("**/api/anchor?*", (route) => route.fulfill({ json: { ...none, ...answer } }));
+  await page.reload();
+  await shown(page, text, "#evidence-verdict");
+};
+await fake({}, "It is not anchored on a public chain: the config has no part [anchor].");
+assert.deepEqual(await page.locator("#evidence-figures div").allTextContents(), ["Lognot signed yet"]);
+assert(await page.locator("#evidence-anchors").isHidden());
+const bold = "<b id=bold>no</b>";
+const waiting = { reason: "funds", text: bold, since: "2026-11-21T07:00:00.000Z" };
+await fake({
+  configured: true, chain_id: 31337, account: "0x00", balance: "0.00001", days_left: 1, explorer: "javascript:alert(1)",
+  rpcs: [{ name: bold, height: null, finalized: null, answered: null, trouble: bold }], waiting,
+}, bold);
+assert.equal(await page.locator("#bold").count() + await page.locator(".evidence a").count(), 0);
+assert.equal(await text(page, "#evidence-chain"), "chain 31337");
+assert(await page.getByText("less than 0.0001 coins, enough for 1 day").isVisible());
+await page.unroute("**/api/anchor?*");
+await page.reload();
+await shown(page, "for good", "#evidence-verdict");
+
 // By keyboard, and for who does not see: headings, a table with headers, nothing that talks by itself.
 await page.getByRole("button", { name: "Plant total" }).focus();
 await page.keyboard.press("Enter");
@@ -104,7 +157,7 @@ assert.match(await text(page, "#advice"), /No block is running/);
 await page.waitForFunction(() => document.getElementById("about").hidden);
 await page.getByLabel("Meter", { exact: true }).selectOption("main");
 await shown(page, "Shed", "#advice");
-assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Heard over MQTT", "Find meters"]);
+assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Evidence", "Newest anchors", "Heard over MQTT", "Find meters"]);
 assert.equal(await page.locator("#plant [aria-live]").count(), 0);
 assert.equal(await page.getByRole("columnheader", { name: "Power" }).count(), 1);
 await shot(page, "desk");

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use plant::{Answer, HALF_MS, NOW, Plant, at, block, commissioning, id, open_block, sources_status};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const OPEN: [&str; 6] = ["/api/health", "/", "/page.css", "/page.js", "/find.js", "/icon.svg"];
+const OPEN: [&str; 7] = ["/api/health", "/", "/page.css", "/page.js", "/find.js", "/evidence.js", "/icon.svg"];
 
 /// Every route there is, read from where they are declared, and whether it is asked by POST.
 fn routes() -> Vec<(String, bool)> {

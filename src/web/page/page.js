@@ -1,6 +1,7 @@
 // The plant on one page: a snapshot to begin with, then the live feed; the snapshot again now and then, and by itself
 // while there is no feed.
 
+import { evidenceCard } from "/evidence.js";
 import { copies, findPanel } from "/find.js";
 
 const RECONNECT_MS = [1000, 2000, 5000, 10000, 15000];
@@ -109,6 +110,7 @@ async function refresh() {
     if (!feed) link("off", "asking every 5 s");
     came = true;
     draw();
+    evidence.refresh();
   } catch (problem) {
     if (problem instanceof Refused) {
       if (used === token) signOut(problem.message);
@@ -241,6 +243,8 @@ const FLAGS = {
   gap: "gap", late: "late readings", reset: "register reset", rollover: "register rolled over", estimated: "estimated",
   dst: "clock change", clock: "clock not synchronised", conflict: "conflicting values", late_rejected: "too late a reading",
 };
+
+const ANCHORED = { included: "on the chain", final: "final on the chain" };
 
 const now = () => Date.now() + ahead;
 
@@ -414,7 +418,7 @@ function drawToday() {
   const [width, height] = [box.clientWidth, box.clientHeight];
   if (!plant.today || width === 0) return;
   const target = meter?.peak_target_kwh ?? null;
-  const key = JSON.stringify([width, height, chosen, target, plant.today, sealed.length, sealed.at(-1)?.start, sealed.map((b) => b.revision), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
+  const key = JSON.stringify([width, height, chosen, target, plant.today, sealed.length, sealed.at(-1)?.start, sealed.map((b) => [b.revision, b.anchor?.state]), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
   if (key === drawnToday) return;
   drawnToday = key;
 
@@ -504,7 +508,7 @@ function describeToday(bars, target, block) {
     figure(bar.kwh),
     figure(bar.max_kw),
     `${figure(bar.coverage * 100, 0)} %`,
-    [bar.is_peak_hour ? "peak" : "", target !== null && bar.kwh > target ? "above target" : "", ...bar.flags.map((flag) => FLAGS[flag] ?? ""), bar.revision ? `revision ${bar.revision}` : ""].filter(Boolean).join(", "),
+    [bar.is_peak_hour ? "peak" : "", target !== null && bar.kwh > target ? "above target" : "", ...bar.flags.map((flag) => FLAGS[flag] ?? ""), bar.revision ? `revision ${bar.revision}` : "", ANCHORED[bar.anchor?.state] ?? ""].filter(Boolean).join(", "),
   ];
   list($("blocks").tBodies[0], bars, (row, bar) => cells(bar).forEach((text, at) => put(row.children[at], text)), () => {
     const row = document.createElement("tr");
@@ -626,6 +630,8 @@ setInterval(draw, 1000);
 new ResizeObserver(draw).observe($("chart"));
 
 findPanel({ ask, put, list });
+const meterName = (id) => plant.all_meters.find((meter) => meter.id === id)?.name ?? id;
+const evidence = evidenceCard({ ask, put, list, clock, meterName });
 copies($("heard-copy"), $("heard-text"), put);
 if (token) begin();
 else signOut();
