@@ -54,7 +54,7 @@ async fn what_a_node_cannot_say_now_is_asked_again_later() {
 
 #[tokio::test]
 async fn what_cannot_be_is_not_believed() {
-    let node = Node::start(137, Mining::Each);
+    let node = Node::start(137, Mining::Manual);
     let proxy = Proxy::start(&node);
     let rpc = rpc(&proxy.url());
     proxy.lie_always(|_, mut truth| {
@@ -80,6 +80,7 @@ async fn what_cannot_be_is_not_believed() {
     assert!(is_malformed(&elsewhere, "height 7 instead of 0"), "{elsewhere:?}");
 
     let hash = node.send_as(OTHERS[0], json!({ "to": OTHERS[1], "value": "0x1" }));
+    node.mine(1);
     let other = B256::repeat_byte(7);
     proxy.lie("eth_getTransactionReceipt", move |_, truth| changed(truth, "transactionHash", json!(other)));
     let receipt = rpc.receipt(hash).await;

@@ -1,11 +1,11 @@
 //! What the client makes of the words of a real node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes};
 use meterseal::evidence::evm::CREATION_CODE;
 use meterseal::evidence::rpc::{Rpc, RpcError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{ACCOUNT, Mining, Node, OTHERS};
 
@@ -52,6 +52,8 @@ async fn a_node_tells_of_a_transaction_before_and_after_it_is_mined() {
     let contract = receipt.contract.unwrap();
     assert_eq!(contract, account.create(0));
     assert_eq!((rpc.has_code(contract).await, rpc.has_code(account).await), (Ok(true), Ok(false)));
+    let artifact: Value = serde_json::from_str(include_str!("../../contracts/EvidenceAnchor.json")).unwrap();
+    assert_eq!(node.ask("eth_getCode", json!([contract, "latest"])), artifact["deployedBytecode"]);
     // Data that the contract does not know.
     let error = rpc.estimate(account, Some(contract), &Bytes::from_static(&[1, 2, 3, 4])).await.unwrap_err();
     assert!(matches!(error, RpcError::Refused { code: 3, .. }), "{error:?}");
@@ -65,9 +67,10 @@ async fn a_node_tells_of_a_transaction_before_and_after_it_is_mined() {
 
 #[tokio::test]
 async fn a_node_keeps_its_chain_when_it_is_started_again() {
-    let mut node = Node::start(80002, Mining::Each);
+    let mut node = Node::start(80002, Mining::Manual);
     let rpc = rpc(&node.url());
     let hash = node.send_as(OTHERS[0], json!({ "to": OTHERS[1], "value": "0x1" }));
+    node.mine(1);
     let receipt = rpc.receipt(hash).await.unwrap().unwrap();
     node.stop();
     assert!(matches!(rpc.head().await, Err(RpcError::Unreachable { .. })));
@@ -75,4 +78,49 @@ async fn a_node_keeps_its_chain_when_it_is_started_again() {
     assert_eq!(rpc.receipt(hash).await, Ok(Some(receipt)));
     assert_eq!(rpc.nonce(OTHERS[0]).await, Ok(1));
     node.stop();
+}
+
+#[tokio::test]
+async fn what_is_not_on_the_chain_any_more_is_unknown() {
+    let node = Node::start(137, Mining::Manual);
+    let rpc = rpc(&node.url());
+    let spend = |nonce: u64| {
+        node.send_as(OTHERS[0], json!({ "to": OTHERS[1], "value": "0x1", "nonce": format!("{nonce:#x}") }))
+    };
+    let first = spend(0);
+    node.mine(12);
+    let receipt = rpc.receipt(first).await.unwrap().unwrap();
+    node.reorganise(12);
+    assert_eq!((rpc.receipt(first).await, rpc.evidence(&receipt).await), (Ok(None), Ok(None)));
+    assert_ne!(rpc.hash_at(1).await, Ok(Some(receipt.hash)));
+    assert_eq!((rpc.head().await.unwrap().height, rpc.nonce(OTHERS[0]).await), (12, Ok(0)));
+
+    let second = spend(0);
+    assert_eq!(rpc.knows(second).await, Ok(true));
+    node.drop_transaction(second);
+    assert_eq!(rpc.knows(second).await, Ok(false));
+
+    let third = spend(0);
+    node.mine(1);
+    assert!(rpc.receipt(third).await.unwrap().is_some());
+    node.roll_back(1);
+    assert_eq!((rpc.receipt(third).await, rpc.nonce(OTHERS[0]).await), (Ok(None), Ok(0)));
+    assert_eq!(rpc.hash_at(13).await, Ok(None));
+    node.set_balance(OTHERS[2], 5);
+    assert_eq!(rpc.balance(OTHERS[2]).await, Ok(5));
+}
+
+#[tokio::test]
+async fn a_node_mines_by_itself_and_can_lose_its_chain() {
+    let mut node = Node::start(137, Mining::Every(1));
+    let asked = rpc(&node.url());
+    let end = Instant::now() + PATIENCE;
+    while asked.head().await.unwrap().height < 2 {
+        assert!(Instant::now() < end, "no block in {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let first = asked.hash_at(1).await.unwrap();
+    node.lose();
+    node.start_again();
+    assert_ne!(rpc(&node.url()).hash_at(1).await.unwrap(), first);
 }

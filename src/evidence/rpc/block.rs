@@ -1,7 +1,7 @@
 //! A block as a node tells it, put together again as it is hashed.
 //!
-//! Nothing of it is believed: the header has to have the hash, and the lists have to have the roots of the header. So what
-//! a node leaves out, adds or changes is found out, and what no node may leave out can be read with tolerance.
+//! Nothing of it is believed: the header has to have the hash, and the lists have to have the roots of the header. So
+//! what a node leaves out, adds or changes is found out, however tolerantly its words are read.
 
 use alloy_consensus::transaction::{EthereumTxEnvelope, TxEip4844};
 use alloy_consensus::{Eip658Value, Receipt, ReceiptWithBloom};
@@ -41,8 +41,8 @@ pub struct BlockAnswer {
 }
 
 impl BlockAnswer {
-    /// RLP of the header, if any has that hash. Upgrades of chains added items to the end, and some nodes tell of more than are in
-    /// it: as many are taken as give the hash.
+    /// RLP of the header, if any has that hash. Upgrades of chains added items to the end, and some nodes tell of more
+    /// than are in it: as many are taken as give the hash.
     pub fn header(&self) -> Option<Vec<u8>> {
         let mut items = vec![
             alloy_rlp::encode(self.parent_hash),
@@ -79,8 +79,8 @@ impl BlockAnswer {
         self.base_fee_per_gas.and_then(|fee| u128::try_from(fee.0).ok())
     }
 
-    /// The hash under which nodes of Polygon tell of what it took over from Ethereum in that block, until that became a transaction in
-    /// the block (PIP-74). It is in none of the roots.
+    /// The hash under which nodes of Polygon tell of what it took over from Ethereum in that block, until that became a
+    /// transaction of the block (PIP-74). It is in none of the roots.
     pub fn state_sync(&self) -> B256 {
         keccak256([b"matic-bor-receipt-", &self.number.0.to_be_bytes()[..], self.hash.as_slice()].concat())
     }

@@ -22,11 +22,11 @@ struct Paid {
 }
 
 impl Rpc {
-    /// Fetches the block of a receipt, computes its hash and both its roots anew, and holds the receipt against what they
-    /// show. `None`: the node does not have that block (any more).
+    /// Fetches the block of a receipt, computes its hash and both its roots anew, and holds the receipt against what
+    /// they show. `None`: the node does not have that block (any more).
     ///
-    /// A node of Polygon may be unable to tell the whole of a block that takes something over from Ethereum. Another node may be
-    /// able to.
+    /// A node of Polygon may be unable to tell the whole of a block that takes something over from Ethereum, where
+    /// another node is able to.
     pub async fn evidence(&self, receipt: &Receipt) -> Result<Option<ChainEvidence>, RpcError> {
         let block: Option<BlockAnswer> = self.wire.ask(BLOCK, (receipt.hash, true), true).await?;
         let Some(mut block) = block else { return Ok(None) };

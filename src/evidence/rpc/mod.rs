@@ -180,8 +180,8 @@ impl Rpc {
         self.number("eth_estimateGas", (Call { from, to, data },)).await
     }
 
-    /// Hands a signed transaction over. That it is taken says nothing of its being mined; and if it is refused, it may be
-    /// known already.
+    /// Hands a signed transaction over. That it is taken says nothing of its being mined; and if it is refused, it may
+    /// be known already.
     pub async fn send(&self, raw: &Bytes) -> Result<(), RpcError> {
         const METHOD: &str = "eth_sendRawTransaction";
         let (taken, own): (B256, _) = (self.some(METHOD, (raw,)).await?, alloy_primitives::keccak256(raw));

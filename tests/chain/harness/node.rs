@@ -28,7 +28,7 @@ pub const OTHERS: [Address; 3] = [
 pub enum Mining {
     /// By [`Node::mine`] alone.
     Manual,
-    /// For each transaction.
+    /// Soon after a transaction was taken: whoever sent it may be told of that before it is mined.
     Each,
     /// After so many seconds.
     Every(u32),
