@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::brokers::{self, BrokerView};
 use super::commissioning::{self, OneMeterView};
-use super::health::problems;
+use super::health::{problems, store_health};
 use super::meters::{MeterView, Moment};
 use super::problem::Problem;
 use super::query::{Asked, Resolution, count, one_of_these};
@@ -152,7 +152,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
             .collect(),
         last_ten_blocks: blocks.iter().rev().take(10).map(Into::into).collect(),
         alerts: alerts.iter().map(Into::into).collect(),
-        problems: problems(&web),
+        problems: problems(&web, &store_health(&web).await?),
         brokers: brokers::all(&sources),
     };
     Ok(Json(snapshot).into_response())

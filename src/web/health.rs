@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::problem::Problem;
 use super::query::{Asked, Nothing};
 use super::wire::{At, Json};
 use super::{Web, guard};
@@ -43,8 +44,13 @@ struct Details {
     store: serde_json::Value,
 }
 
-pub async fn health(State(web): State<Web>, headers: HeaderMap, Asked(Nothing {}): Asked<Nothing>) -> Response {
-    let (problems, store) = (problems(&web), web.views.reader.health());
+pub async fn health(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    let store = store_health(&web).await?;
+    let problems = problems(&web, &store);
     let (code, status) = match () {
         () if store.unwritable.is_some() => (StatusCode::SERVICE_UNAVAILABLE, Status::Failing),
         () if !problems.is_empty() => (StatusCode::OK, Status::Degraded),
@@ -52,7 +58,7 @@ pub async fn health(State(web): State<Web>, headers: HeaderMap, Asked(Nothing {}
     };
     // A probe with an old token still hears whether the program is well.
     let details = guard::may_read(&web, &headers).is_ok().then(|| details(&web, problems, store));
-    (code, Json(HealthView { status, details })).into_response()
+    Ok((code, Json(HealthView { status, details })).into_response())
 }
 
 fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
@@ -74,10 +80,16 @@ fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
     }
 }
 
+/// How the store is doing. It looks at files: a disk that does not answer must not stand in the way of other requests.
+pub async fn store_health(web: &Web) -> Result<StoreHealth, Problem> {
+    let reader = web.views.reader.clone();
+    tokio::task::spawn_blocking(move || reader.health()).await.map_err(|_| Problem::Stopping)
+}
+
 /// All that is wrong now, one sentence each.
-pub fn problems(web: &Web) -> Vec<String> {
+pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
     let mut problems = web.views.problems.borrow().as_ref().clone();
-    let (sources, store) = (web.views.sources.borrow().clone(), web.views.reader.health());
+    let sources = web.views.sources.borrow().clone();
     let told = |problem: &Option<String>| problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
     for (name, line) in &sources.lines {
         if !line.connected {

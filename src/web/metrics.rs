@@ -11,10 +11,13 @@ use axum::response::{IntoResponse, Response};
 
 use super::Web;
 use super::anchors::{coins, newest_final};
+use super::health::store_health;
 use super::meters::Moment;
+use super::problem::Problem;
 use super::query::{Asked, Nothing};
 use super::wire::{push_f64, push_text};
 use crate::model::{AnchorState, Condition, MeterStatus};
+use crate::store::StoreHealth;
 
 /// The forecast of bytes written looks back this far, one sample a minute.
 const SAMPLES: usize = 60;
@@ -52,7 +55,8 @@ impl DiskUse {
 /// Samples the bytes written until stopped.
 pub async fn watch_disk(web: Web) {
     loop {
-        web.disk.sample(web.views.clock.since_boot_ms(), web.views.reader.health().written_bytes);
+        let Ok(health) = store_health(&web).await else { return };
+        web.disk.sample(web.views.clock.since_boot_ms(), health.written_bytes);
         tokio::select! {
             () = web.stop.cancelled() => return,
             () = web.views.clock.sleep(SAMPLE_EVERY) => {}
@@ -60,19 +64,20 @@ pub async fn watch_disk(web: Web) {
     }
 }
 
-pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
+pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Result<Response, Problem> {
+    let health = store_health(&web).await?;
     let mut page = Exposition(Vec::with_capacity(16 * 1024));
     program(&mut page);
     meters(&mut page, &web);
     lines(&mut page, &web);
     blocks(&mut page, &web);
-    store(&mut page, &web);
+    store(&mut page, &web, &health);
     anchors(&mut page, &web).await;
     page.one("meterseal_web_event_clients", "gauge", "Live feeds open.", count(web.feed.clients()));
     page.one("meterseal_web_events_missed", "counter", "Events that slow clients missed.", web.feed.missed());
     page.0.extend_from_slice(b"# EOF\n");
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], page.0).into_response()
+    Ok(([(header::CONTENT_TYPE, kind)], page.0).into_response())
 }
 
 /// The text under way.
@@ -238,8 +243,7 @@ fn blocks(page: &mut Exposition, web: &Web) {
     }
 }
 
-fn store(page: &mut Exposition, web: &Web) {
-    let health = web.views.reader.health();
+fn store(page: &mut Exposition, web: &Web, health: &StoreHealth) {
     let writable = u8::from(health.unwritable.is_none());
     page.one("meterseal_store_up", "gauge", "1 while the store can be written.", writable);
     let counters = [
