@@ -78,11 +78,13 @@ struct Records {
     told: BTreeSet<(MeterId, Timestamp)>,
     /// This room's alerts that are not over; `None` until they are read.
     open: Option<Vec<Alert>>,
+    /// It was said that records wait for the clock.
+    waits: bool,
 }
 
 impl Records {
     fn new(reader: Reader, ledger: Ledger, clock: Clock) -> Self {
-        Self { reader, ledger, clock, known: BTreeMap::new(), told: BTreeSet::new(), open: None }
+        Self { reader, ledger, clock, known: BTreeMap::new(), told: BTreeSet::new(), open: None, waits: false }
     }
 
     /// Looks, once the clock can be believed or has been waited for long enough.
@@ -94,6 +96,13 @@ impl Records {
     ) -> Result<(), StoreError> {
         let Stamp { since_boot_ms, clock, .. } = self.clock.stamp();
         if clock != ClockState::Synchronised && since_boot_ms.saturating_sub(begun_ms) < PATIENCE_MS {
+            let are_due = sources.meters.values().any(|meter| meter.setup.is_some());
+            if are_due && !std::mem::replace(&mut self.waits, true) {
+                let minutes = PATIENCE_MS / 60_000;
+                info!(
+                    "the clock is not synchronised: commissioning records of meters wait for it, {minutes} min at most"
+                );
+            }
             return Ok(());
         }
         self.look(meters, sources).await
@@ -322,6 +331,37 @@ mod tests {
         plant.clock.advance(Duration::from_millis(PATIENCE_MS));
         plant.records.look_in_time(&[], &sources("9"), begun).await.unwrap();
         assert_eq!(plant.alerts(true).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn it_is_told_once_that_records_wait_for_the_clock() {
+        let log = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let writer = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(Shared(log.clone()))).finish();
+        let _guard = tracing::subscriber::set_default(writer);
+        let mut plant = Plant::new();
+        plant.clock.set_state(ClockState::Unsynchronised);
+        let begun = plant.clock.since_boot_ms();
+        plant.records.look_in_time(&[], &SourcesStatus::default(), begun).await.unwrap();
+        assert!(log.lock().unwrap().is_empty(), "nothing is due");
+        for _ in 0..2 {
+            plant.records.look_in_time(&[], &sources("7"), begun).await.unwrap();
+        }
+        let said = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+        assert_eq!(said.matches("commissioning records of meters wait for it, 5 min at most").count(), 1, "{said}");
+    }
+
+    /// What was logged.
+    struct Shared(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[tokio::test]
