@@ -182,8 +182,10 @@ pub struct BrokerStatus {
     pub last_message: Option<Timestamp>,
     /// Connected, and nothing has come for long.
     pub silent: bool,
-    /// Values that were there already, or messages that the broker keeps and that bear no time of their own.
+    /// Values that were there already.
     pub repeated: u64,
+    /// Messages that the broker keeps for new subscribers, with values that bear no time of their own: no readings.
+    pub undated: u64,
     /// Messages that could not be read, and the last of them.
     pub malformed: u64,
     pub last_malformed: Option<MalformedMessage>,

@@ -206,10 +206,11 @@ fn lines(page: &mut Exposition, web: &Web) {
         page.sample("meterseal_broker_up", "gauge", &format!("broker=\"{name}\""), u8::from(broker.connected));
     }
     type OfBroker = (&'static str, &'static str, fn(&crate::model::BrokerStatus) -> u64);
-    let counters: [OfBroker; 4] = [
+    let counters: [OfBroker; 5] = [
         ("meterseal_broker_connects", "Connections made.", |broker| broker.connects),
         ("meterseal_broker_messages", "Messages received.", |broker| broker.messages),
         ("meterseal_broker_repeated", "Values that were there already.", |broker| broker.repeated),
+        ("meterseal_broker_undated", "Retained messages without a time of their own.", |broker| broker.undated),
         ("meterseal_broker_malformed", "Messages that could not be read.", |broker| broker.malformed),
     ];
     for (name, help, value) in counters {

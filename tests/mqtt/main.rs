@@ -181,6 +181,36 @@ async fn what_cannot_be_read_is_told_and_costs_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retained_message_without_a_time_is_counted_by_itself() {
+    let mosquitto = started("").await;
+    let undated = br#"{"data":[{"tp":0,"point":[{"id":0,"val":"S0"},{"id":13,"val":1}]}]}"#;
+    Feeder::start(&mosquitto).retain("platform/acrel/meter", undated).await;
+    let mut plant = Plant::start(broker(&mosquitto, mosquitto.port, METERS));
+    let told = plant.until("the message", |broker| broker.messages == 1).await;
+    assert_eq!((told.undated, told.malformed, told.last_malformed.is_none()), (1, 0, true));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_changed_counts_on_and_is_asked_anew() {
+    let mosquitto = started("").await;
+    let mut known = broker(&mosquitto, mosquitto.port, METERS);
+    let mut plant = Plant::start(known.clone());
+    plant.until("the connection", |broker| broker.connected).await;
+    let feeder = Feeder::start(&mosquitto);
+    feeder.publish(samples(0..1)).await;
+    feeder.publish([("platform/acrel/meter".to_owned(), b"not JSON".to_vec())]).await;
+    plant.until("the messages", |broker| broker.messages == 41 && broker.malformed == 1).await;
+    known.subscriptions[0].topic = "platform/#".to_owned();
+    plant.configure(known);
+    let told = plant.until("the connection anew", |broker| broker.connected && broker.connects == 2).await;
+    assert_eq!((told.messages, told.malformed, told.last_malformed.is_some()), (41, 1, true));
+    feeder.publish([("platform/hall".to_owned(), sample(0, 1).1)]).await;
+    plant.until("what was not asked for before", |broker| broker.messages == 42).await;
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_on_which_nothing_comes_any_more_is_made_anew() {
     let mosquitto = started("").await;
     let network = Network::to(mosquitto.port).await.unwrap();

@@ -62,7 +62,7 @@ pub fn publisher(id: &str, matches: &str) -> Publisher {
 
 pub struct Plant {
     pub status: watch::Receiver<Arc<SourcesStatus>>,
-    _config: watch::Sender<Arc<Config>>,
+    config: watch::Sender<Arc<Config>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     store: Store,
@@ -98,7 +98,7 @@ impl Plant {
         let mut tasks = JoinSet::new();
         let told = Told { status: tell, ..Told::default() };
         tasks.spawn(run(follow, store.ingest(), clock, told, orders, stop.clone()));
-        Self { status, _config: config, stop, tasks, store, kept, _folder: folder }
+        Self { status, config, stop, tasks, store, kept, _folder: folder }
     }
 
     /// Stops listening; the store is closed and stays.
@@ -118,6 +118,11 @@ impl Plant {
             }
         };
         timeout(PATIENCE * 2, enough).await.expect("readings are missing");
+    }
+
+    /// As after a SIGHUP with another config.
+    pub fn configure(&self, broker: Broker) {
+        self.config.send_replace(Arc::new(Config { brokers: vec![broker], ..Config::default() }));
     }
 
     /// As after `kill -9`: what was under way is cut off, and the same store is opened again.
@@ -242,9 +247,15 @@ impl Feeder {
             if under_way.len() >= WINDOW {
                 under_way.next().await;
             }
-            under_way.push(self.publish_one(topic, payload));
+            under_way.push(self.publish_one(topic, payload, PublishOptions::at_least_once()));
         }
         while under_way.next().await.is_some() {}
+    }
+
+    /// Publishes a message that the broker keeps for new subscribers.
+    pub async fn retain(&self, topic: &str, payload: &[u8]) {
+        let options = PublishOptions::at_least_once().retained();
+        self.publish_one(topic.to_owned(), payload.to_vec(), options).await;
     }
 
     /// Waits for a message on a topic.
@@ -264,9 +275,8 @@ impl Feeder {
         timeout(PATIENCE, heard).await.unwrap_or_else(|_| panic!("{wanted} was not heard on {topic}"));
     }
 
-    async fn publish_one(&self, topic: String, payload: Vec<u8>) {
+    async fn publish_one(&self, topic: String, payload: Vec<u8>, options: PublishOptions) {
         loop {
-            let options = PublishOptions::at_least_once();
             let sent = self.client.publish_tracked(topic.clone(), payload.clone(), options).await.unwrap();
             if timeout(PATIENCE, sent.wait_async()).await.expect("the broker acknowledges nothing").is_ok() {
                 return;

@@ -458,6 +458,7 @@ fn broker_status() -> BrokerStatus {
         last_message: Some(at(NOW)),
         silent: false,
         repeated: 3,
+        undated: 2,
         malformed: 1,
         last_malformed: Some(MalformedMessage {
             topic: "plant/oven".to_owned(),

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::connection::{self, Publish, Sender};
 use super::dial::Dial;
-use super::formats::{Decoder, Message, Settled, Ticket};
+use super::formats::{Decoder, Message, Reason, Settled, Ticket};
 use super::heard::{Heard, Meters};
 use super::{Broker, takes};
 use crate::clock::Clock;
@@ -72,6 +72,24 @@ pub struct Outside {
 }
 
 impl Report {
+    /// The counters go on from those of the same broker under another config.
+    pub fn going_on(self, before: &BrokerStatus) -> Self {
+        let BrokerStatus { connects, messages, last_message, repeated, undated, malformed, unasked, .. } = *before;
+        let last_malformed = before.last_malformed.clone();
+        let broker = BrokerStatus {
+            connects,
+            messages,
+            last_message,
+            repeated,
+            undated,
+            malformed,
+            last_malformed,
+            unasked,
+            ..self.broker
+        };
+        Self { broker, ..self }
+    }
+
     /// A broker that has not been reached yet.
     pub fn new(broker: &Broker, now: Timestamp) -> Self {
         Self {
@@ -84,6 +102,7 @@ impl Report {
                 last_message: None,
                 silent: false,
                 repeated: 0,
+                undated: 0,
                 malformed: 0,
                 last_malformed: None,
                 unasked: 0,
@@ -114,8 +133,18 @@ pub async fn run(broker: Arc<Broker>, outside: Outside) {
         .iter()
         .map(|subscription| Decoder::new(subscription.format.clone(), &subscription.topic))
         .collect();
-    let mut listening =
-        Listening { broker, ingest, clock, report, meters, decoders, dial, held: HashMap::new(), tickets: 0 };
+    let mut listening = Listening {
+        broker,
+        ingest,
+        clock,
+        report,
+        meters,
+        decoders,
+        dial,
+        held: HashMap::new(),
+        tickets: 0,
+        asked: false,
+    };
     let mut pause = FIRST_PAUSE;
     while !stop.is_cancelled() {
         let began = Instant::now();
@@ -150,6 +179,8 @@ struct Listening {
     held: HashMap<Ticket, Publish>,
     /// The last ticket given out.
     tickets: Ticket,
+    /// The broker has been asked for what is published: its session is of this config.
+    asked: bool,
 }
 
 /// A hand-over to the store and the messages that it came from.
@@ -259,12 +290,12 @@ impl Listening {
 
     /// The broker has let us in.
     async fn accepted(&mut self, sender: &Sender, session_present: bool) -> Result<(), String> {
-        let first = self.report.borrow().broker.connects == 0;
+        let asked = std::mem::replace(&mut self.asked, true);
         self.report.send_modify(|report| report.broker.connects += 1);
         sender.say_online(&self.broker.status_topic).await?;
         // A session from before our start may have been made for another config. Later, asking again would only have
         // the broker repeat all that it keeps.
-        if !first && session_present || self.broker.subscriptions.is_empty() {
+        if asked && session_present || self.broker.subscriptions.is_empty() {
             self.connected(None);
             return Ok(());
         }
@@ -342,8 +373,13 @@ impl Listening {
                 Heard::TooFine(error) => self.malformed(topic.clone(), error.to_string(), String::new()),
             }
         }
-        if let Some(fault) = settled.fault {
-            self.malformed(topic, fault.reason.to_string(), fault.beginning);
+        match settled.fault {
+            // A broker hands those out at every connection: they are no fault of anybody's.
+            Some(fault) if fault.reason == Reason::Undated => {
+                self.report.send_modify(|report| report.broker.undated += 1)
+            }
+            Some(fault) => self.malformed(topic, fault.reason.to_string(), fault.beginning),
+            None => {}
         }
         batch.messages.push(message);
     }

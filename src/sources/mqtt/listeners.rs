@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{Broker, Outside, Report, run};
 use crate::clock::Clock;
-use crate::model::SourcesStatus;
+use crate::model::{BrokerStatus, SourcesStatus};
 use crate::sources::tasks::Tasks;
 use crate::store::Ingest;
 
@@ -30,14 +30,20 @@ impl Listeners {
         self.past_attempts += gone.iter().map(|(_, report)| report.borrow().attempts).sum::<u64>();
         for broker in brokers {
             if !self.running.has(&broker.name) {
-                self.begin(broker);
+                let before = gone.iter().find(|(before, _)| before.name == broker.name);
+                self.begin(broker, before.map(|(_, report)| report.borrow().broker.clone()));
             }
         }
     }
 
-    fn begin(&mut self, broker: &Broker) {
+    fn begin(&mut self, broker: &Broker, before: Option<BrokerStatus>) {
         let broker = Arc::new(broker.clone());
-        let (tell, report) = watch::channel(Report::new(&broker, self.clock.now()));
+        let report = Report::new(&broker, self.clock.now());
+        let report = match before {
+            Some(before) => report.going_on(&before),
+            None => report,
+        };
+        let (tell, report) = watch::channel(report);
         let (ingest, clock) = (self.ingest.clone(), self.clock.clone());
         self.running.begin(broker.name.clone(), (broker.clone(), report), |stop| {
             run(broker, Outside { ingest, clock, report: tell, stop })
