@@ -22,6 +22,7 @@ use meterseal::clock::Clock;
 use meterseal::model::{Condition, MeterStatus, Number, PollReport, StoredReading};
 use meterseal::sources::{BlockGrid, Config, PollFailed, poll_once, template};
 use plant::{Plant, line, map, meter, registers, ten};
+use tokio::time::Instant;
 
 const OFTEN: Duration = Duration::from_millis(100);
 const RARELY: Duration = Duration::from_secs(3600);
@@ -315,25 +316,37 @@ async fn two_dead_units_of_thirty_two_leave_the_healthy_their_polls() {
     let mut gateway = line("gateway", &device.address, meters);
     gateway.timeout = second;
     let mut plant = Plant::start(vec![gateway]).await;
-    // The first rounds find out who is dead; from then on at least 95 % of the healthy polls come, second by second.
+    // The first rounds find out who is dead; from then on they cost at most one healthy poll in twenty.
     plant.until_meter("m16", "some time-outs", |meter| meter.timeouts >= 3).await;
     let from = tokio::time::Instant::now();
     let before = plant.status.borrow().meters[&"m1".parse().unwrap()].answers;
     plant.until_meter("m1", "polls for some seconds", |meter| meter.answers >= before + 8).await;
     plant.end().await;
-    let seconds = from.elapsed().as_secs();
-    assert!(seconds >= 5);
-    let asked = device.asked();
-    let (mut polls, mut widest) = (0, Duration::ZERO);
-    for unit in (1..=32_u8).filter(|unit| !unit.is_multiple_of(16)) {
-        let times: Vec<_> =
-            asked.iter().filter(|asked| asked.unit == unit && asked.at > from).map(|asked| asked.at).collect();
-        polls += times.iter().filter(|at| (**at - from).as_secs() < seconds).count();
-        widest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap().max(widest);
-    }
-    let share = polls as f64 / (30 * seconds) as f64;
-    assert!(share >= 0.95, "{:.1} % of the healthy polls", share * 100.0);
+    let asked: Vec<_> =
+        device.asked().iter().filter(|asked| asked.at > from).map(|asked| (asked.unit, asked.at)).collect();
+    let (polls, missed, widest) = missed_for_the_dead(&asked, second);
+    assert!(polls >= 6 * 30 && missed * 20 <= polls, "{missed} polls beside {polls} were missed");
     assert!(widest < 1500 * MS, "{widest:?} between two polls of one unit");
+}
+
+/// Of the healthy ones of 32 units, of which each 16th is dead: polls that came, polls that were missed while a dead one
+/// was asked, and the widest such gap. What a machine with other things to do misses by itself does not count.
+fn missed_for_the_dead(asked: &[(u8, Instant)], interval: Duration) -> (usize, usize, Duration) {
+    let is_dead = |unit: u8| unit.is_multiple_of(16);
+    let (mut polls, mut missed, mut widest) = (0, 0, Duration::ZERO);
+    for unit in (1..=32).filter(|unit| !is_dead(*unit)) {
+        let own: Vec<_> = (0..asked.len()).filter(|at| asked[*at].0 == unit).collect();
+        polls += own.len();
+        for pair in own.windows(2) {
+            if asked[pair[0]..pair[1]].iter().any(|(unit, _)| is_dead(*unit)) {
+                let gap = asked[pair[1]].1 - asked[pair[0]].1;
+                missed += usize::try_from(((gap + interval / 2).as_millis() / interval.as_millis()).saturating_sub(1))
+                    .unwrap();
+                widest = widest.max(gap);
+            }
+        }
+    }
+    (polls, missed, widest)
 }
 
 #[tokio::test]
