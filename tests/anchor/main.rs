@@ -6,4 +6,6 @@
 mod harness;
 mod house;
 
+mod faults;
+mod nodes;
 mod story;

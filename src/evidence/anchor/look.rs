@@ -151,8 +151,7 @@ impl Look<'_> {
                     Ok(found) => return found,
                     Err(Unproven::NotNow(why)) => why,
                     Err(Unproven::Wrong(why)) => {
-                        self.nodes.blame(&node, format!("does not prove its receipt of {hash}: {why}"), self.clock);
-                        self.present.retain(|other| other.rpc.name() != node.rpc.name());
+                        self.nodes.blame(&node, format!("it does not prove its receipt of {hash}: {why}"));
                         why
                     }
                 };

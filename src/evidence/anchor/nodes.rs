@@ -28,6 +28,8 @@ struct Node {
     of_chain: Option<u64>,
     failures: u32,
     not_before_ms: u64,
+    /// What it last said that does not hold; logged once.
+    blamed: Option<String>,
 }
 
 /// A node of the chain that answers.
@@ -45,7 +47,7 @@ impl Nodes {
         let node = |rpc: Rpc| {
             let status =
                 RpcStatus { name: rpc.name().to_owned(), height: None, finalized: None, answered: None, trouble: None };
-            Node { rpc, status, is_known: false, of_chain: None, failures: 0, not_before_ms: 0 }
+            Node { rpc, status, is_known: false, of_chain: None, failures: 0, not_before_ms: 0, blamed: None }
         };
         Self { chain_id, nodes: rpcs.into_iter().map(node).collect() }
     }
@@ -129,9 +131,14 @@ impl Nodes {
         said
     }
 
-    /// A node said what does not hold. It is asked again after a pause.
-    pub fn blame(&mut self, node: &Present, what: String, clock: &Clock) {
-        self.nodes[node.at].note(what, clock);
+    /// A node said what does not hold. It may be well otherwise, and goes on being asked.
+    pub fn blame(&mut self, node: &Present, what: String) {
+        let node = &mut self.nodes[node.at];
+        if node.blamed.as_ref() != Some(&what) {
+            tracing::warn!(rpc = node.status.name, "{what}");
+        }
+        node.status.trouble = Some(what.clone());
+        node.blamed = Some(what);
     }
 
     /// Hands a transaction to all; how many took it, and what the others said.

@@ -1,0 +1,178 @@
+//! What can go wrong with money, nonces and contracts, and that all goes on when it is mended.
+
+use alloy_primitives::address;
+use meterseal::evidence::anchor::{Wanted, fees};
+use meterseal::model::{AlertKind, Anchor, AnchorState, WaitReason};
+use serde_json::json;
+
+use crate::harness::{ACCOUNT, Mining, Node, OTHERS, Proxy, Told};
+use crate::house::{EVERY, House, config, written};
+
+const GWEI: u128 = 1_000_000_000;
+
+pub fn waits_for(reason: WaitReason) -> impl Fn(&Anchor) -> bool {
+    move |anchor| anchor.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason)
+}
+
+fn is_final(anchor: &Anchor) -> bool {
+    anchor.state == AnchorState::Final
+}
+
+/// How often each payload was written.
+fn counts(node: &Node) -> Vec<usize> {
+    written(node).into_values().collect()
+}
+
+#[tokio::test]
+async fn an_account_without_funds_is_told_and_goes_on_when_it_has_some() {
+    let node = Node::start(137, Mining::Manual);
+    node.set_balance(ACCOUNT, 1_000);
+    let mut house = House::new(config(137, &[node.url()]));
+    let waiting = house.until(Some(&node), waits_for(WaitReason::Funds)).await.waiting.unwrap();
+    assert!(waiting.text.contains(&format!("{ACCOUNT} has 0 POL on chain 137")), "{}", waiting.text);
+    let low = |alert: &&meterseal::model::Alert| alert.kind == AlertKind::AnchorFundsLow;
+    assert_eq!(house.alerts().await.iter().filter(low).count(), 1);
+    node.set_balance(ACCOUNT, GWEI * GWEI);
+    house.until_final(&node).await;
+    house.rounds(20).await;
+    let alerts = house.alerts().await;
+    assert!(alerts.iter().filter(low).all(|alert| alert.cleared.is_some()), "{alerts:?}");
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn a_fee_above_the_ceiling_is_waited_for() {
+    let node = Node::start(80_002, Mining::Manual);
+    let mut house = House::new(config(80_002, &[node.url()]));
+    house.reconfigure(|config| config.max_fee = fees::gwei(45));
+    node.set_base_fee(30 * GWEI);
+    let waiting = house.until(Some(&node), waits_for(WaitReason::FeeCeiling)).await.waiting.unwrap();
+    assert!(waiting.text.contains("max_fee_gwei allows 45 gwei"), "{}", waiting.text);
+    node.set_base_fee(2 * GWEI);
+    let anchor = house.until_final(&node).await;
+    assert!(anchor.attempts.iter().all(|attempt| attempt.max_fee <= 45 * GWEI), "{anchor:?}");
+}
+
+#[tokio::test]
+async fn a_base_fee_that_leaps_is_followed_by_the_same_nonce() {
+    let node = Node::start(137, Mining::Manual);
+    let mut house = House::new(config(137, &[node.url()]));
+    node.set_base_fee(3 * GWEI);
+    node.mine(1);
+    let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    for _ in 0..5 {
+        node.set_base_fee(60 * GWEI);
+        node.mine(1);
+        house.round().await;
+    }
+    let anchor = house.until_final(&node).await;
+    assert!(anchor.attempts.len() > 1, "{anchor:?}");
+    assert!(anchor.attempts.iter().all(|attempt| attempt.nonce == sent.attempts[0].nonce), "{anchor:?}");
+    assert_eq!(anchor.attempts[0], sent.attempts[0], "what was sent stays known");
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn the_budget_of_a_day_holds_and_comes_free() {
+    let node = Node::start(137, Mining::Manual);
+    let mut house = House::new(config(137, &[node.url()]));
+    let first = house.until_final(&node).await;
+    let inclusion = first.inclusion.clone().unwrap();
+    let paid = inclusion.price * u128::from(inclusion.gas_used);
+    house.reconfigure(|config| config.daily_budget = paid * 2);
+    house.grow().await;
+    house.order(Wanted::Checkpoint).await.unwrap();
+    let waiting = house.until(Some(&node), waits_for(WaitReason::Budget)).await.waiting.unwrap();
+    assert!(waiting.text.contains("more comes free at"), "{}", waiting.text);
+    house.clock.advance(EVERY * 4);
+    let second = house.until(Some(&node), is_final).await;
+    assert!(second.id > first.id);
+}
+
+#[tokio::test]
+async fn a_transaction_that_holds_up_the_nonce_is_outbid() {
+    let node = Node::start(137, Mining::Manual);
+    node.mine(1);
+    let dear = format!("{:#x}", 90 * GWEI);
+    let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
+    node.send_as(ACCOUNT, rival);
+    let mut house = House::new(config(137, &[node.url()]));
+    house.until(None, waits_for(WaitReason::Nonce)).await;
+    let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    assert!(sent.attempts.len() > 2 && sent.attempts.iter().all(|attempt| attempt.nonce == 0), "{sent:?}");
+    house.until_final(&node).await;
+    assert_eq!(counts(&node), [1], "the other one never lands");
+}
+
+#[tokio::test]
+async fn a_nonce_that_somebody_else_takes_is_told_and_another_is_taken() {
+    let node = Node::start(137, Mining::Manual);
+    let mut house = House::new(config(137, &[node.url()]));
+    node.mine(1);
+    let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    let dear = format!("{:#x}", 200 * GWEI);
+    let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
+    node.ask("anvil_setNonce", json!([ACCOUNT, "0x0"]));
+    node.drop_transaction(sent.attempts[0].hash);
+    node.send_as(ACCOUNT, rival);
+    node.mine(1);
+    let anchor = house.until_final(&node).await;
+    assert_eq!((anchor.id, anchor.attempts.len(), anchor.attempts[0].nonce), (sent.id, 1, 1));
+    let alerts = house.alerts().await;
+    let taken: Vec<_> = alerts.iter().filter(|alert| alert.kind == AlertKind::AnchorNonceTaken).collect();
+    assert!(matches!(taken[..], [alert] if alert.text.contains("nonce 0 is not ours")), "{alerts:?}");
+    let mut counts = written(&node);
+    counts.remove("0x");
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [1]);
+    // The next one goes on behind what somebody else has done meanwhile, and that is told.
+    node.send_as(ACCOUNT, json!({ "to": OTHERS[0], "value": "0x1" }));
+    node.mine(1);
+    house.clock.advance(EVERY);
+    house.grow().await;
+    house.order(Wanted::Checkpoint).await.unwrap();
+    let next = house.until_final(&node).await;
+    assert_eq!((next.id > anchor.id, next.attempts[0].nonce), (true, 3));
+    let told = |alert: &&meterseal::model::Alert| alert.kind == AlertKind::AnchorNonceTaken;
+    assert_eq!(house.alerts().await.iter().filter(told).count(), 2);
+}
+
+#[tokio::test]
+async fn a_contract_that_is_not_there_is_not_called() {
+    let node = Node::start(137, Mining::Manual);
+    let nowhere = address!("00000000000000000000000000000000000000f1");
+    let mut house = House::new(config(137, &[node.url()]));
+    house.reconfigure(|config| config.contract = Some(nowhere));
+    house.until(Some(&node), waits_for(WaitReason::Contract)).await;
+    // It reverts whatever it is called with.
+    node.ask("anvil_setCode", json!([nowhere, "0x60006000fd"]));
+    house.rounds(3).await;
+    let waiting = house.newest().await.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason, WaitReason::Contract, "{waiting:?}");
+    house.reconfigure(|config| config.contract = None);
+    let anchor = house.until_final(&node).await;
+    assert_eq!(anchor.contract, None, "what is not signed goes with the config");
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn what_reverted_is_paid_told_and_tried_again_in_its_time() {
+    let node = Node::start(137, Mining::Manual);
+    let contract = address!("00000000000000000000000000000000000000f2");
+    node.ask("anvil_setCode", json!([contract, "0x60006000fd"]));
+    let proxy = Proxy::start(&node);
+    proxy.lie("eth_estimateGas", |_, _| Told::result(json!("0x7530")));
+    let mut house = House::new(config(137, &[proxy.url()]));
+    house.reconfigure(|config| config.contract = Some(contract));
+    let failed = house.until(Some(&node), |anchor| !anchor.failed.is_empty()).await;
+    assert_eq!((failed.state, failed.attempts.len()), (AnchorState::Queued, 0));
+    assert!(failed.failed[0].fee > 0);
+    house.rounds(5).await;
+    let waiting = house.newest().await.unwrap();
+    assert!(waits_for(WaitReason::Reverted)(&waiting), "{waiting:?}");
+    house.reconfigure(|config| config.contract = None);
+    house.rounds(5).await;
+    assert!(house.newest().await.unwrap().attempts.is_empty(), "its time has not come");
+    house.clock.advance(EVERY);
+    let anchor = house.until_final(&node).await;
+    assert_eq!((anchor.id, anchor.attempts[0].nonce, anchor.failed.len()), (failed.id, 1, 1));
+}
