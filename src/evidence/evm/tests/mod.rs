@@ -1,6 +1,7 @@
 //! A small chain for the tests: blocks with neighbours of every type, transactions and receipts with any item bent.
 
 mod anchors;
+mod frozen;
 mod paths;
 mod words;
 
