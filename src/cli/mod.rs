@@ -106,10 +106,14 @@ enum Command {
         --row 12\n\nTimes without a zone are the site's. The proof opens what it proves, and tells nothing of other meters."
     )]
     Prove(prove::ProveArguments),
-    /// Verify a bundle, a proof or a folder of the log, offline
-    #[command(after_help = "Example:\n  meterseal verify 01KA2B….proof.json --key plant-7/…+1f3c…+AW…\n\n\
-        It needs no config, no store and no network. Exit code: 0 valid, 1 something does not hold, 2 cannot be read,\n\
-        3 valid in itself, but something outside is missing to rely on it: a key, an anchor, a proof.")]
+    /// Verify a bundle, a proof or a folder of the log, offline or with the word of a chain
+    #[command(after_help = "Examples:\n  meterseal verify 01KA2B….proof.json --key plant-7/…+1f3c…+AW…\n  \
+        meterseal verify 01KA2B….proof.json --key plant-7/…+1f3c…+AW… --chain 137 \\\n    \
+        --account 0x52908400098527886E0F7030069857D2E4169EE7 --rpc https://polygon-rpc.com\n  \
+        meterseal verify 01KA2B… --key plant-7/…+1f3c…+AW… --account 0x5290… --trust blocks.txt\n\n\
+        It needs no config and no store, and asks nobody but the nodes of --rpc: they learn which block you ask for.\n\
+        Exit code: 0 valid, 1 something does not hold, 2 cannot be read, 3 valid in itself, but something outside is\n\
+        missing to rely on it: a key, an anchor, its account, somebody's word for its block, a proof.")]
     Verify(verify::VerifyArguments),
     /// Export a period from InfluxDB as a bundle that anybody can verify
     #[command(

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{Done, Failed, print};
-use crate::evidence::verify::{self, Link, Progress, Refused, Report, Trusted, Verdict};
+use alloy_primitives::Address;
+
+use super::{Done, Failed, complete, print};
+use crate::evidence::evm::read_address;
+use crate::evidence::rpc::{self, Canonical, Finding, Rpc, Said};
+use crate::evidence::verify::{self, AnchorBlock, Cause, Link, OnChain, Progress, Report, Trusted, Verdict};
 use crate::model::note::VerifierKey;
 
 #[derive(clap::Args)]
@@ -17,23 +21,50 @@ pub struct VerifyArguments {
     /// The gateway's verifier key, as `meterseal key show` prints it there: not from whoever handed over the proof
     #[arg(long, value_name = "VKEY")]
     key: Option<String>,
-    /// Checkpoints of this log that somebody kept: signed notes, each followed by an empty line
+    /// What somebody else vouches for: checkpoints of this log (signed notes, each followed by an empty line), and blocks
+    /// of the chain (lines such as `block 137 79000123 0x…`)
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// The chain that it must be anchored on: 137 for Polygon
+    #[arg(long, value_name = "ID")]
+    chain: Option<u64>,
+    /// The contract that it must be anchored through; given several times, one of them
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
+    contract: Vec<Address>,
+    /// The account that must have anchored it, as `meterseal anchor status` prints it there; given several times, one of
+    /// them
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
+    account: Vec<Address>,
+    /// A node of the chain that is asked whether the anchor's block is the chain's, and final; given several times, all
+    #[arg(long, value_name = "URL")]
+    rpc: Vec<String>,
+    /// Ask nobody, as without --rpc
+    #[arg(long, conflicts_with = "rpc")]
+    offline: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How often progress is told on a terminal.
+/// So long an answer of a node is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often progress is told on a terminal, and elsewhere.
 const OFTEN: Duration = Duration::from_millis(200);
+const EVERY: Duration = Duration::from_secs(10);
 
 pub fn verify(arguments: VerifyArguments) -> Done {
-    let VerifyArguments { path, key, trust, json } = arguments;
+    let VerifyArguments { path, key, trust, chain, contract, account, rpc, offline: _, json } = arguments;
     let unreadable = |why: String| Failed { code: Verdict::Unreadable.exit_code(), ..Failed::new(why) };
-    let mut trusted = Trusted::default();
+    let mut trusted = Trusted { chain, accounts: account, contracts: contract, ..Trusted::default() };
+    let rpcs = rpc.iter().map(|url| {
+        let bad = |error| {
+            unreadable(format!("--rpc: {} {error}", without_path(url))).hint("Such as https://polygon-rpc.com.")
+        };
+        Rpc::new(url, PATIENCE).map_err(bad)
+    });
+    let rpcs = rpcs.collect::<Result<Vec<_>, _>>()?;
     if let Some(key) = key {
-        let key: VerifierKey = key.parse().map_err(|error| {
+        let key: VerifierKey = key.trim().parse().map_err(|error| {
             unreadable(format!("--key: {error}"))
                 .hint("Put it in quotes: it may hold characters that a shell reads otherwise.")
         })?;
@@ -41,14 +72,17 @@ pub fn verify(arguments: VerifyArguments) -> Done {
     }
     if let Some(file) = trust {
         trusted.read_kept(&file).map_err(|refused| {
-            let code = if refused.unreadable { Verdict::Unreadable } else { Verdict::Invalid }.exit_code();
-            let hint = "--trust takes signed checkpoints, each with an empty line behind it.";
-            Failed { code, ..Failed::new(refused.to_string()) }.hint(hint)
+            let hint = "--trust takes signed checkpoints, each with an empty line behind it, and lines that name a block: \
+                `block 137 79000123 0x…`.";
+            unreadable(format!("--trust: {refused}")).hint(hint)
         })?;
     }
-    let mut bar = Bar::new(io::stderr().is_terminal() && !json);
-    let report = verify::verify(&path, &trusted, &mut |progress| bar.tell(&progress));
+    let mut bar = Bar::new(!json);
+    let mut report = verify::verify(&path, &trusted, &mut |progress| bar.tell(&progress));
     bar.clear();
+    if !rpcs.is_empty() && report.refused.is_none() {
+        complete(ask(&mut report, &rpcs))?;
+    }
     if json {
         print::json(&report.to_json());
     } else {
@@ -56,16 +90,64 @@ pub fn verify(arguments: VerifyArguments) -> Done {
     }
     if let Some(refused) = &report.refused {
         return Err(Failed { code: report.verdict().exit_code(), ..Failed::new(one_line(&refused.to_string())) }
-            .hint(hint(refused)));
+            .hint(hint(refused.cause)));
     }
     Ok(ExitCode::from(report.verdict().exit_code()))
 }
 
-fn hint(refused: &Refused) -> &'static str {
-    if refused.unreadable {
-        "Give a bundle (a folder or .tar), a proof (.proof.json, .tlog-proof) or a folder of the log."
-    } else {
-        "Do not rely on it. If it was copied or sent, compare it with the original: one changed bit is enough."
+/// Asks nodes of the chain about each block that holds an anchor.
+async fn ask(report: &mut Report, rpcs: &[Rpc]) {
+    for at in 0..report.blocks.len() {
+        let AnchorBlock { chain_id, height, hash, .. } = report.blocks[at];
+        let Canonical { finding, said } = rpc::canonical(rpcs, chain_id, height, hash).await;
+        let found = match finding {
+            Finding::Final => OnChain::Confirmed,
+            Finding::Another => OnChain::Other,
+            Finding::Contradiction => OnChain::Disputed,
+            Finding::NotFinal | Finding::Unknown => OnChain::Open,
+        };
+        // An error bears the name of its node already.
+        let words = said.into_iter().map(|Said { rpc, text }| match text.starts_with(&rpc) {
+            true => text,
+            false => format!("{rpc} {text}"),
+        });
+        report.confirm(at, found, words.collect());
+    }
+}
+
+/// A path may bear a key, and what was typed is not shown whole.
+fn without_path(url: &str) -> String {
+    let end = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
+    url[..end].chars().take(80).collect()
+}
+
+/// What to do about a refusal.
+fn hint(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unreadable => {
+            "Give a bundle (a folder or .tar), a proof (.proof.json, .tlog-proof) or a folder of the log."
+        }
+        Cause::Content => {
+            "Do not rely on it. If it was copied or sent, compare it with the original: one changed bit is enough."
+        }
+        Cause::Key => {
+            "The key is of another gateway, or this is. Take the key from the gateway itself (`meterseal key show` there) \
+             or from its commissioning papers."
+        }
+        Cause::Name => {
+            "A bundle keeps its name. Give the folder or archive its id as its name, which its manifest says."
+        }
+        Cause::Packing => {
+            "Another program packed this archive. Take the one that the gateway gave, or unpack this one and verify the folder."
+        }
+        Cause::Anchor => {
+            "Somebody anchored it, but not as you said. Take account, contract and chain from the gateway itself \
+             (`meterseal anchor status` there) or from its commissioning papers."
+        }
+        Cause::Block => {
+            "The block of its anchor is not one of the chain's. If the chain was reorganised, the gateway anchors again: ask \
+             for the proof anew. Until then do not rely on its time."
+        }
     }
 }
 
@@ -117,29 +199,39 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if moves(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
-/// How far it is, on one line of a terminal.
+/// How far it is: on one line of a terminal, or now and then a line.
 struct Bar {
     shown: bool,
-    told: Option<Instant>,
+    terminal: bool,
+    /// Since when it goes on, or when it was last told.
+    told: Instant,
+    drawn: bool,
 }
 
 impl Bar {
-    fn new(terminal: bool) -> Self {
-        Self { shown: terminal, told: None }
+    fn new(shown: bool) -> Self {
+        Self { shown, terminal: io::stderr().is_terminal(), told: Instant::now(), drawn: false }
     }
 
     fn tell(&mut self, progress: &Progress) {
-        if !self.shown || self.told.is_some_and(|told| told.elapsed() < OFTEN) {
+        let every = if self.terminal { OFTEN } else { EVERY };
+        if !self.shown || self.told.elapsed() < every {
             return;
         }
-        self.told = Some(Instant::now());
+        self.told = Instant::now();
         let Progress { part, bytes, of_bytes, rows } = progress;
         let percent = u128::from(*bytes) * 100 / u128::from((*of_bytes).max(1));
-        self.print(&format!("\r\x1b[K{percent:3} %  {rows} rows  {part}"));
+        let text = format!("{percent:3} %  {rows} rows  {part}");
+        if self.terminal {
+            self.drawn = true;
+            self.print(&format!("\r\x1b[K{text}"));
+        } else {
+            self.print(&format!("{text}\n"));
+        }
     }
 
     fn clear(&mut self) {
-        if self.told.is_some() {
+        if self.drawn {
             self.print("\r\x1b[K");
         }
     }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ const HEADER: usize = 512;
 const BLOCK: u64 = HEADER as u64;
 /// Two blocks of NUL.
 const END: u64 = 2 * BLOCK;
+/// Where a header's checksum stands.
+const CHECKSUM: Range<usize> = 148..156;
 
 /// The archive of a bundle.
 #[derive(Clone, Debug)]
@@ -104,13 +107,24 @@ pub fn header(id: &str, name: &str, bytes: u64) -> Option<[u8; HEADER]> {
     put(116, "0000000");
     put(124, &format!("{bytes:011o}"));
     put(136, "00000000000");
-    // The sum is taken with blanks in its own place.
-    put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");
     put(329, "0000000");
     put(337, "0000000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let sum = sum(&header);
+    header[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     Some(header)
+}
+
+/// Whether a header bears its own checksum, as one does that any program wrote and nothing changed since.
+pub fn has_its_checksum(header: &[u8; HEADER]) -> bool {
+    let text = header[CHECKSUM].iter().filter(|byte| byte.is_ascii_digit());
+    let found = text.fold(0_u32, |sum, digit| sum << 3 | u32::from(digit - b'0'));
+    found == sum(header)
+}
+
+/// The sum is taken with blanks in its own place.
+fn sum(header: &[u8; HEADER]) -> u32 {
+    let others = header.iter().enumerate().filter(|(at, _)| !CHECKSUM.contains(at));
+    others.map(|(_, byte)| u32::from(*byte)).sum::<u32>() + u32::from(b' ') * 8
 }

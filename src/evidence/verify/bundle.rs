@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
-use super::report::{Refused, Report};
+use super::report::{Cause, Refused, Report};
 use super::rows::{self, Progress};
 use super::strict;
 use crate::evidence::dataset::manifest::{self, Manifest, Query};
@@ -88,8 +88,8 @@ impl Bundle {
         };
         let manifest = read_manifest(&bytes, manifest::FILE, "")?;
         if manifest.id != self.id {
-            let (found, expected) = (manifest.id, self.id);
-            return Err(Refused::other(manifest::FILE, "member `id`", found, format!("{expected}, the bundle's name")));
+            let (found, expected) = (manifest.id, format!("{}, the bundle's name", self.id));
+            return Err(Refused::other(manifest::FILE, "member `id`", found, expected).because(Cause::Name));
         }
         Ok(Opened { manifest, sha256: Digest::of(&bytes), bytes: bytes.len() as u64 })
     }
@@ -226,7 +226,8 @@ fn utc(ns: i64) -> String {
 fn id_of(name: Option<&OsStr>, path: &str) -> Result<JobId, Refused> {
     let name = name.and_then(|name| name.to_str()).unwrap_or_default();
     let found = format!("the name `{}`", name.escape_debug());
-    name.parse().map_err(|_| Refused::other(path, "", found, "a bundle's id of 26 characters, which never changes"))
+    let expected = "a bundle's id of 26 characters, which never changes";
+    name.parse().map_err(|_| Refused::other(path, "", found, expected).because(Cause::Name))
 }
 
 /// Not a symbolic link: what it leads to is not part of the bundle.
@@ -297,8 +298,10 @@ fn check_header(found: &[u8; 512], id: JobId, name: &str, size: u64, archive: &s
     match found.iter().zip(&expected).position(|(found, expected)| found != expected) {
         None => Ok(()),
         Some(at) => {
-            let (found, expected) = (found[at], expected[at]);
-            Err(Refused::new(archive, place, format!("byte {at}: found {found:#04x}, expected {expected:#04x}")))
+            let why = format!("byte {at}: found {:#04x}, expected {:#04x}", found[at], expected[at]);
+            // One changed byte breaks the header's own checksum; another program writes another header, and its checksum.
+            let cause = if tar::has_its_checksum(found) { Cause::Packing } else { Cause::Content };
+            Err(Refused::new(archive, place, why).because(cause))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::anchor::Anchors;
 use super::bundle::{self, Bundle, LONGEST_MANIFEST, Opened};
 use super::keys::Chain;
 use super::proof::{Claim, LONGEST_PROOF, Proof};
@@ -20,7 +21,9 @@ const SHOWS_ROW: &str = "this row, unchanged. Not that the database held it befo
 struct Committed {
     id: JobId,
     log: [Section; 1],
+    index: u64,
     chain: Chain,
+    anchors: Anchors,
     manifest_sha256: Digest,
     told: Vec<String>,
 }
@@ -54,7 +57,7 @@ pub fn of_bundle(
     if !matches!(proof.claim, Claim::Dataset { .. }) {
         return Err(Refused::new(file, "member `claim`", "expected one of the dataset, as belongs beside a bundle"));
     }
-    let committed = read(&proof, &file)?;
+    let committed = read(&proof, &file, trusted)?;
     whole(&committed, &mut bundle, progress, report)?;
     end(committed, trusted, report)
 }
@@ -70,7 +73,7 @@ pub fn of_proof(
     report.what = "dataset";
     let Claim::Dataset { id } = &proof.claim else { return Ok(()) };
     let file = path.display().to_string();
-    let committed = read(proof, &file)?;
+    let committed = read(proof, &file, trusted)?;
     let folder = path.with_file_name(id.to_string());
     let archive = path.with_file_name(format!("{id}.tar"));
     let mut bundles = Vec::new();
@@ -97,7 +100,7 @@ pub fn of_row(proof: &Proof, file: &str, trusted: &Trusted, report: &mut Report)
     else {
         return Ok(());
     };
-    let committed = read(proof, file)?;
+    let committed = read(proof, file, trusted)?;
     if text.len() as u64 > LONGEST_MANIFEST {
         let why = format!("its manifest has {} bytes, and more than {LONGEST_MANIFEST} are not read", text.len());
         return Err(Refused::unreadable(file, why));
@@ -126,7 +129,7 @@ pub fn of_row(proof: &Proof, file: &str, trusted: &Trusted, report: &mut Report)
 }
 
 /// The entry that commits to a manifest. It is the only one of the proof.
-fn read(proof: &Proof, file: &str) -> Result<Committed, Refused> {
+fn read(proof: &Proof, file: &str, trusted: &Trusted) -> Result<Committed, Refused> {
     let (Claim::Dataset { id } | Claim::Row { dataset: id, .. }) = &proof.claim else {
         return Err(Refused::new(file, "member `claim`", "it is about no dataset"));
     };
@@ -145,8 +148,9 @@ fn read(proof: &Proof, file: &str) -> Result<Committed, Refused> {
     let Some((index, time, manifest_sha256)) = found else { return Err(section.refuse("it has no leaf")) };
     let log = [section];
     let chain = Chain::read(&proof.rotations, &log, file)?;
+    let anchors = Anchors::read(proof, &log, trusted, file)?;
     let told = vec![format!("leaf {index}, written {time}, commits to the manifest")];
-    Ok(Committed { id: *id, log, chain, manifest_sha256, told })
+    Ok(Committed { id: *id, log, index, chain, anchors, manifest_sha256, told })
 }
 
 /// A bundle against the manifest's digest in the log, and its rows against the manifest.
@@ -167,8 +171,9 @@ fn whole(
 }
 
 fn end(committed: Committed, trusted: &Trusted, report: &mut Report) -> Result<(), Refused> {
-    report.holds("commitment", committed.told, SHOWS_COMMITTED);
-    signed(&committed.chain, &committed.log, trusted, report)
+    let Committed { log, index, chain, anchors, told, .. } = committed;
+    report.holds("commitment", told, SHOWS_COMMITTED);
+    signed(&chain, &log, &anchors, &[vec![index]], trusted, report)
 }
 
 impl Committed {

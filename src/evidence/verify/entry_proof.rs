@@ -77,7 +77,7 @@ pub fn verify(path: &Path, trusted: &Trusted, report: &mut Report) -> Result<(),
     report.holds("log", vec!["entry and hashes lead to the root of the checkpoint".to_owned()], SHOWS_ENTRY);
     report.fact("origin", checkpoint.origin.as_str());
     report.fact("size", checkpoint.size);
-    let key = keys::of_lone(&signed, trusted).map_err(refuse)?;
+    let key = keys::of_lone(&signed, trusted, refuse)?;
     match (&opened.record, signed.signatures.len()) {
         (Record::Key { new_key }, 2) => {
             // The entry itself says whose the second one is.
@@ -102,7 +102,8 @@ pub fn verify(path: &Path, trusted: &Trusted, report: &mut Report) -> Result<(),
             keys::unchecked(&signed, report);
         }
     }
-    keys::compare(&signed, key.as_ref(), trusted, report, refuse)?;
+    let shown = keys::Shown { signed: &signed, key: key.as_ref(), file: &file, place: "the checkpoint".to_owned() };
+    keys::compare(&[shown], trusted, report)?;
     if origin.site.as_str() == super::SIMULATED_SITE {
         report.lacks(Lack::Simulated);
     }

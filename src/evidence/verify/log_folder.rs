@@ -59,7 +59,7 @@ fn look(
         // More than a gateway writes in ages; and so no sum of places below can be too large.
         return Err(Refused::new(name, "", format!("found {} entries, which no log has", checkpoint.size)));
     }
-    let key = keys::of_lone(&signed, trusted).map_err(|why| Refused::new(name, "", why))?;
+    let key = keys::of_lone(&signed, trusted, |why| Refused::new(name, "", why))?;
     check_files(folder, checkpoint.size)?;
     let mut walk = Walk { folder, size: checkpoint.size, tiles: Vec::new(), tree: Frontier::default(), last: None };
     let mut kept = Kept::of(trusted, key.as_ref(), &signed)?;

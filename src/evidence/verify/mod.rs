@@ -3,6 +3,7 @@
 //! It needs nothing of this machine: no store, no config, no network, nor the clock. Every byte is recomputed from
 //! others or the whole is refused, and what it reads is bounded before it is read: it is shown what strangers made.
 
+mod anchor;
 mod block;
 mod bundle;
 mod dataset;
@@ -20,11 +21,13 @@ mod strict;
 
 use std::path::Path;
 
+pub use anchor::Vouched;
 pub use keys::Trusted;
-pub use report::{Lack, Link, Refused, Report, Verdict};
+pub use report::{AnchorBlock, Cause, Lack, Link, OnChain, Refused, Report, ShownAnchor, Verdict, Voucher};
 pub use rows::Progress;
 
 use crate::model::Span;
+use anchor::Anchors;
 use block::Revisions;
 use bundle::Bundle;
 use keys::Chain;
@@ -33,7 +36,8 @@ use section::Section;
 
 const SHOWS_ENTRY: &str = "that it was written to the log, behind all entries before it. Times are the gateway's clock";
 const SHOWS_CHECKPOINT: &str = "that the log's key signed exactly this. Not whose key that is, nor since when";
-const SHOWS_ANCHOR: &str = "an upper bound in time that does not rest on the gateway";
+const SHOWS_ANCHOR: &str = "an upper bound in time that does not rest on the gateway, if the chain has this block. Not what was before, nor \
+     that the account anchored no other story";
 
 /// Verifies what is at `path`. `progress` hears of long work.
 pub fn verify(path: &Path, trusted: &Trusted, progress: &mut dyn FnMut(Progress)) -> Report {
@@ -94,8 +98,10 @@ fn of_proof(
             let section = only_section(&proof, &file, |leaf| revisions.take(leaf))?;
             let log = [section];
             let chain = Chain::read(&proof.rotations, &log, &file)?;
+            let anchors = Anchors::read(&proof, &log, trusted, &file)?;
             revisions.tell(&log[0], proof.readings.as_deref(), &file, report)?;
-            signed(&chain, &log, trusted, report)
+            let due = [revisions.all.iter().map(|at| at.index).collect()];
+            signed(&chain, &log, &anchors, &due, trusted, report)
         }
         Claim::Period { meter, from, to } => {
             report.what = "period";
@@ -109,8 +115,9 @@ fn of_proof(
                 log.push(section);
             }
             let chain = Chain::read(&proof.rotations, &log, &file)?;
+            let anchors = Anchors::read(&proof, &log, trusted, &file)?;
             period.tell(&log, report);
-            signed(&chain, &log, trusted, report)
+            signed(&chain, &log, &anchors, &period.due(), trusted, report)
         }
     }
 }
@@ -127,8 +134,16 @@ fn only_section(
     }
 }
 
-/// The links from the leaves of a proof to whoever signed them.
-fn signed(chain: &Chain, log: &[Section], trusted: &Trusted, report: &mut Report) -> Result<(), Refused> {
+/// The links from the leaves of a proof to whoever signed them, and to the chain that bears them. `due` are the leaves of
+/// each section that are to be anchored.
+fn signed(
+    chain: &Chain,
+    log: &[Section],
+    anchors: &Anchors,
+    due: &[Vec<u64>],
+    trusted: &Trusted,
+    report: &mut Report,
+) -> Result<(), Refused> {
     let checkpoints = log.iter().map(|section| {
         let checkpoint = &section.signed.checkpoint;
         format!(
@@ -142,10 +157,12 @@ fn signed(chain: &Chain, log: &[Section], trusted: &Trusted, report: &mut Report
     report.holds("log", vec!["the opened entries lead to the root of the checkpoint".to_owned()], SHOWS_ENTRY);
     report.holds("checkpoint", checkpoints.collect(), SHOWS_CHECKPOINT);
     chain.judge(log, trusted, report)?;
+    let shown: Vec<_> = log.iter().chain(chain.rotated()).map(Section::shown).chain(anchors.shown(log)).collect();
+    keys::compare(&shown, trusted, report)?;
     if log.iter().any(|section| section.origin.site.as_str() == SIMULATED_SITE) {
         report.lacks(Lack::Simulated);
     }
-    not_anchored(report);
+    anchors.tell(due, trusted, report);
     Ok(())
 }
 

@@ -46,6 +46,8 @@ struct Newest {
 struct Epoch {
     succession: Succession,
     entries: u64,
+    /// The leaves of blocks that touch the period, in all their revisions.
+    touching: Vec<u64>,
 }
 
 /// One section as it is walked through.
@@ -59,6 +61,7 @@ struct Walk {
     tail: Option<u64>,
     /// The newest revision of each block, by its start.
     revisions: HashMap<Timestamp, u32>,
+    touching: Vec<u64>,
 }
 
 impl Period {
@@ -92,7 +95,7 @@ impl Period {
         if let Some(before) = before {
             follows(&section, &succession, before)?;
         }
-        self.epochs.push(Epoch { succession, entries: walk.entries });
+        self.epochs.push(Epoch { succession, entries: walk.entries, touching: walk.touching });
         Ok(section)
     }
 
@@ -142,6 +145,9 @@ impl Period {
                 let (start, revision) = (block.span.start(), block.revision);
                 if let Some(before) = walk.revisions.insert(start, revision).filter(|before| *before >= revision) {
                     return Err(format!("found revision {revision} of the block of {start} after {before}"));
+                }
+                if block.span.overlaps(&self.span) {
+                    walk.touching.push(leaf.index);
                 }
                 self.take_block(&block, leaf.index)
             }
@@ -201,6 +207,12 @@ fn follows(section: &Section, succession: &Succession, before: &Section) -> Resu
 }
 
 impl Period {
+    /// Of each section the entries that must be anchored if the period is to be. That there are no others rests on the
+    /// newest checkpoint.
+    pub fn due(&mut self) -> Vec<Vec<u64>> {
+        self.epochs.iter_mut().map(|epoch| std::mem::take(&mut epoch.touching)).collect()
+    }
+
     /// Tells what was found, once all sections are read.
     pub fn tell(&self, log: &[Section], report: &mut Report) {
         report.fact("meter", self.meter.as_str());

@@ -37,6 +37,9 @@ pub enum Claim {
 /// A proof, with its larger parts as they stand in the text.
 pub struct Proof<'a> {
     pub claim: Claim,
+    /// An element for each section of `log`, where anything is anchored; so it is with `consistency`.
+    pub anchor: Option<Vec<Option<&'a RawValue>>>,
+    pub consistency: Option<Vec<Option<&'a RawValue>>>,
     pub log: Vec<SectionText<'a>>,
     pub rotations: Vec<SectionText<'a>>,
     pub manifest: Option<&'a str>,
@@ -48,10 +51,12 @@ pub struct Proof<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProofText<'a> {
-    anchor: (),
+    #[serde(borrow)]
+    anchor: Option<Vec<Option<&'a RawValue>>>,
     #[serde(borrow)]
     claim: &'a RawValue,
-    consistency: (),
+    #[serde(borrow)]
+    consistency: Option<Vec<Option<&'a RawValue>>>,
     #[serde(borrow)]
     format: Cow<'a, str>,
     #[serde(borrow)]
@@ -151,8 +156,6 @@ impl<'a> Proof<'a> {
             }
         }
         text.agrees_with(bytes, file)?;
-        // They have their places for what is to come: here they are null.
-        let ((), (), _) = (text.anchor, text.consistency, text.format);
         let claim = strict::value(text.claim.get().as_bytes()).and_then(|value| Claim::of(&value));
         let claim = claim.map_err(|why| refuse("member `claim`", why))?;
         let wanted = match claim {
@@ -171,6 +174,8 @@ impl<'a> Proof<'a> {
         }
         Ok(Self {
             claim,
+            anchor: text.anchor,
+            consistency: text.consistency,
             log: text.log,
             rotations: text.rotations,
             manifest: text.manifest.map(RawValue::get),
@@ -217,9 +222,15 @@ impl ProofText<'_> {
     /// Writes the proof again, part by part, and compares.
     fn agrees_with(&self, bytes: &[u8], file: &str) -> Result<(), Refused> {
         let mut written = Written { bytes, at: 0, file };
-        written.put("", b"{\"anchor\":null,\"claim\":")?;
+        written.put("", b"{\"anchor\":")?;
+        written.put_each("anchor", self.anchor.as_deref())?;
+        written.put("", b",\"claim\":")?;
         written.put("member `claim`", self.claim.get().as_bytes())?;
-        written.put("", b",\"consistency\":null,\"format\":\"meterseal-proof-1\",\"log\":[")?;
+        written.put("", b",\"consistency\":")?;
+        written.put_each("consistency", self.consistency.as_deref())?;
+        written.put("", b",\"format\":\"")?;
+        written.put("member `format`", self.format.as_bytes())?;
+        written.put("", b"\",\"log\":[")?;
         for (at, section) in self.log.iter().enumerate() {
             section.write(&mut written, "log", at)?;
         }
@@ -269,6 +280,18 @@ impl Written<'_> {
         strict::same(part, found, self.at).map_err(|why| Refused::new(self.file, place, why))?;
         self.at += part.len();
         Ok(())
+    }
+
+    /// A member that has an element for each section, or null. Their own bytes are checked where they are looked at.
+    fn put_each(&mut self, name: &str, elements: Option<&[Option<&RawValue>]>) -> Result<(), Refused> {
+        let place = format!("member `{name}`");
+        let Some(elements) = elements else { return self.put(&place, b"null") };
+        self.put(&place, b"[")?;
+        for (at, element) in elements.iter().enumerate() {
+            self.put(&place, &comma(at))?;
+            self.put(&format!("{name} {at}"), element.map_or("null", RawValue::get).as_bytes())?;
+        }
+        self.put(&place, b"]")
     }
 
     fn end(&self) -> Result<(), Refused> {

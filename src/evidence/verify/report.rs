@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use alloy_primitives::B256;
 use serde_json::{Map, Value, json};
+
+use crate::evidence::evm::Shown;
+
+const SHOWS_BLOCK: &str =
+    "that the upper bound in time is the chain's. It is worth as much as the word of whoever vouches";
 
 /// How sure one may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +51,27 @@ pub struct Refused {
     pub place: String,
     /// What was found and what was expected.
     pub why: String,
+    pub cause: Cause,
+}
+
+/// Where to look for the fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Cause {
+    /// A byte is not what it must be, or something in it was never true.
+    #[default]
+    Content,
     /// It was never a matter of truth: it cannot be read, or is of no known kind.
-    pub unreadable: bool,
+    Unreadable,
+    /// It is not by the key that was given.
+    Key,
+    /// It is not anchored by whom, through what or where the auditor said.
+    Anchor,
+    /// The chain has another block there.
+    Block,
+    /// The bundle bears another name than its id.
+    Name,
+    /// Another program packed the archive.
+    Packing,
 }
 
 impl fmt::Display for Refused {
@@ -58,11 +83,15 @@ impl fmt::Display for Refused {
 
 impl Refused {
     pub fn new(file: impl Into<String>, place: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { file: file.into(), place: place.into(), why: why.into(), unreadable: false }
+        Self { file: file.into(), place: place.into(), why: why.into(), cause: Cause::Content }
+    }
+
+    pub fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
     }
 
     pub fn unreadable(file: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { unreadable: true, ..Self::new(file, "", why) }
+        Self::new(file, "", why).because(Cause::Unreadable)
     }
 
     /// What was found, and what was expected in its place.
@@ -96,6 +125,14 @@ pub enum Lack {
     /// The key that was given came later than the first section.
     LaterKey,
     NotAnchored,
+    /// So many entries, of so many, came after what is anchored.
+    PartlyAnchored {
+        after: usize,
+        of: usize,
+    },
+    NoAccount,
+    /// Nobody says that the block of an anchor is one of the chain's, and final.
+    BlockOpen,
     Simulated,
     /// So many blocks of a period begin within others that have energy, as they have.
     Overlap(usize),
@@ -108,6 +145,9 @@ impl Lack {
             Self::NoKey => "no_key",
             Self::LaterKey => "later_key",
             Self::NotAnchored => "not_anchored",
+            Self::PartlyAnchored { .. } => "partly_anchored",
+            Self::NoAccount => "no_account",
+            Self::BlockOpen => "block_open",
             Self::Simulated => "simulated",
             Self::Overlap(_) => "overlap",
         }
@@ -121,6 +161,13 @@ impl fmt::Display for Lack {
             Self::NoKey => "no key was given: whoever made this could have made the key too (--key)",
             Self::LaterKey => "its first part was signed before the key that was given",
             Self::NotAnchored => "it is not anchored: nothing outside the plant says since when it has been so",
+            Self::PartlyAnchored { after, of } => {
+                return write!(f, "it is anchored in part: {after} of its {of} entries came after what is anchored");
+            }
+            Self::NoAccount => "no account was given: whoever made this could have paid for the anchor too (--account)",
+            Self::BlockOpen => {
+                "nobody says that the block of its anchor is one of the chain's, and final (--rpc, --trust)"
+            }
             Self::Simulated => "the data are simulated",
             Self::Overlap(1) => "1 block overlaps others: its energy is counted twice in the sum",
             Self::Overlap(count) => {
@@ -128,6 +175,55 @@ impl fmt::Display for Lack {
             }
         })
     }
+}
+
+/// The anchor of a section, proven down to the hash of a block.
+#[derive(Clone, Debug)]
+pub struct ShownAnchor {
+    /// Of `log`, from 0.
+    pub section: usize,
+    pub shown: Shown,
+    /// The size of the checkpoint that was anchored before.
+    pub before: Option<u64>,
+    /// So many of so many entries that were to be anchored are.
+    pub covered: usize,
+    pub of: usize,
+}
+
+/// A block that holds an anchor: what a proof cannot show of itself is that it is one of the chain's, and final.
+#[derive(Clone, Debug)]
+pub struct AnchorBlock {
+    pub chain_id: u64,
+    pub height: u64,
+    pub hash: B256,
+    /// Who vouches for it.
+    pub voucher: Option<Voucher>,
+    file: String,
+    place: String,
+    /// Where it is told.
+    link: usize,
+}
+
+/// Who says that a block is one of the chain's, and final.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Voucher {
+    /// A file that the auditor gave.
+    File(String),
+    /// Nodes of the chain, which were asked.
+    Nodes,
+}
+
+/// What nodes of a chain say of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnChain {
+    /// It is there, and final.
+    Confirmed,
+    /// Another one is there.
+    Other,
+    /// Some have it, and some another one.
+    Disputed,
+    /// None says that it is there and final, nor that another one is.
+    Open,
 }
 
 /// What was looked at, and what came of it.
@@ -138,6 +234,9 @@ pub struct Report {
     pub links: Vec<Link>,
     pub lacks: Vec<Lack>,
     pub refused: Option<Refused>,
+    /// The blocks of its anchors, each once.
+    pub blocks: Vec<AnchorBlock>,
+    pub anchors: Vec<ShownAnchor>,
     /// All that was found, for a script.
     pub facts: Map<String, Value>,
 }
@@ -145,7 +244,7 @@ pub struct Report {
 impl Report {
     pub fn verdict(&self) -> Verdict {
         match &self.refused {
-            Some(refused) if refused.unreadable => Verdict::Unreadable,
+            Some(refused) if refused.cause == Cause::Unreadable => Verdict::Unreadable,
             Some(_) => Verdict::Invalid,
             None if self.lacks.is_empty() => Verdict::Valid,
             None => Verdict::Incomplete,
@@ -172,6 +271,83 @@ impl Report {
         self.facts.insert(name.to_owned(), value.into());
     }
 
+    /// A block that holds an anchor, at this place of the proof.
+    pub(super) fn block(&mut self, shown: &Shown, voucher: Option<Voucher>, file: &str, place: String) {
+        let Shown { chain_id, height, hash, time, .. } = *shown;
+        if self.blocks.iter().any(|known| (known.chain_id, known.hash) == (chain_id, hash)) {
+            return;
+        }
+        let (file, link) = (file.to_owned(), self.links.len());
+        self.open("block", vec![format!("block {height} of chain {chain_id}, {time}, hash {hash}")], SHOWS_BLOCK);
+        self.blocks.push(AnchorBlock { chain_id, height, hash, voucher, file, place, link });
+        self.tell_block(self.blocks.len() - 1, Vec::new());
+    }
+
+    /// Takes what nodes say of a block, by its place in `blocks`, with their words.
+    pub fn confirm(&mut self, block: usize, found: OnChain, words: Vec<String>) {
+        let Some(at) = self.blocks.get_mut(block) else { return };
+        match found {
+            OnChain::Confirmed => at.voucher = Some(Voucher::Nodes),
+            OnChain::Disputed => at.voucher = None,
+            OnChain::Open => {}
+            OnChain::Other => {
+                let AnchorBlock { chain_id, height, hash, .. } = at;
+                let expected = format!("that of block {height} of chain {chain_id} ({})", words.join("; "));
+                let refused = Refused::other(&at.file, &at.place, format!("hash {hash}"), expected);
+                (self.refused, at.voucher) = (Some(refused.because(Cause::Block)), None);
+            }
+        }
+        self.tell_block(block, words);
+        if let (OnChain::Other, Some(link)) = (found, self.blocks.get(block).and_then(|at| self.links.get_mut(at.link)))
+        {
+            link.holds = Some(false);
+        }
+    }
+
+    /// Tells who vouches for a block, and keeps the lack of it true.
+    fn tell_block(&mut self, block: usize, words: Vec<String>) {
+        let Some(at) = self.blocks.get(block) else { return };
+        if let Some(link) = self.links.get_mut(at.link) {
+            link.told.truncate(1);
+            link.told.extend(words);
+            link.told.push(match &at.voucher {
+                Some(Voucher::File(file)) => format!("{file} vouches for it"),
+                Some(Voucher::Nodes) => "so the chain has it, and it is final".to_owned(),
+                None => "so nobody vouches for it".to_owned(),
+            });
+            link.holds = at.voucher.as_ref().map(|_| true);
+        }
+        self.lacks.retain(|lack| *lack != Lack::BlockOpen);
+        if self.blocks.iter().any(|at| at.voucher.is_none()) {
+            self.lacks.push(Lack::BlockOpen);
+        }
+    }
+
+    /// An anchor, for a script.
+    fn anchor_json(&self, anchor: &ShownAnchor) -> Value {
+        let ShownAnchor { section, shown, before, covered, of } = anchor;
+        let block = self.blocks.iter().find(|at| (at.chain_id, at.hash) == (shown.chain_id, shown.hash));
+        let vouched = block.and_then(|at| at.voucher.as_ref()).map(|voucher| match voucher {
+            Voucher::File(_) => "trust",
+            Voucher::Nodes => "rpc",
+        });
+        json!({
+            "section": section,
+            "transaction": shown.transaction.to_string(),
+            "account": shown.account.to_string(),
+            "contract": shown.contract.map(|contract| contract.to_string()),
+            "chain_id": shown.chain_id,
+            "height": shown.height,
+            "block_hash": shown.hash.to_string(),
+            "time": shown.time,
+            "size": shown.size,
+            "before": before,
+            "entries": of,
+            "covered": covered,
+            "vouched_by": vouched,
+        })
+    }
+
     pub fn to_json(&self) -> Value {
         let holds = |link: &Link| match link.holds {
             Some(true) => "holds",
@@ -190,6 +366,7 @@ impl Report {
             "lacks": self.lacks.iter().map(|lack| lack.as_str()).collect::<Vec<_>>(),
             "links": self.links.iter().map(link).collect::<Vec<_>>(),
             "refused": refused,
+            "anchors": self.anchors.iter().map(|anchor| self.anchor_json(anchor)).collect::<Vec<_>>(),
             "facts": self.facts,
         })
     }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use zstd::stream::read::Decoder;
 
 use super::frames::Frames;
-use super::report::Refused;
+use super::report::{Cause, Refused};
 use crate::evidence::dataset::line::{self, Line, Series};
 use crate::evidence::dataset::manifest::{self, Kind, Manifest, Query, ResultQuery};
 use crate::evidence::dataset::part::{PartFacts, WINDOW_LOG_MAX};
@@ -128,7 +128,7 @@ fn unpack<R: Read>(
             let end = text[known..].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| known + at + 1);
             if end == 0 && text.len() > LONGEST_ROW {
                 let why = format!("a row has more than {LONGEST_ROW} bytes, and is not read");
-                return Err(Refused { unreadable: true, ..refused(part, why) });
+                return Err(refused(part, why).because(Cause::Unreadable));
             }
             rest.extend_from_slice(&text[end..]);
             text.truncate(end);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::keys::Shown;
 use super::proof::{LeafForm, SectionText};
 use super::record::{Origin, Record, read_note};
 use super::report::Refused;
@@ -79,6 +80,11 @@ impl Section {
     pub fn verify_signatures(&self, second: Option<&VerifierKey>) -> Result<(), Refused> {
         let keys: Vec<_> = [Some(&self.key), second].into_iter().flatten().collect();
         self.signed.verify(&keys).map_err(|error| self.refuse(error.to_string()))
+    }
+
+    /// Its checkpoint, to be held against others.
+    pub fn shown(&self) -> Shown<'_> {
+        Shown { signed: &self.signed, key: Some(&self.key), file: &self.file, place: self.place.clone() }
     }
 
     pub fn refuse(&self, why: impl Into<String>) -> Refused {

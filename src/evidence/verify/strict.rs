@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 
+use alloy_primitives::hex;
 use serde_json::{Map, Number, Value};
 
-use super::report::Refused;
+use super::report::{Cause, Refused};
 use crate::model::{Digest, jcs};
 
 /// The JSON value of canonical bytes; otherwise why it is none. serde_json refuses what nests deeper than 128.
@@ -74,9 +75,14 @@ impl<'a> Members<'a> {
         self.0.get(name).ok_or_else(|| format!("has no member `{name}`"))
     }
 
-    fn read<T>(&self, name: &str, what: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T, String> {
+    pub fn read<T>(&self, name: &str, what: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T, String> {
         let value = self.get(name)?;
         read(value).ok_or_else(|| format!("member `{name}`: found {}, expected {what}", short(value)))
+    }
+
+    /// What `read` makes of each item of an array.
+    pub fn list<T>(&self, name: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Vec<T>, String> {
+        self.read(name, what, |value| value.as_array()?.iter().map(&read).collect())
     }
 
     pub fn text(&self, name: &str) -> Result<&'a str, String> {
@@ -120,6 +126,11 @@ pub fn short(value: &Value) -> String {
     }
 }
 
+/// The bytes of lower-case hex without prefix.
+pub fn hex(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text).ok().filter(|bytes| hex::encode(bytes) == text)
+}
+
 /// A decimal number without sign and without leading zero, so that there is one form of it.
 pub fn decimal(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number: &u64| number.to_string() == text)
@@ -142,7 +153,7 @@ pub fn check_format(bytes: &[u8], file: &str, wanted: &str) -> Result<(), Refuse
     let other_version = found.format.starts_with(family);
     let found: String = found.format.chars().take(40).collect();
     let refused = Refused::other(file, "member `format`", format!("`{}`", found.escape_debug()), format!("`{wanted}`"));
-    Err(Refused { unreadable: other_version, ..refused })
+    Err(if other_version { refused.because(Cause::Unreadable) } else { refused })
 }
 
 /// A file of at most `limit` bytes.
