@@ -266,7 +266,11 @@ impl Agent {
         stages
             .start("connections", millis(100), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
         stages.start("proofs", millis(100), |stop| {
-            proofs::run(proofs_asked, Prover { reader: reader.clone(), publisher: publisher.clone() }, stop)
+            proofs::run(
+                proofs_asked,
+                Prover { reader: reader.clone(), publisher: publisher.clone(), anchoring: None },
+                stop,
+            )
         });
         let jobs = Jobs {
             config: wires.evidence.subscribe(),

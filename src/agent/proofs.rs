@@ -79,7 +79,7 @@ pub async fn for_command(
     let store = open_alone(config).await?;
     let made = async {
         let publisher = Publisher::new(store.ledger(), Mark::at(config.evidence.mark.clone()));
-        let mut proof = Prover { reader: store.reader(), publisher }.prove(&claim, form).await?;
+        let mut proof = Prover { reader: store.reader(), publisher, anchoring: None }.prove(&claim, form).await?;
         while let Some(piece) = proof.next().await {
             take(&piece?)?;
         }

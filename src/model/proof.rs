@@ -76,6 +76,8 @@ pub struct ProofTold {
     pub key: String,
     /// What whoever asked should know.
     pub notes: Vec<String>,
+    /// All that is claimed is in a block of a chain.
+    pub anchored: bool,
 }
 
 /// Why there is no proof of it, by what the caller can do.

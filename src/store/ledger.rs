@@ -174,6 +174,23 @@ pub fn placed_blocks(
     Ok(newest)
 }
 
+/// The places of the entries of all blocks that touch the span, in all their revisions.
+pub fn places_of_blocks(connection: &Connection, meter: &MeterId, span: Span) -> rusqlite::Result<Vec<Place>> {
+    let Some(number) = find_meter(connection, meter)? else { return Ok(Vec::new()) };
+    let (from, to) = (span.start().as_millis(), span.end().as_millis());
+    let mut statement = connection.prepare_cached(
+        "SELECT log_epoch, log_index FROM blocks
+         WHERE meter = ?1 AND start > ?2 AND start < ?4 AND end > ?3 AND end - start <= ?5 AND log_index IS NOT NULL
+         UNION ALL SELECT log_epoch, log_index FROM blocks INDEXED BY long_blocks
+         WHERE meter = ?1 AND end > ?3 AND start < ?4 AND end - start > 7200000 AND log_index IS NOT NULL",
+    )?;
+    let earliest = from.saturating_sub(LONG_MS + 1);
+    let rows = statement.query_map(params![number, earliest, from, to, LONG_MS], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    rows.collect()
+}
+
 /// When the first and the last block of a meter start.
 pub fn block_starts(connection: &Connection, meter: &MeterId) -> rusqlite::Result<Option<(Timestamp, Timestamp)>> {
     let Some(number) = find_meter(connection, meter)? else { return Ok(None) };

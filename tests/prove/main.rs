@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod anchors;
+mod chain;
 mod plant;
 
 use std::cell::Cell;

@@ -18,11 +18,13 @@ use meterseal::evidence::verify::{self, Lack, Report, Trusted, Verdict};
 use meterseal::model::entry::Reason;
 use meterseal::model::proof::{Claim, ProofForm};
 use meterseal::model::{
-    Category, Cause, Commissioning, Digest, FieldValue, JobId, JobProgress, JobRequest, Layout, Meter, Number, Origin,
-    Ratio, Reading, Row, Setup, Slot, Stamp, Timestamp, jcs,
+    Anchor, AnchorState, Anchored, Category, Cause, Commissioning, Digest, FieldValue, JobId, JobProgress, JobRequest,
+    Layout, Meter, Number, Origin, Ratio, Reading, Row, Setup, Slot, Stamp, Timestamp, jcs,
 };
 use meterseal::store::{self, JobEnd, Ledger, Reader, Store, Succession};
 use serde_json::{Value, json};
+
+use crate::chain::{Chain, Mined};
 
 /// 2026-11-21T00:00:00Z
 pub const T: i64 = 1_795_219_200_000;
@@ -68,7 +70,7 @@ pub fn plant() -> Plant {
     };
     let layouts = ["m", "n"].into_iter().map(|id| (id.to_owned(), layout(id))).collect();
     let mark = Mark::at(folder.path().join("mark"));
-    let prover = Prover { reader: store.reader(), publisher: Publisher::new(store.ledger(), mark) };
+    let prover = Prover { reader: store.reader(), publisher: Publisher::new(store.ledger(), mark), anchoring: None };
     Plant { folder, clock, store, config, layouts, prover }
 }
 
@@ -209,6 +211,43 @@ impl Plant {
         self.prover.publisher.publish().await.unwrap();
     }
 
+    pub fn prover(&self) -> &Prover {
+        &self.prover
+    }
+
+    /// Signs what there is, and has it mined on a chain made by hand; the store then has it in this state.
+    pub async fn anchor(&self, chain: &mut Chain, state: AnchorState) -> Mined {
+        let signed = self.prover.publisher.publish().await.unwrap();
+        let (mined, now) = (chain.mine(&signed, self.clock.now()), self.clock.now());
+        let epoch = self.store.identity().epoch.clone();
+        let anchor = Anchor {
+            id: 0,
+            what: Anchored::Checkpoint { epoch, size: signed.checkpoint.size, note: signed.note() },
+            chain_id: chain.id,
+            account: chain.account(),
+            contract: chain.contract,
+            queued: now,
+            state: AnchorState::Queued,
+            since: now,
+            attempts: Vec::new(),
+            failed: Vec::new(),
+            inclusion: None,
+            next_check: None,
+            waiting: None,
+        };
+        let id = self.ledger().add_anchor(anchor.clone()).await.unwrap();
+        let is_mined = matches!(state, AnchorState::Included | AnchorState::Final | AnchorState::Reorganised);
+        let anchor = Anchor {
+            id,
+            state,
+            attempts: vec![mined.attempt.clone()],
+            inclusion: is_mined.then(|| mined.inclusion.clone()),
+            ..anchor
+        };
+        self.ledger().save_anchor(anchor, is_mined.then(|| mined.evidence.clone())).await.unwrap();
+        mined
+    }
+
     pub async fn try_prove(&self, claim: Claim, form: ProofForm) -> Result<Vec<u8>, ProveError> {
         self.prover.prove(&claim, form).await?.whole().await
     }
@@ -296,7 +335,11 @@ pub fn accepted_file(path: &Path, key: Option<&str>) {
 
 fn verified(path: &Path, key: Option<&str>) -> Report {
     let trusted = Trusted { key: key.map(|key| key.parse().unwrap()), ..Trusted::default() };
-    verify::verify(path, &trusted, &mut |_| {})
+    verified_by(path, &trusted)
+}
+
+pub fn verified_by(path: &Path, trusted: &Trusted) -> Report {
+    verify::verify(path, trusted, &mut |_| {})
 }
 
 fn by_python(path: &Path, key: Option<&str>) -> (i32, String) {

@@ -148,7 +148,7 @@ impl Plant {
         tasks.spawn(web::run(listener, views.clone(), stop.clone()));
         let mut proving = JoinSet::new();
         let publisher = Publisher::new(store.ledger(), Mark::at(folder.path().join("mark")));
-        let prover = Prover { reader: store.reader(), publisher };
+        let prover = Prover { reader: store.reader(), publisher, anchoring: None };
         proving.spawn(proofs::run(proofs_asked, prover, CancellationToken::new()));
         // An error says that another test was first, which serves as well.
         rustls::crypto::ring::default_provider().install_default().ok();

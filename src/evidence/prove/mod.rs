@@ -3,6 +3,7 @@
 //!
 //! What cannot be proven is told before the first byte; after it a proof is written as it is read, in bounded memory.
 
+mod anchor;
 mod block;
 mod path;
 mod period;
@@ -14,12 +15,15 @@ use std::mem;
 use std::sync::Arc;
 use std::vec;
 
+use tokio::sync::watch;
+
 use crate::evidence::log::Publisher;
 use crate::model::entry::{Reason, Salt};
 use crate::model::note::SignedCheckpoint;
 use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
-use crate::model::{Digest, JobId, MeterId, merkle};
+use crate::model::{AnchorStatus, Digest, JobId, MeterId, merkle};
 use crate::store::{Epoch, LogPlace, Opening, Reader, StoreError};
+use anchor::SectionAnchor;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -48,6 +52,8 @@ pub enum ProveError {
 pub struct Prover {
     pub reader: Reader,
     pub publisher: Publisher,
+    /// How anchoring does; `None` where nobody anchors, or nobody can tell.
+    pub anchoring: Option<watch::Receiver<AnchorStatus>>,
 }
 
 /// A proof that is written as it is read.
@@ -88,6 +94,9 @@ struct Section {
     has_tail: bool,
     /// Whose entries are opened.
     meter: Option<(MeterId, Salt)>,
+    /// The leaves that are to be anchored for the claim to be, and their anchor.
+    due: Vec<u64>,
+    anchor: Option<SectionAnchor>,
 }
 
 impl Prover {
@@ -117,6 +126,9 @@ impl Prover {
         match form {
             ProofForm::Json => {
                 let rotations = self.rotations(&epochs, &sections).await?;
+                for Section { epoch, due, anchor, .. } in &sections {
+                    notes.extend(self.on_its_way(epoch, due, anchor.as_ref()).await?);
+                }
                 Proof::begin(&self.reader, claim, sections, beside, rotations, notes).await
             }
             ProofForm::TlogProof => self.tlog_proof(claim, sections).await,
@@ -159,9 +171,21 @@ impl Prover {
     ) -> Result<Section, ProveError> {
         let torn = |what: &str| ProveError::Torn { epoch: epoch.to_owned(), what: what.to_owned() };
         let known = epochs.iter().find(|known| known.identity.epoch == epoch).ok_or_else(|| torn("there is none"))?;
-        let least = opened.last().map_or(1, |last| last + 1);
-        let checkpoint = self.checkpoint(epochs, known, least).await?;
-        Ok(Section::new(known, checkpoint, opened, meter))
+        let mut anchor = self.anchor(known, &opened, u64::MAX).await?;
+        // Where it covers all, its checkpoint is the section's: there is nothing between the two to be shown.
+        let anchored = anchor.as_ref().filter(|anchor| anchor.covers(&opened)).map(|anchor| anchor.signed.clone());
+        let checkpoint = match anchored {
+            Some(anchored) => anchored,
+            None => {
+                let least =
+                    opened.last().map_or(1, |last| last + 1).max(anchor.as_ref().map_or(0, SectionAnchor::size));
+                self.checkpoint(epochs, known, least).await?
+            }
+        };
+        if let Some(anchor) = &mut anchor {
+            anchor.hashes = self.continued(known, anchor.size(), checkpoint.checkpoint.size).await?;
+        }
+        Ok(Section { due: opened.clone(), anchor, ..Section::new(known, checkpoint, opened, meter) })
     }
 
     /// The newest checkpoint of an epoch, which has `least` entries at least.
@@ -205,7 +229,9 @@ impl Prover {
             let name = &epoch.identity.epoch;
             let checkpoint = self.reader.checkpoint(name).await?.ok_or_else(|| missing(name, 0))?;
             let opened = vec![checkpoint.checkpoint.size.saturating_sub(1)];
-            rotations.push(Section { epoch: epoch.clone(), checkpoint, opened, has_tail: false, meter: None });
+            let of_rotation = Section { opened, ..Section::new(epoch, checkpoint.clone(), Vec::new(), None) };
+            // It bears both signatures.
+            rotations.push(Section { checkpoint, ..of_rotation });
         }
         Ok(rotations)
     }
@@ -224,7 +250,7 @@ impl Prover {
         let path = self.reader.inclusion(epoch, index, size).await?.ok_or_else(|| missing(epoch, index))?;
         let text = tlog_text(&opening, &path, &section.checkpoint);
         let pieces = VecDeque::from([Piece::Text(text)]);
-        let told = ProofTold { key: section.epoch.key.to_string(), notes: Vec::new() };
+        let told = ProofTold { key: section.epoch.key.to_string(), ..ProofTold::default() };
         Ok(Proof { reader: self.reader.clone(), out: Vec::new(), pieces, told })
     }
 }
@@ -233,7 +259,7 @@ impl Section {
     fn new(epoch: &Epoch, mut checkpoint: SignedCheckpoint, opened: Vec<u64>, meter: Option<(MeterId, Salt)>) -> Self {
         // The second one, of a rotation, could be checked by nobody who does not see the rotation.
         checkpoint.signatures.retain(|line| line.name == epoch.key.name());
-        Self { epoch: epoch.clone(), checkpoint, opened, has_tail: false, meter }
+        Self { epoch: epoch.clone(), checkpoint, opened, has_tail: false, meter, due: Vec::new(), anchor: None }
     }
 }
 
@@ -285,9 +311,11 @@ impl Proof {
         notes: Vec<String>,
     ) -> Result<Self, ProveError> {
         let key = sections.last().map(|section| section.epoch.key.to_string()).unwrap_or_default();
-        let told = ProofTold { key, notes };
+        let due = || sections.iter().filter(|section| !section.due.is_empty());
+        let is_anchored = |section: &Section| section.anchor.as_ref().is_some_and(|at| at.covers(&section.due));
+        let told = ProofTold { key, notes, anchored: due().next().is_some() && due().all(is_anchored) };
         let mut proof = Self { reader: reader.clone(), out: Vec::new(), pieces: VecDeque::new(), told };
-        proof.text(text::opening(claim));
+        proof.text(text::opening(claim, &sections.iter().map(|section| section.anchor.as_ref()).collect::<Vec<_>>()));
         proof.sections(sections).await?;
         let mut end = b"]".to_vec();
         if let Some(row) = &beside.row {
@@ -325,7 +353,7 @@ impl Proof {
     }
 
     async fn section(&mut self, section: Section) -> Result<(), ProveError> {
-        let Section { epoch, checkpoint, opened, has_tail, meter } = section;
+        let Section { epoch, checkpoint, opened, has_tail, meter, .. } = section;
         let (name, size) = (epoch.identity.epoch, checkpoint.checkpoint.size);
         let last = opened.last().copied().unwrap_or_default();
         let hashes = self.reader.siblings(&name, opened.clone(), size).await?;

@@ -2,7 +2,7 @@
 
 use super::{ProveError, Prover, Section};
 use crate::model::proof::NotProven;
-use crate::model::{MeterId, Timestamp};
+use crate::model::{MeterId, Span, Timestamp};
 use crate::store::{Epoch, LogPlace};
 
 impl Prover {
@@ -36,13 +36,26 @@ impl Prover {
         if found.is_empty() {
             return Err(NotProven::NoMeter(meter.clone()).into());
         }
+        let mut places = match Span::new(from, to) {
+            Some(span) => self.reader.entries_of_blocks(meter, span).await?,
+            None => Vec::new(),
+        };
+        places.sort_unstable();
         let mut sections = Vec::new();
         for (epoch, checkpoint, entries) in found {
             let index = entries.last().copied().unwrap_or_default();
             let newest = self.opening(&LogPlace { epoch: epoch.identity.epoch.clone(), index }).await?;
             // Leaf 0 says how the epoch came to be; it is of no meter.
             let opened = [vec![0], entries].concat();
-            sections.push(Section { has_tail: true, ..Section::new(epoch, checkpoint, opened, newest.meter) });
+            let size = checkpoint.checkpoint.size;
+            let is_due = |at: &&LogPlace| at.epoch == epoch.identity.epoch && at.index < size;
+            let due: Vec<u64> = places.iter().filter(is_due).map(|at| at.index).collect();
+            let mut anchor = self.anchor(epoch, &due, size).await?;
+            if let Some(anchor) = &mut anchor {
+                anchor.hashes = self.continued(epoch, anchor.size(), size).await?;
+            }
+            let section = Section::new(epoch, checkpoint, opened, newest.meter);
+            sections.push(Section { has_tail: true, due, anchor, ..section });
         }
         let mut notes = Vec::new();
         let sealed = self.reader.sealed_through().await?.get(meter).copied();

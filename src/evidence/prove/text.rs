@@ -1,19 +1,43 @@
 //! How a proof is written: JCS whose members stand in their order, so that it can be written as it is found.
 
+use alloy_primitives::hex;
 use serde_json::{Value, json};
 
+use super::anchor::SectionAnchor;
 use crate::model::entry::{Entry, Salt};
 use crate::model::note::{SignedCheckpoint, VerifierKey};
 use crate::model::proof::Claim;
-use crate::model::{Digest, MeterId, jcs};
+use crate::model::{ChainEvidence, Digest, MeterId, jcs};
 use crate::store::Opening;
 
-/// All before the first section.
-pub fn opening(claim: &Claim) -> Vec<u8> {
-    let mut text = b"{\"anchor\":null,\"claim\":".to_vec();
+/// All before the first section. `anchors` are those of the sections.
+pub fn opening(claim: &Claim, anchors: &[Option<&SectionAnchor>]) -> Vec<u8> {
+    let or_null = |list: Vec<Value>| if list.iter().all(Value::is_null) { Value::Null } else { list.into() };
+    let of_each = |value: fn(&SectionAnchor) -> Value| {
+        or_null(anchors.iter().map(|anchor| anchor.map_or(Value::Null, value)).collect())
+    };
+    let mut text = b"{\"anchor\":".to_vec();
+    push_json(&of_each(anchor_value), &mut text);
+    text.extend_from_slice(b",\"claim\":");
     push_json(&claim_value(claim), &mut text);
-    text.extend_from_slice(b",\"consistency\":null,\"format\":\"meterseal-proof-1\",\"log\":[");
+    text.extend_from_slice(b",\"consistency\":");
+    push_json(&of_each(before_value), &mut text);
+    text.extend_from_slice(b",\"format\":\"meterseal-proof-1\",\"log\":[");
     text
+}
+
+fn anchor_value(anchor: &SectionAnchor) -> Value {
+    let ChainEvidence { header, index, receipt, transaction } = &anchor.evidence;
+    let nodes = |list: &[Vec<u8>]| list.iter().map(hex::encode).collect::<Vec<_>>();
+    json!({
+        "checkpoint": anchor.signed.note(), "hashes": anchor.hashes, "header": hex::encode(header), "index": index,
+        "receipt": nodes(receipt), "transaction": nodes(transaction),
+    })
+}
+
+fn before_value(anchor: &SectionAnchor) -> Value {
+    let before = anchor.before.as_ref();
+    before.map_or(Value::Null, |(signed, hashes)| json!({"checkpoint": signed.note(), "hashes": hashes}))
 }
 
 fn claim_value(claim: &Claim) -> Value {

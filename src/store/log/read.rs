@@ -1,12 +1,14 @@
 //! The log as others may see it: only what is under a signed checkpoint.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{TILE, epoch, rows};
 use crate::model::entry::{Entry, EntryKind, Reason, Salt};
 use crate::model::merkle::{self, Frontier, Nodes};
 use crate::model::note::{SignedCheckpoint, VerifierKey};
-use crate::model::{Digest, MeterId, Timestamp};
+use crate::model::{Digest, MeterId, Span, Timestamp};
 use crate::store::{Identity, Reader, StoreError, ledger};
 
 /// An epoch of the log, as it is found in the store.
@@ -126,6 +128,23 @@ impl Reader {
             )?;
             let rows = statement.query_map(params![meter.as_str(), start.as_millis()], place)?;
             rows.collect()
+        })
+        .await
+    }
+
+    /// Where the blocks of a meter that touch a span are logged, in all their revisions, signed or not.
+    pub async fn entries_of_blocks(&self, meter: &MeterId, span: Span) -> Result<Vec<LogPlace>, StoreError> {
+        let meter = meter.clone();
+        self.evidence(move |connection| {
+            let places = ledger::places_of_blocks(connection, &meter, span)?;
+            let mut name = connection.prepare_cached("SELECT epoch FROM epochs WHERE number = ?1")?;
+            let mut names = BTreeMap::new();
+            for (number, _) in &places {
+                if !names.contains_key(number) {
+                    names.insert(*number, name.query_row([number], |row| row.get::<_, String>(0))?);
+                }
+            }
+            Ok(places.into_iter().map(|(number, index)| LogPlace { epoch: names[&number].clone(), index }).collect())
         })
         .await
     }
