@@ -266,11 +266,8 @@ impl Agent {
         stages
             .start("connections", millis(100), |stop| connections::run(tests_asked, wires.evidence.subscribe(), stop));
         stages.start("proofs", millis(100), |stop| {
-            proofs::run(
-                proofs_asked,
-                Prover { reader: reader.clone(), publisher: publisher.clone(), anchoring: None },
-                stop,
-            )
+            let (reader, publisher, anchoring) = (reader.clone(), publisher.clone(), Some(anchored.subscribe()));
+            proofs::run(proofs_asked, Prover { reader, publisher, anchoring }, stop)
         });
         let jobs = Jobs {
             config: wires.evidence.subscribe(),

@@ -113,6 +113,8 @@ impl Prover {
             None => None,
         };
         let status = self.anchoring.as_ref().map(|status| status.borrow().clone());
+        // Without an account nobody anchors here.
+        let status = status.filter(|status| status.account.is_some());
         let way = match (&waiting, &status) {
             (Some(anchor), _) => of_anchor(anchor),
             (None, Some(status)) => of_status(status),

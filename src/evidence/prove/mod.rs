@@ -52,7 +52,7 @@ pub enum ProveError {
 pub struct Prover {
     pub reader: Reader,
     pub publisher: Publisher,
-    /// How anchoring does; `None` where nobody anchors, or nobody can tell.
+    /// How anchoring does; `None` where nobody can tell.
     pub anchoring: Option<watch::Receiver<AnchorStatus>>,
 }
 
