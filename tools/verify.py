@@ -286,7 +286,6 @@ def check_consistency(older, newer, path):
         index, last = index >> 1, last >> 1
     steps = iter(path if index else [older.root, *path])
     left = right = next(steps, None)
-    want(left, "there are too few hashes")
     for step in steps:
         want(last, "there are too many hashes")
         if index & 1 or index == last:

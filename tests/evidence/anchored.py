@@ -6,8 +6,8 @@ import random
 from bundles import DAY0, HOUR, ID, World, block_case, bundle_case, period_case, proof_case, row_case
 from cases import change
 from chain import (
-    FIELD, ORDER, Account, Block, Raw, Tree, call_data, contract_data, event, fee_log, headed, hex_prefix, keccak,
-    mixed_case, number, receipt, rlp)
+    BASE, FIELD, ORDER, Account, Block, Raw, Tree, call_data, contract_data, event, fee_log, headed, hex_prefix, keccak,
+    mixed_case, multiplied, number, receipt, rlp)
 from gateway import counted
 from signing import Key, consistency, root, sha
 
@@ -255,6 +255,12 @@ def by_key(key, epoch, note):
     return note[:end + 1] + key.line(epoch.origin, note[:end])
 
 
+def renamed(epoch, note):
+    """The same tree under another epoch's origin, by the same key."""
+    text = note[:note.index("\n\n") + 1].replace(epoch.origin, epoch.origin[:-16] + "0123456789abcdef")
+    return text + "\n" + epoch.key.line(text.split("\n")[0], text)
+
+
 def signed_again(epoch, note):
     """By the same key: Ed25519 leaves the nonce to the signer."""
     key = copy.copy(epoch.key)
@@ -281,6 +287,8 @@ checkpoints("not-signed", lambda epoch, note: note[:note.index("\u2014")], size=
 checkpoints("with-a-bad-signature", lambda epoch, note: note[:-8] + ("A" if note[-8] != "A" else "B") + note[-7:],
             size=13)
 checkpoints("of-another-epoch", lambda epoch, note: World(seed=8).epoch.checkpoint(13), size=13)
+checkpoints("of-the-same-tree-in-another-epoch", renamed, size=13,
+            words={"origin": sha(renamed(World().epoch, World().epoch.checkpoint()).split("\n")[0].encode())})
 checkpoints("of-another-size", lambda epoch, note: epoch.checkpoint(12), size=13)
 checkpoints("of-another-tree", lambda epoch, note: forged(epoch, 13), size=13)
 
@@ -320,6 +328,8 @@ consistent("that-is-an-empty-object", in_consistency(to=[{}]))
 consistent("without-an-anchor", lambda value, _: change("anchor", to=None)(value))
 consistent("of-another-tree", lambda value, epoch: change("consistency", 0, "checkpoint", to=forged(epoch, 7))(value))
 consistent("of-another-epoch", in_consistency(0, "checkpoint", to=lambda _: World(seed=8).epoch.checkpoint(7)))
+consistent("of-the-same-tree-in-another-epoch", lambda value, epoch: change(
+    "consistency", 0, "checkpoint", to=lambda note: renamed(epoch, note))(value))
 consistent("signed-by-another-key", lambda value, epoch: change(
     "consistency", 0, "checkpoint", to=lambda note: by_key(Key(b"other"), epoch, note))(value))
 consistent("signed-twice", in_consistency(0, "checkpoint", to=lambda note: note + note[note.index("\u2014"):]))
@@ -524,6 +534,14 @@ def off_the_curve(fields):
     fields[10] = next(x for x in range(1, 99) if pow(x**3 + 7, (FIELD - 1) // 2, FIELD) != 1)
 
 
+def by_no_key(fields):
+    """A signature that leads to the neutral point for a public key: s times R is the digest times G."""
+    digest = int.from_bytes(keccak(b"\2" + rlp(fields[:9])), "big")
+    x, y = multiplied(3, BASE)
+    s = digest * pow(3, ORDER - 2, ORDER) % ORDER
+    fields[9:] = [y % 2, x, s] if s <= ORDER // 2 else [1 - y % 2, x, ORDER - s]
+
+
 fields("with-value-1", 6, to=1)
 fields("with-an-access-list", 8, to=[[CONTRACT, []]])
 fields("with-an-access-list-that-is-a-string", 8, to=b"")
@@ -556,6 +574,7 @@ resigned("with-r-of-the-order", change(10, to=ORDER))
 resigned("with-r-beyond-the-order", change(10, to=lambda r: r + ORDER))
 resigned("with-s-of-the-order", change(11, to=ORDER))
 resigned("with-r-off-the-curve", off_the_curve)
+resigned("signed-by-no-key", by_no_key)
 resigned("with-another-r", change(10, to=lambda r: r ^ 1 << 9))
 resigned("with-a-zero-before-r", change(10, to=lambda r: b"\0" + number(r)))
 resigned("with-a-zero-before-s", change(11, to=lambda s: b"\0" + number(s)))
@@ -614,6 +633,7 @@ receipts("with-a-bloom-of-255-bytes", 2, to=bytes(255))
 receipts("with-a-bloom-of-257-bytes", 2, to=bytes(257))
 receipts("with-a-bloom-in-a-list", 2, to=[bytes(256)])
 receipts("with-a-string-for-its-logs", 3, to=b"")
+anchors("receipt-of-call-data-with-a-string-for-its-logs", contract=None, receipt_fields=change(3, to=b""))
 receipts("without-logs", 3, to=[])
 anchors("receipt-with-a-field-more", receipt_fields=lambda fields: fields.append(b""))
 anchors("receipt-with-a-field-less", receipt_fields=lambda fields: fields.pop(2))

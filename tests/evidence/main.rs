@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use alloy_primitives::Address;
 use meterseal::evidence::verify::{Lack, Report, Trusted, Verdict, verify};
 use tempfile::TempDir;
 
@@ -15,11 +16,12 @@ struct Case {
     folder: PathBuf,
 }
 
-fn made() -> TempDir {
+/// These cases, or all of them.
+fn made(names: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let maker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/maker.py");
     let mut python = Command::new("python3");
-    let done = python.env("PYTHONDONTWRITEBYTECODE", "1").arg(maker).arg(folder.path()).output().unwrap();
+    let done = python.env("PYTHONDONTWRITEBYTECODE", "1").arg(maker).arg(folder.path()).args(names).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     folder
 }
@@ -38,7 +40,14 @@ impl Case {
     }
 
     fn verify(&self) -> Report {
-        let mut trusted = Trusted { key: self.text("key").map(|key| key.parse().unwrap()), ..Trusted::default() };
+        let addresses = |name| self.text(name).iter().flat_map(|text| text.lines()).map(address).collect();
+        let mut trusted = Trusted {
+            key: self.text("key").map(|key| key.parse().unwrap()),
+            accounts: addresses("account"),
+            contracts: addresses("contract"),
+            chain: self.text("chain").map(|chain| chain.parse().unwrap()),
+            ..Trusted::default()
+        };
         let trust = self.folder.join("trust.txt");
         if trust.exists()
             && let Err(refused) = trusted.read_kept(&trust)
@@ -80,6 +89,10 @@ impl Case {
     }
 }
 
+fn address(line: &str) -> Address {
+    Address::parse_checksummed(line, None).unwrap()
+}
+
 /// xorshift64*: the same places each time.
 struct Dice(u64);
 
@@ -94,7 +107,7 @@ impl Dice {
 
 #[test]
 fn every_case_of_the_maker_ends_as_the_format_says() {
-    let made = made();
+    let made = made(&[]);
     let (mut cases, mut faults) = (0, Vec::new());
     for entry in fs::read_dir(made.path()).unwrap() {
         let case = Case { folder: entry.unwrap().path() };
@@ -108,13 +121,13 @@ fn every_case_of_the_maker_ends_as_the_format_says() {
         }
         cases += 1;
     }
-    assert!(cases > 250, "only {cases} cases");
+    assert!(cases > 650, "only {cases} cases");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
 fn energy_that_is_counted_twice_is_told() {
-    let made = made();
+    let made = made(&["period-with-overlapping-blocks", "period-with-silences-covered-later", "period-of-two-epochs"]);
     let told = |name: &str| {
         let lacks = Case::of(&made, name).verify().lacks;
         lacks.iter().find(|lack| matches!(lack, Lack::Overlap(_))).map(ToString::to_string)
@@ -127,7 +140,7 @@ fn energy_that_is_counted_twice_is_told() {
 
 #[test]
 fn no_bit_of_a_bundle_and_its_proof_can_change() {
-    let made = made();
+    let made = made(&["bundle-without-key", "bundle-tar"]);
     let mut dice = Dice(0x5eed);
     for (name, flips) in [("bundle-without-key", 8_000), ("bundle-tar", 2_000)] {
         let case = Case::of(&made, name);
@@ -145,8 +158,9 @@ fn no_bit_of_a_bundle_and_its_proof_can_change() {
 
 #[test]
 fn no_bit_of_a_block_an_entry_or_a_small_log_can_change() {
-    let made = made();
-    for name in ["block-by-register", "tlog-proof-of-entry-5", "log-of-2"] {
+    let names = ["block-by-register", "tlog-proof-of-entry-5", "log-of-2"];
+    let made = made(&names);
+    for name in names {
         let case = Case::of(&made, name);
         assert_eq!(case.verify().verdict(), Verdict::Incomplete);
         for file in case.files() {
@@ -159,7 +173,7 @@ fn no_bit_of_a_block_an_entry_or_a_small_log_can_change() {
 
 #[test]
 fn no_bit_of_a_period_can_change_but_what_it_asks() {
-    let made = made();
+    let made = made(&["period-of-two-epochs"]);
     let case = Case::of(&made, "period-of-two-epochs");
     assert_eq!(case.verify().verdict(), Verdict::Incomplete);
     let files = case.files();
@@ -173,12 +187,42 @@ fn no_bit_of_a_period_can_change_but_what_it_asks() {
     }
 }
 
+#[test]
+fn no_bit_of_an_anchored_proof_can_change_but_those_that_make_another_block() {
+    let names = ["anchor-of-an-older-checkpoint-with-consistency", "anchor-by-call-data"];
+    let made = made(&names);
+    let mut dice = Dice(0xa17c);
+    for name in names {
+        let case = Case::of(&made, name);
+        assert_eq!(case.verify().verdict(), Verdict::Valid);
+        let files = case.files();
+        let [file @ (path, bytes)] = files.as_slice() else { panic!("one proof") };
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let start = text.find("\"header\":\"").unwrap() + 10;
+        let header = start..start + text[start..].find('"').unwrap();
+        for _ in 0..1_500 {
+            let bit = dice.below(bytes.len() * 8);
+            if header.contains(&(bit / 8)) {
+                // Of another height nobody has said anything.
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                fs::write(path, changed).unwrap();
+                assert_ne!(case.verify().verdict(), Verdict::Valid, "{name} bit {bit}");
+                fs::write(path, bytes).unwrap();
+            } else {
+                case.refuses(file, bit);
+            }
+        }
+        assert_eq!(case.verify().verdict(), Verdict::Valid);
+    }
+}
+
 /// Proofs cut up and put together anew: the decoders meet what nobody meant to send, and none of it may hold.
 #[test]
 fn pieces_of_proofs_put_together_anew_do_not_hold() {
-    let made = made();
-    let mut dice = Dice(0xfeed);
     let names = ["block-by-register", "period-of-two-epochs", "row-12", "tlog-proof-of-entry-5", "log-of-2"];
+    let made = made(&names);
+    let mut dice = Dice(0xfeed);
     let cases: Vec<_> = names.iter().map(|name| Case::of(&made, name)).collect();
     let files: Vec<_> = cases.iter().map(Case::files).collect();
     for _ in 0..3_000 {
@@ -208,7 +252,7 @@ fn pieces_of_proofs_put_together_anew_do_not_hold() {
 
 #[test]
 fn the_command_prints_the_chain_and_ends_with_its_code() {
-    let made = made();
+    let made = made(&["bundle", "part-tampered"]);
     let case = Case::of(&made, "bundle");
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));

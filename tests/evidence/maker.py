@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Makes evidence to try verifiers on, good and bad, from docs/evidence-format.md alone.
 
-    maker.py OUT
+    maker.py OUT [CASE]...
 
-writes one folder OUT/<case>/ for each case: what is to be verified; `path.txt`, its name in the folder; `expected.txt`,
-the exit code; `names.txt`, the file that must be named where something does not hold; and where the case has them
-`key.txt` (for --key), `trust.txt` (for --trust), `account.txt` and `contract.txt` (a line each) and `chain.txt`. The
-same bytes each time, but for what zstd's version does.
+writes one folder OUT/<case>/ for each case, or for those that are named: what is to be verified; `path.txt`, its name
+in the folder; `expected.txt`, the exit code; `names.txt`, the file to be named where something does not hold; and where
+there are such `key.txt` (for --key), `trust.txt` (for --trust), `account.txt` and `contract.txt` (a line each) and
+`chain.txt`. The same bytes each time, but for what zstd's version does.
 """
 import os
 import pathlib
 import sys
 
+from anchored import ANCHORED
 from cases import CASES
 
 
@@ -30,8 +31,10 @@ def write(make, folder, expected, names, with_key):
             pathlib.Path(folder, f"{name}.txt").write_bytes(made[name].encode("utf-8", "surrogateescape"))
 
 
-def main(out):
-    for name, (make, *rest) in CASES.items():
+def main(out, *wanted):
+    every = {**CASES, **ANCHORED}
+    for name in wanted or every:
+        make, *rest = every[name]
         os.makedirs(os.path.join(out, name))
         write(make, os.path.join(out, name), *rest)
 

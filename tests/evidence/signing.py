@@ -8,6 +8,7 @@ import json
 WRITTEN = {1e21: "1e+21", 1e-7: "1e-7", 1e16: "10000000000000000", 1e-6: "0.000001", 1.5e-5: "0.000015",
            5e-324: "5e-324", 1.7976931348623157e308: "1.7976931348623157e+308",
            123456789012345680e3: "123456789012345680000"}
+WRITER = json.JSONEncoder(ensure_ascii=False)
 
 
 def canonical(value):
@@ -19,7 +20,7 @@ def canonical(value):
     if isinstance(value, float):
         sign = "-" if value < 0 else ""
         return sign + WRITTEN[abs(value)] if abs(value) in WRITTEN else repr(value).removesuffix(".0")
-    return json.dumps(value, ensure_ascii=False)
+    return WRITER.encode(value)
 
 
 def sha(*pieces):

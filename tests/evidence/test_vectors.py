@@ -1,4 +1,5 @@
 """The parts of tools/verify.py on published vectors, and against the slow definitions of `signing` and `chain`."""
+import contextlib
 import hashlib
 import pathlib
 import random
@@ -366,6 +367,12 @@ class Secp256k1(unittest.TestCase):
                 self.assertNotEqual(verify.signer(digest, *signature), account.address, signature)
             except verify.Fault:
                 pass
+
+    def test_an_r_of_no_point_is_refused(self):
+        for r in range(1, 40):
+            is_on = pow(r**3 + 7, (chain.FIELD - 1) // 2, chain.FIELD) == 1
+            with self.subTest(r), contextlib.nullcontext() if is_on else self.assertRaises(verify.Fault):
+                verify.signer(bytes(range(32)), 0, r, 1)
 
     def test_sums_of_points(self):
         three = chain.multiplied(3, chain.BASE)
