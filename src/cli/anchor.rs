@@ -178,7 +178,7 @@ fn status(path: &std::path::Path, json: bool) -> Done {
 }
 
 fn table(told: &AnchorsTold) -> String {
-    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting } = &told.status;
+    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting, .. } = &told.status;
     let name = match chain_id {
         137 => " (Polygon)",
         80_002 => " (Amoy, Polygon's test net)",

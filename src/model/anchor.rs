@@ -202,8 +202,10 @@ pub struct ChainEvidence {
 /// How anchoring does as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AnchorStatus {
-    /// 0 where anchors are not configured.
+    /// 0 where anchors are not configured, or off.
     pub chain_id: u64,
+    /// Why nothing is anchored though the config says so, with the remedy.
+    pub off: Option<String>,
     pub account: Option<Address>,
     pub contract: Option<Address>,
     /// Wei, and when it was asked.

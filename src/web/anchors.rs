@@ -49,6 +49,8 @@ impl From<&Coverage> for Covered {
 #[derive(Serialize)]
 struct Anchors {
     configured: bool,
+    /// Why nothing is anchored though the config says so.
+    off: Option<String>,
     chain_id: Option<u64>,
     chain: Option<&'static str>,
     account: Option<String>,
@@ -277,9 +279,10 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
     let anchors = web.views.reader.anchors(before, limit).await?;
     let status = web.views.anchor.borrow().clone();
     let is_configured = status.is_configured();
-    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting } = status;
+    let AnchorStatus { chain_id, off, account, contract, balance, days_left, next, rpcs, waiting } = status;
     let view = Anchors {
-        configured: is_configured,
+        configured: is_configured || off.is_some(),
+        off,
         chain_id: is_configured.then_some(chain_id),
         chain: chain(chain_id).map(|(name, _)| name),
         account: account.as_ref().map(Address::to_string),
@@ -317,9 +320,6 @@ pub async fn order(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     let by = guard::may_change(&web, &headers)?;
-    if !web.views.anchor.borrow().is_configured() {
-        return Err(AnchorRefused::NotConfigured.into());
-    }
     let (reply, answer) = oneshot::channel();
     let now = AnchorNow { order: AnchorOrder { by }, reply };
     web.views.anchors.try_send(now).map_err(|fault| match fault {

@@ -126,7 +126,7 @@ assert.deepEqual(await page.locator("#evidence-list .now").allTextContents(), ["
 assert.equal(await page.locator("#evidence-nodes li").count(), 0);
 
 // Where nothing is to be anchored it says so; and what a node or a config says is text, never markup or a script.
-const none = { configured: false, chain_id: null, chain: null, account: null, contract: null, balance: null, balance_at: null, days_left: null, next: null, rpcs: [], waiting: null, explorer: null, log: null, covered: null, anchors: [] };
+const none = { configured: false, off: null, chain_id: null, chain: null, account: null, contract: null, balance: null, balance_at: null, days_left: null, next: null, rpcs: [], waiting: null, explorer: null, log: null, covered: null, anchors: [] };
 const fake = async (answer, text) => {
   await page.unroute("**/api/anchor?*");
   await page.route("**/api/anchor?*", (route) => route.fulfill({ json: { ...none, ...answer } }));
@@ -136,6 +136,7 @@ const fake = async (answer, text) => {
 await fake({}, "It is not anchored on a public chain: the config has no part [anchor].");
 assert.deepEqual(await page.locator("#evidence-figures div").allTextContents(), ["Lognot signed yet"]);
 assert(await page.locator("#evidence-anchors").isHidden());
+await fake({ configured: true, off: "the file of its key is not there" }, "Nothing is anchored: the file of its key is not there");
 const bold = "<b id=bold>no</b>";
 const waiting = { reason: "funds", text: bold, since: "2026-11-21T07:00:00.000Z" };
 await fake({

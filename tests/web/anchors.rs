@@ -14,13 +14,21 @@ use super::plant::{ACCOUNT, HALF_MS, NOW, Plant, anchor, anchor_status, at, bloc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_config_the_routes_are_there_and_say_so() {
-    let plant = Plant::start().await;
+    let mut plant = Plant::start().await;
     let answer = plant.get("/api/anchor").await;
     assert_eq!((&answer["configured"], &answer["chain_id"]), (&json!(false), &Value::Null));
     assert_eq!((&answer["log"], &answer["covered"], &answer["anchors"]), (&Value::Null, &Value::Null, &json!([])));
-    let refused = plant.send(plant.post("/api/anchor").bearer_auth(&plant.token)).await;
-    let problem = assert_problem(&refused, 409);
-    assert!(problem["detail"].as_str().unwrap().contains("[anchor]"), "{problem}");
+    let ask = plant.post("/api/anchor").bearer_auth(&plant.token).send();
+    let (refused, ()) = tokio::join!(ask, async {
+        plant.anchors.recv().await.unwrap().reply.send(Ok(Err(AnchorRefused::NotConfigured))).unwrap();
+    });
+    let refused = refused.unwrap();
+    assert_eq!(refused.status().as_u16(), 409);
+    assert!(refused.text().await.unwrap().contains("[anchor]"));
+    let off = Some("the file of its key is not there".to_owned());
+    plant.anchor.send_replace(AnchorStatus { off: off.clone(), ..AnchorStatus::default() });
+    let answer = plant.get("/api/anchor").await;
+    assert_eq!((&answer["configured"], &answer["chain_id"], &answer["off"]), (&json!(true), &Value::Null, &json!(off)));
     for absent in ["1", "-1", "x", "18446744073709551616"] {
         assert_problem(&plant.ask(&format!("/api/anchor/{absent}")).await, 404);
     }
@@ -56,7 +64,7 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
 
     let answer = plant.get("/api/anchor").await;
     let expected = json!({
-        "configured": true, "chain_id": 137, "chain": "Polygon", "account": ACCOUNT, "contract": null,
+        "configured": true, "off": null, "chain_id": 137, "chain": "Polygon", "account": ACCOUNT, "contract": null,
         "balance": "20.0485", "balance_at": "2026-11-21T07:17:42.000Z", "days_left": 812,
         "next": "2026-11-21T08:18:12.000Z", "waiting": null,
         "explorer": format!("https://polygonscan.com/address/{ACCOUNT}"),

@@ -323,6 +323,7 @@ pub fn anchor_status() -> AnchorStatus {
     };
     AnchorStatus {
         chain_id: 137,
+        off: None,
         account: ACCOUNT.parse().ok(),
         contract: None,
         balance: Some((20_048_500_000_000_000_000, asked)),

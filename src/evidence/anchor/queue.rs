@@ -37,6 +37,14 @@ impl Queue {
         };
     }
 
+    /// Why nothing is anchored though the config says so.
+    pub fn off(&self) -> Option<&str> {
+        match (&self.config, &self.refusal) {
+            (None, AnchorRefused::Off(why)) => Some(why),
+            _ => None,
+        }
+    }
+
     pub async fn answer(&self, order: Order) {
         let done = self.order(order.wanted, &order.by).await;
         let done = done.unwrap_or_else(|cause| Err(AnchorRefused::Off(cause.to_string())));

@@ -384,6 +384,7 @@ impl Anchorer {
         let config = self.queue.config.as_deref();
         let status = AnchorStatus {
             chain_id: config.map_or(0, |config| config.chain_id),
+            off: self.queue.off().map(str::to_owned),
             account: config.map(|config| config.key.address()),
             contract: config.and_then(|config| config.contract),
             balance: self.health.balance,

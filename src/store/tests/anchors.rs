@@ -416,6 +416,7 @@ async fn a_block_is_covered_by_the_oldest_of_those_that_are_furthest() {
         (40, AnchorState::Sent),
         (45, AnchorState::Signed),
         (50, AnchorState::Queued),
+        (55, AnchorState::Reorganised),
     ];
     for (n, (size, state)) in (0_u8..).zip(states) {
         let anchor = Anchor { account: account(n), ..checkpoint(&first_epoch, size) };

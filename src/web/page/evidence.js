@@ -41,7 +41,7 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
     const [state, text] = verdict();
     $("evidence-verdict").dataset.state = state;
     put($("evidence-verdict"), text);
-    put($("evidence-chain"), told.configured ? told.chain ?? `chain ${told.chain_id}` : "");
+    put($("evidence-chain"), told.chain ?? (told.chain_id === null ? "" : `chain ${told.chain_id}`));
     const facts = figures();
     list($("evidence-figures"), facts, (item, [name, text, link]) => {
       item.toggleAttribute("data-wide", name === "Account");
@@ -65,6 +65,7 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
   const waiting = () => told.waiting ?? told.anchors.find((anchor) => anchor.waiting)?.waiting;
 
   function verdict() {
+    if (told.off) return ["old", `Nothing is anchored: ${told.off}`];
     if (waiting()) return ["old", `Anchoring waits since ${at(waiting().since)}: ${waiting().text}`];
     const covered = told.covered;
     const chain = told.chain ?? "the chain";
