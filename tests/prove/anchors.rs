@@ -9,7 +9,7 @@ use meterseal::model::{AnchorState, ChainEvidence};
 use serde_json::{Value, json};
 
 use crate::chain::{Chain, Mined};
-use crate::plant::{DAY, HALF, HOUR, MINUTE, Plant, at, changed, plant, verified_by};
+use crate::plant::{DAY, HALF, HOUR, MINUTE, Plant, at, by_python_with, changed, plant, verified_by};
 use crate::{leaves, parsed};
 
 const CONTRACT: Address = Address::repeat_byte(0xc0);
@@ -36,23 +36,43 @@ impl Plant {
         verified_by(&self.written("it.proof.json", proof), trusted)
     }
 
+    /// As [`Self::looked_at`], and the other verifier comes to the same verdict.
+    #[track_caller]
+    fn looked_at_by_both(&self, proof: &[u8], trusted: &Trusted) -> Report {
+        let report = self.looked_at(proof, trusted);
+        let blocks = trusted.blocks.iter().map(|at| format!("block {} {} {}\n", at.chain_id, at.height, at.hash));
+        let kept: String = trusted.kept.iter().map(|kept| kept.note() + "\n").chain(blocks).collect();
+        let mut options = Vec::new();
+        let mut option = |name: &str, value: String| options.extend([name.to_owned(), value]);
+        trusted.key.iter().for_each(|key| option("--key", key.to_string()));
+        trusted.accounts.iter().for_each(|account| option("--account", account.to_string()));
+        trusted.contracts.iter().for_each(|contract| option("--contract", contract.to_string()));
+        trusted.chain.iter().for_each(|chain| option("--chain", chain.to_string()));
+        if !kept.is_empty() {
+            option("--trust", self.written("kept.txt", kept.as_bytes()).display().to_string());
+        }
+        let (code, words) = by_python_with(&self.written("it.proof.json", proof), &options);
+        assert_eq!(code, i32::from(report.verdict().exit_code()), "{words}\n{:?} {:?}", report.refused, report.lacks);
+        report
+    }
+
     #[track_caller]
     fn is_valid(&self, proof: &[u8], trusted: &Trusted) {
-        let report = self.looked_at(proof, trusted);
+        let report = self.looked_at_by_both(proof, trusted);
         assert_eq!(report.verdict(), Verdict::Valid, "{:?} {:?}", report.refused, report.lacks);
     }
 
     /// It holds, but for these.
     #[track_caller]
     fn lacks(&self, proof: &[u8], trusted: &Trusted, lacks: &[Lack]) {
-        let report = self.looked_at(proof, trusted);
+        let report = self.looked_at_by_both(proof, trusted);
         assert!(report.refused.is_none(), "{:?}", report.refused);
         assert_eq!(report.lacks, lacks);
     }
 
     #[track_caller]
     fn refuses(&self, proof: &[u8], trusted: &Trusted, why: &str) {
-        let refused = self.looked_at(proof, trusted).refused.expect(why).to_string();
+        let refused = self.looked_at_by_both(proof, trusted).refused.expect(why).to_string();
         assert!(refused.contains(why), "expected {why}: {refused}");
     }
 }
@@ -268,7 +288,7 @@ async fn what_the_auditor_expects_otherwise_is_refused() {
             Cause::Block,
         ),
     ] {
-        let refused = plant.looked_at(&proof, &trusted).refused.unwrap();
+        let refused = plant.looked_at_by_both(&proof, &trusted).refused.unwrap();
         let why = refused.to_string();
         assert!(why.contains(&format!("found {found}")) || why.contains(&found), "{why}");
         assert!(why.contains("expected") && why.contains(&expected) && why.contains("anchor 0"), "{why}");

@@ -343,13 +343,13 @@ pub fn verified_by(path: &Path, trusted: &Trusted) -> Report {
 }
 
 fn by_python(path: &Path, key: Option<&str>) -> (i32, String) {
+    by_python_with(path, &key.map_or_else(Vec::new, |key| vec!["--key".to_owned(), key.to_owned()]))
+}
+
+/// What `tools/verify.py` says of a file, with these options.
+pub fn by_python_with(path: &Path, options: &[String]) -> (i32, String) {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tools/verify.py");
-    let mut command = Command::new("python3");
-    command.arg(script).arg(path);
-    if let Some(key) = key {
-        command.args(["--key", key]);
-    }
-    let said = command.output().unwrap();
+    let said = Command::new("python3").arg(script).arg(path).args(options).output().unwrap();
     let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
     (said.status.code().unwrap(), words)
 }
