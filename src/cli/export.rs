@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
 
-use super::prove::{Written, notes};
+use super::prove::{Written, check, notes};
 use super::{Done, Failed, complete, good_config, print};
 use crate::agent::{exports, proofs};
 use crate::clock::Clock;
@@ -78,11 +78,14 @@ pub fn export(arguments: ExportArguments) -> Done {
     };
     let JobProgress { rows, bytes, .. } = seen.progress;
     seen.say(&format!("export {id}: {rows} rows, {}", megabytes(bytes)));
-    let ProofTold { key, .. } = prove(&config, id, &copy)?;
-    seen.say(&format!(
-        "its proof lies beside it. To check both, with nothing but them and the key:\n  meterseal verify {} --key {key}",
-        copy.display()
-    ));
+    let told = prove(&config, id, &copy)?;
+    let check = check(&copy.display().to_string(), &told);
+    seen.say(&format!("its proof lies beside it. To check both, with nothing but them and the key:\n  {check}"));
+    if told.anchored.is_none() && !told.notes.is_empty() {
+        let proof = copy.with_file_name(format!("{id}{}", ProofForm::Json.ending()));
+        let again = format!("meterseal prove --dataset {id} -o {}", proof.display());
+        seen.say(&format!("the bundle stays as it is; its proof with the anchor is had later by\n  {again}"));
+    }
     if !json {
         print::out(&format!("{}\n", copy.display()));
     }

@@ -12,7 +12,7 @@ use crate::agent::proofs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::instant_ns;
-use crate::model::proof::{Claim, ProofForm, ProofTold};
+use crate::model::proof::{AnchoredBy, Claim, ProofForm, ProofTold};
 use crate::model::{BadId, JobId, MeterId, NotAJobId, Timestamp};
 
 /// docs/evidence-format.md section 1: beyond that a verifier may refuse a proof unread.
@@ -80,12 +80,20 @@ pub fn prove(arguments: ProveArguments) -> Done {
         Claim::Dataset { id } => format!("beside the bundle {id} or {id}.tar"),
         _ => "with nothing but this file and the key".to_owned(),
     };
-    eprintln!("{path} is written. To check it, {with}:\n  meterseal verify {path} --key {}", told.key);
+    eprintln!("{path} is written. To check it, {with}:\n  {}", check(&path.to_string(), &told));
     Ok(ExitCode::SUCCESS)
 }
 
 pub fn notes(told: &ProofTold) {
     told.notes.iter().for_each(|note| eprintln!("{note}"));
+}
+
+/// The command that checks a proof with all that is known of it here.
+pub fn check(path: &str, told: &ProofTold) -> String {
+    let by = told.anchored.as_ref().map(|AnchoredBy { chain_id, account }| {
+        format!(" \\\n    --chain {chain_id} --account {account} --rpc URL-OF-A-NODE")
+    });
+    format!("meterseal verify {path} --key {}{}", told.key, by.unwrap_or_default())
 }
 
 fn is_configured(config: &Config, meter: &MeterId) -> bool {

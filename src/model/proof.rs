@@ -1,5 +1,6 @@
 //! What a proof is asked to show, and why there is none.
 
+use alloy_primitives::Address;
 use serde::{Deserialize, Serialize};
 
 use super::{JobId, JobState, MeterId, Span, Timestamp};
@@ -76,8 +77,15 @@ pub struct ProofTold {
     pub key: String,
     /// What whoever asked should know.
     pub notes: Vec<String>,
-    /// All that is claimed is in a block of a chain.
-    pub anchored: bool,
+    /// By whom, where all that is claimed is in a block of a chain.
+    pub anchored: Option<AnchoredBy>,
+}
+
+/// Who anchored what is proven, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchoredBy {
+    pub chain_id: u64,
+    pub account: Address,
 }
 
 /// Why there is no proof of it, by what the caller can do.

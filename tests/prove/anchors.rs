@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256, hex, keccak256};
 use meterseal::evidence::verify::{Cause, Lack, OnChain, Report, Trusted, Verdict, Vouched};
 use meterseal::model::entry::Reason;
 use meterseal::model::note::SignedCheckpoint;
-use meterseal::model::proof::{Claim, ProofForm};
+use meterseal::model::proof::{AnchoredBy, Claim, ProofForm};
 use meterseal::model::{AnchorState, ChainEvidence};
 use serde_json::{Value, json};
 
@@ -494,15 +494,16 @@ async fn whoever_asks_is_told_how_far_it_is() {
     plant.day(0, HOUR).await;
     let claim = || Claim::Block { meter: "m".parse().unwrap(), start: at(0) };
     let told = async || plant.prover().prove(&claim(), ProofForm::Json).await.unwrap().told;
-    assert_eq!((told().await.anchored, told().await.notes), (false, Vec::new()), "nobody anchors here");
+    assert_eq!((told().await.anchored, told().await.notes), (None, Vec::new()), "nobody anchors here");
     plant.anchor(&mut chain, AnchorState::Sent).await;
     let waits = told().await;
-    assert!(!waits.anchored && waits.notes[0].contains("on its way by transaction 0x"), "{waits:?}");
+    assert!(waits.anchored.is_none() && waits.notes[0].contains("on its way by transaction 0x"), "{waits:?}");
     plant.day(HOUR, 2 * HOUR).await;
     plant.anchor(&mut chain, AnchorState::Included).await;
     let early = told().await;
-    assert!(early.anchored && early.notes[0].contains("not final yet"), "{early:?}");
+    assert!(early.anchored.is_some() && early.notes[0].contains("not final yet"), "{early:?}");
     plant.day(2 * HOUR, 3 * HOUR).await;
     plant.anchor(&mut chain, AnchorState::Final).await;
-    assert_eq!((told().await.anchored, told().await.notes), (true, Vec::new()));
+    let by = AnchoredBy { chain_id: 137, account: chain.account() };
+    assert_eq!((told().await.anchored, told().await.notes), (Some(by), Vec::new()));
 }

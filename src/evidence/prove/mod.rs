@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::evidence::log::Publisher;
 use crate::model::entry::{Reason, Salt};
 use crate::model::note::SignedCheckpoint;
-use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
+use crate::model::proof::{AnchoredBy, Claim, NotProven, ProofForm, ProofTold};
 use crate::model::{AnchorStatus, Digest, JobId, MeterId, merkle};
 use crate::store::{Epoch, LogPlace, Opening, Reader, StoreError};
 use anchor::SectionAnchor;
@@ -263,6 +263,14 @@ impl Section {
     }
 }
 
+/// Who anchored all that is to be; the newest, where they are several.
+fn anchored_by(sections: &[Section]) -> Option<AnchoredBy> {
+    let due = sections.iter().filter(|section| !section.due.is_empty());
+    let anchors = due.map(|section| section.anchor.as_ref().filter(|anchor| anchor.covers(&section.due)));
+    let newest = anchors.collect::<Option<Vec<_>>>()?.pop()?;
+    Some(AnchoredBy { chain_id: newest.anchor.chain_id, account: newest.anchor.account })
+}
+
 /// The epochs that ended by a key rotation of the gateway of `last`, up to that one.
 fn rotated<'e>(epochs: &'e [Epoch], last: Option<&'e Epoch>) -> impl Iterator<Item = &'e Epoch> {
     let until = epochs.iter().position(|epoch| Some(epoch) == last).map_or(0, |at| at + 1);
@@ -311,9 +319,7 @@ impl Proof {
         notes: Vec<String>,
     ) -> Result<Self, ProveError> {
         let key = sections.last().map(|section| section.epoch.key.to_string()).unwrap_or_default();
-        let due = || sections.iter().filter(|section| !section.due.is_empty());
-        let is_anchored = |section: &Section| section.anchor.as_ref().is_some_and(|at| at.covers(&section.due));
-        let told = ProofTold { key, notes, anchored: due().next().is_some() && due().all(is_anchored) };
+        let told = ProofTold { key, notes, anchored: anchored_by(&sections) };
         let mut proof = Self { reader: reader.clone(), out: Vec::new(), pieces: VecDeque::new(), told };
         proof.text(text::opening(claim, &sections.iter().map(|section| section.anchor.as_ref()).collect::<Vec<_>>()));
         proof.sections(sections).await?;

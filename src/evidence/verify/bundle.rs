@@ -226,7 +226,7 @@ fn utc(ns: i64) -> String {
 fn id_of(name: Option<&OsStr>, path: &str) -> Result<JobId, Refused> {
     let name = name.and_then(|name| name.to_str()).unwrap_or_default();
     let found = format!("the name `{}`", name.escape_debug());
-    let expected = "a bundle's id of 26 characters, which never changes";
+    let expected = "a bundle's id of 26 characters, as its manifest has it";
     name.parse().map_err(|_| Refused::other(path, "", found, expected).because(Cause::Name))
 }
 
