@@ -57,9 +57,7 @@ pub fn verify(arguments: VerifyArguments) -> Done {
     let unreadable = |why: String| Failed { code: Verdict::Unreadable.exit_code(), ..Failed::new(why) };
     let mut trusted = Trusted { chain, accounts: account, contracts: contract, ..Trusted::default() };
     let rpcs = rpc.iter().map(|url| {
-        let bad = |error| {
-            unreadable(format!("--rpc: {} {error}", without_path(url))).hint("Such as https://polygon-rpc.com.")
-        };
+        let bad = |error| unreadable(format!("--rpc: {error}")).hint("Such as https://polygon-rpc.com.");
         Rpc::new(url, PATIENCE).map_err(bad)
     });
     let rpcs = rpcs.collect::<Result<Vec<_>, _>>()?;
@@ -113,12 +111,6 @@ async fn ask(report: &mut Report, rpcs: &[Rpc]) {
         });
         report.confirm(at, found, words.collect());
     }
-}
-
-/// A path may bear a key, and what was typed is not shown whole.
-fn without_path(url: &str) -> String {
-    let end = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
-    url[..end].chars().take(80).collect()
 }
 
 /// What to do about a refusal.

@@ -1,5 +1,7 @@
 //! Proofs with anchors, from a chain made by hand.
 
+use std::process::Command;
+
 use alloy_primitives::{Address, B256, hex, keccak256};
 use meterseal::evidence::verify::{Cause, Lack, OnChain, Report, Trusted, Verdict, Vouched};
 use meterseal::model::entry::Reason;
@@ -7,6 +9,7 @@ use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::proof::{AnchoredBy, Claim, ProofForm};
 use meterseal::model::{AnchorState, ChainEvidence};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::chain::{Chain, Mined};
 use crate::plant::{DAY, HALF, HOUR, MINUTE, Plant, at, by_python_with, changed, plant, verified_by};
@@ -506,4 +509,124 @@ async fn whoever_asks_is_told_how_far_it_is() {
     plant.anchor(&mut chain, AnchorState::Final).await;
     let by = AnchoredBy { chain_id: 137, account: chain.account() };
     assert_eq!((told().await.anchored, told().await.notes), (Some(by), Vec::new()));
+}
+
+/// A node of chain 137 that has this block, and holds all up to `finalized` for final.
+async fn node(nodes: &mut JoinSet<()>, height: u64, hash: B256, finalized: u64) -> String {
+    let answer = move |body: String| async move {
+        let asked: Value = serde_json::from_str(&body).unwrap();
+        let block = |height: u64| {
+            let (number, time) = (format!("{height:#x}"), "0x6a000000");
+            json!({"number": number, "hash": hash, "timestamp": time, "baseFeePerGas": "0x1"})
+        };
+        let result = match (asked["method"].as_str().unwrap(), asked["params"][0].as_str()) {
+            ("eth_chainId", _) => json!("0x89"),
+            (_, Some("finalized")) => block(finalized),
+            (_, Some("latest")) => block(finalized + 20),
+            (_, Some(_)) => block(height),
+            (other, None) => panic!("asked for {other}"),
+        };
+        json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = axum::Router::new().fallback(answer);
+    nodes.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    url
+}
+
+#[tokio::test]
+async fn the_command_asks_the_nodes_that_it_is_given() {
+    let plant = plant();
+    let mut chain = Chain::new(137, 1, Some(CONTRACT));
+    plant.day(0, HOUR).await;
+    let mined = plant.anchor(&mut chain, AnchorState::Final).await;
+    let (height, hash) = (mined.inclusion.height, mined.inclusion.hash);
+    let proof = plant.prove_block("m", HALF).await;
+    let path = plant.written("it.proof.json", &proof);
+    let key = format!("  {}\n", plant.key().await);
+    let account = chain.account().to_string();
+    let nodes = &mut JoinSet::new();
+    let has = node(nodes, height, hash, height).await;
+    let early = node(nodes, height, hash, height - 1).await;
+    let another = node(nodes, height, B256::repeat_byte(7), height).await;
+    let nowhere = "http://127.0.0.1:1".to_owned();
+    for (rpcs, expected, words) in [
+        (vec![], 3, "nobody says that the block of its anchor"),
+        (vec![&has], 0, "so the chain has it, and it is final"),
+        (vec![&early], 3, "not final yet"),
+        (vec![&nowhere, &has], 0, "block: valid"),
+        (vec![&nowhere], 3, "http://127.0.0.1:1"),
+        (vec![&another], 1, "FAILS  block"),
+        (vec![&another, &has], 3, "so nobody vouches for it"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.arg("verify").arg(&path).args(["--key", &key, "--account", &account, "--chain", "137"]);
+        command.args(rpcs.iter().flat_map(|url| ["--rpc", url]));
+        let said = command.output().await.unwrap();
+        let out = String::from_utf8(said.stdout).unwrap();
+        assert_eq!(said.status.code(), Some(expected), "{rpcs:?} {out}");
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        let said = command.arg("verify").arg(&path).args(arguments).output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    let other = Chain::new(137, 3, None).account().to_string();
+    let other_key = "plant-7/00/11+00000000+AQ==";
+    let trust = plant.written("trust.txt", b"block 137 79000000 0x12\n");
+    for (arguments, expected, words) in [
+        (&["--account", &other][..], 1, "(`meterseal anchor status` there)"),
+        (&["--account", "0x12"], 2, "is no address"),
+        (&["--chain", "polygon"], 2, "invalid value"),
+        (&["--rpc", "polygon-rpc.com/secret"], 2, "is no URL"),
+        (&["--rpc", "http://127.0.0.1:1", "--offline"], 2, "cannot be used with"),
+        (&["--key", other_key], 2, "not a verifier key"),
+        (&["--trust", trust.to_str().unwrap()], 2, "trust.txt, line 1"),
+    ] {
+        let (code, err) = run(arguments);
+        assert_eq!(code, Some(expected), "{arguments:?}: {err}");
+        assert!(err.contains(words) && !err.contains("secret"), "{arguments:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_do_about_it() {
+    let plant = plant();
+    plant.day(0, HOUR).await;
+    let id = plant.export(20).await;
+    let proof = plant.prove(Claim::Dataset { id }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    let run = |name: &str, key: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        let said = command.arg("verify").arg(here(name)).args(["--key", key]).output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    let copied = |name: &str| {
+        let done = Command::new("cp").arg("-r").arg(plant.reader().bundle_folder(id)).arg(here(name)).status().unwrap();
+        assert!(done.success());
+    };
+    let key = plant.key().await;
+    copied(&id.to_string());
+    std::fs::write(here(&format!("{id}.proof.json")), &proof).unwrap();
+    assert_eq!(run(&id.to_string(), &key).0, Some(3));
+    plant.succeed(Reason::Clone).await;
+    let (code, err) = run(&id.to_string(), &plant.key().await);
+    assert!(code == Some(1) && err.contains("The key is of another gateway"), "{err}");
+    copied("november");
+    let (code, err) = run("november", &key);
+    assert!(code == Some(1) && err.contains("A bundle keeps its name"), "{err}");
+    let mut packed = Command::new("tar");
+    packed.arg("-cf").arg(here(&format!("{id}.tar"))).arg("-C").arg(folder.path());
+    let packed = packed.args([format!("{id}/manifest.json"), format!("{id}/data-00000.jsonl.zst")]).status().unwrap();
+    assert!(packed.success());
+    let (code, err) = run(&format!("{id}.tar"), &key);
+    assert!(code == Some(1) && err.contains("Another program packed this archive"), "{err}");
+    let manifest = here(&format!("{id}/manifest.json"));
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("historian", "Historian")).unwrap();
+    let (code, err) = run(&id.to_string(), &key);
+    assert!(code == Some(1) && err.contains("one changed bit is enough"), "{err}");
 }
