@@ -138,6 +138,13 @@ async fn another_site_begins_a_new_epoch_of_the_same_gateway() {
     let text = fs::read_to_string(plant.config()).unwrap();
     fs::write(plant.config(), text.replace("id = \"test\"", "id = \"moved\"")).unwrap();
     let agent = plant.agent().await;
+    // Before the new epoch is signed nothing of the log is shown.
+    let newest = agent.reader().identity().epoch.clone();
+    until(async || {
+        client().get(format!("http://{}/log/{newest}/checkpoint", agent.address())).send().await.unwrap().status()
+            == 200
+    })
+    .await;
     let epochs = listed(agent.address()).await;
     assert_eq!(epochs.iter().map(|epoch| epoch.reason).collect::<Vec<_>>(), [Reason::Init, Reason::Site]);
     assert!(epochs[0].origin.starts_with("test/") && epochs[1].origin.starts_with("moved/"));
