@@ -210,6 +210,21 @@ async fn a_period_is_anchored_as_far_as_its_blocks_are() {
 }
 
 #[tokio::test]
+async fn a_silence_of_many_blocks_is_to_be_anchored_too() {
+    let plant = plant();
+    let mut chain = Chain::new(137, 1, None);
+    plant.day(0, HOUR).await;
+    let early = plant.anchor(&mut chain, AnchorState::Final).await;
+    plant.until(29 * HOUR).await;
+    let within = || plant.prove_period("m", 9 * HOUR, 10 * HOUR);
+    let all = known(&plant, &chain, &[&early]).await;
+    plant.lacks(&within().await, &all, &[Lack::NotAnchored]);
+    let late = plant.anchor(&mut chain, AnchorState::Final).await;
+    let all = known(&plant, &chain, &[&late]).await;
+    plant.is_valid(&within().await, &all);
+}
+
+#[tokio::test]
 async fn a_revision_after_the_anchor_is_not_covered_by_it() {
     let plant = plant();
     let mut chain = Chain::new(137, 1, None);
