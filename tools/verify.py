@@ -35,6 +35,7 @@ CHAIN_LIMIT, ANSWER_LIMIT, PATIENCE = 1 << 20, 8 << 20, 20  # bytes of a node of
 WHOLE, I64, U64 = 1 << 53, (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 SITE, METER = r"[a-z0-9-]{1,63}", r"[A-Za-z0-9._-]{1,64}"
 ORIGIN = re.compile(rf"({SITE})/([0-9a-f]{{32}})/([0-9a-f]{{16}})")
+NAME = r"[^\s+\x00-\x1f\x7f-\x9f]+"
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 METER_KINDS = ("block", "silence", "commissioning")
 KINDS = (*METER_KINDS, "dataset", "config", "audit", "key", "succession")
@@ -546,21 +547,22 @@ def verifier_key(value):
 
 
 class Checkpoint:
-    def __init__(self, note):
+    def __init__(self, note, origin=ORIGIN):
         body, gap, rest = text(note, "a checkpoint").partition("\n\n")
         lines = body.split("\n")
         want(gap and rest.endswith("\n") and len(lines) == 3,
              "expected a checkpoint: origin, size, root, an empty line, signatures")
         self.note, self.body = note, (body + "\n").encode("utf-8", "replace")
-        self.origin = matching(ORIGIN, lines[0], "an origin <site>/<gateway>/<epoch>")
-        self.site, self.gateway, self.epoch = ORIGIN.fullmatch(self.origin).groups()
+        self.origin = matching(origin, lines[0], "an origin <site>/<gateway>/<epoch>")
+        self.site, self.gateway = self.origin.split("/")[:2] if origin is ORIGIN else (None, None)
         self.size = int(matching(r"[1-9][0-9]{0,15}", lines[1], "a size"))
         want(self.size <= WHOLE, "the size is beyond 2^53")
         self.root, self.lines = unbase64(lines[2], 32), []
         for line in rest[:-1].split("\n"):
-            found = re.fullmatch(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)", line)
+            found = re.fullmatch(rf"— ({NAME}) ([A-Za-z0-9+/=]+)", line)
             want(found, "expected a signature line: an em dash, a name, base64")
             data = unbase64(found[2])
+            want(len(data) > 4, "expected a key id and a signature behind it")
             self.lines.append((found[1], data[:4], data[4:]))
         want(len(self.lines) <= 16, "there are more than 16 signatures")
 
@@ -1999,7 +2001,7 @@ class Options:
                     else:
                         gap = words.find("\n\n", place)
                         end = words.find("\n\n", gap + 2) + 1 or len(words)
-                        note = Checkpoint(words[place:end].rstrip("\n") + "\n")
+                        note = Checkpoint(words[place:end].rstrip("\n") + "\n", NAME)
                         note.file = name
                         self.trust.append(note)
                 place = end + 1

@@ -9,7 +9,7 @@ from chain import (
     BASE, FIELD, ORDER, Account, Block, Raw, Tree, call_data, contract_data, event, fee_log, headed, hex_prefix, keccak,
     mixed_case, multiplied, number, receipt, rlp)
 from gateway import counted
-from signing import Key, consistency, root, sha
+from signing import Key, b64, consistency, root, sha
 
 ACCOUNT, OTHER = Account(b"gateway"), Account(b"other")
 CONTRACT, ELSEWHERE = keccak(b"contract")[12:], keccak(b"elsewhere")[12:]
@@ -177,6 +177,11 @@ trusted_file("without-signature", 2, lambda text: text[:text.index("\u2014")])
 trusted_file("with-an-empty-line-within", 2, lambda text: text.replace("\n", "\n\n", 1))
 trusted_file("with-two-empty-lines-before-the-signature", 2, lambda text: text.replace("\n\n", "\n\n\n", 1))
 trusted_file("with-a-block-behind-the-signature", 2, lambda text: text[:-1] + f"block 1 1 0x{'00' * 32}\n")
+trusted_file("with-a-note-of-another-log", 3, lambda text: text + by_key(
+    Key(b"other"), World(seed=8).epoch, f"log.example.com/energy\n15\n{b64(bytes(32))}\n\n") + "\n")
+trusted_file("with-a-control-character", 2, lambda text: text.replace("\u2014 plant", "\u2014 pl\x7fant"))
+trusted_file("with-a-signature-of-no-bytes", 2, lambda text: text[:-1] + "\u2014 witness AAAAAA==\n\n")
+trusted_file("with-a-signature-of-one-byte", 3, lambda text: text[:-1] + "\u2014 witness AAAAAAA=\n\n")
 trusted_file("with-a-line-of-words", 2, lambda text: text + "that is all\n")
 trusted_file("that-is-no-utf-8", 2, lambda text: text + "\udcff")
 
