@@ -671,6 +671,7 @@ logged("beside-one-of-5-topics", lambda log: [log, [ELSEWHERE, [bytes(32)] * 5, 
 logged("beside-one-of-a-short-topic", lambda log: [log, [ELSEWHERE, [bytes(31)], b""]])
 logged("beside-one-of-a-short-address", lambda log: [log, [ELSEWHERE[1:], [], b""]])
 logged("beside-one-whose-topics-are-a-string", lambda log: [log, [ELSEWHERE, bytes(32), b""]])
+logged("beside-one-whose-topics-are-an-empty-string", lambda log: [log, [ELSEWHERE, b"", b""]])
 logged("beside-one-whose-data-are-a-list", lambda log: [log, [ELSEWHERE, [], []]])
 logged("beside-one-that-is-a-string", lambda log: [log, b""])
 logged("beside-one-of-2-items", lambda log: [log, [ELSEWHERE, []]])
