@@ -175,7 +175,8 @@ pub async fn status(config: &Config) -> anyhow::Result<AnchorsTold> {
     }
     let (store, parts) = alone(config).await?;
     let (reader, status) = (parts.reader.clone(), parts.status.subscribe());
-    let looked = Anchorer::new(parts, &config.anchor).look().await;
+    let part = watch::Sender::new(Arc::new(config.anchor.clone()));
+    let looked = Anchorer::new(parts, part.subscribe()).look().await;
     let status = status.borrow().clone();
     let told = told(&reader, status).await;
     drop(reader);

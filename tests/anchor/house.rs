@@ -17,7 +17,8 @@ use meterseal::model::{Alert, Anchor, AnchorRefused, AnchorState, AnchorStatus, 
 use meterseal::store::{self, Append, Ledger, Reader, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{ACCOUNT, KEY, Node};
 
@@ -47,6 +48,7 @@ pub struct House {
     store: Option<Store>,
     anchorer: Option<Anchorer>,
     pub config: Config,
+    part: watch::Sender<Arc<Part>>,
     pub clock: Clock,
     status: watch::Sender<AnchorStatus>,
 }
@@ -65,19 +67,27 @@ impl House {
     pub fn new(config: Config) -> Self {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(now()));
         store::init(&limits(folder.path()), &"plant-7".parse().unwrap(), &clock).unwrap();
-        let mut house = Self { folder, store: None, anchorer: None, config, clock, status: watch::Sender::default() };
+        let part = watch::Sender::new(Arc::new(Part::On(Arc::new(config.clone()))));
+        let status = watch::Sender::default();
+        let mut house = Self { folder, store: None, anchorer: None, config, part, clock, status };
         house.open();
         house
     }
 
     fn open(&mut self) {
-        let store = Store::open(limits(self.folder.path()), self.clock.clone(), None).unwrap();
-        let (reader, ledger) = (store.reader(), store.ledger());
+        self.store = Some(Store::open(limits(self.folder.path()), self.clock.clone(), None).unwrap());
+        self.anchorer = Some(Anchorer::new(self.parts(), self.part.subscribe()));
+    }
+
+    fn parts(&self) -> Parts {
+        let (reader, ledger) = (self.reader(), self.ledger());
         let publisher = Publisher::new(ledger.clone(), Mark::at(self.folder.path().join("mark")));
-        let (clock, status) = (self.clock.clone(), self.status.clone());
-        let parts = Parts { reader, ledger, publisher, clock, status };
-        self.anchorer = Some(Anchorer::new(parts, &Part::On(Arc::new(self.config.clone()))));
-        self.store = Some(store);
+        Parts { reader, ledger, publisher, clock: self.clock.clone(), status: self.status.clone() }
+    }
+
+    /// The task of the daemon, beside what the house does itself.
+    pub async fn run(&self, orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+        meterseal::evidence::anchor::run(self.part.subscribe(), self.parts(), orders, stop).await.unwrap();
     }
 
     /// The process ends, and another one begins.
@@ -89,8 +99,8 @@ impl House {
 
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
-        let part = Part::On(Arc::new(self.config.clone()));
-        self.anchorer.as_mut().unwrap().reconfigure(&part);
+        self.part.send_replace(Arc::new(Part::On(Arc::new(self.config.clone()))));
+        self.anchorer.as_mut().unwrap().reconfigure();
     }
 
     pub fn reader(&self) -> Reader {

@@ -1,9 +1,15 @@
 //! What goes as it should: call data, a contract, and what is covered.
 
-use meterseal::evidence::anchor::{Wanted, contract_address};
+use std::time::Duration;
+
+use meterseal::evidence::anchor::{Order, Wanted, contract_address};
 use meterseal::evidence::evm;
 use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::{AnchorRefused, AnchorState, Anchored};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{ACCOUNT, Mining, Node};
 use crate::house::{EVERY, House, config, written};
@@ -71,4 +77,20 @@ async fn what_grew_is_covered_by_one_when_its_time_comes() {
     };
     assert_eq!(size(&second), size(&first) + 5);
     assert_eq!(written(&node).into_values().collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_wish_is_answered_whatever_the_nodes_do() {
+    // Nobody is there.
+    let house = House::new(config(137, &["http://127.0.0.1:9".to_owned()]));
+    let ((orders, asked), stop) = (mpsc::channel(1), CancellationToken::new());
+    let wishes = async {
+        for _ in 0..20 {
+            let (reply, answer) = oneshot::channel();
+            orders.send(Order { wanted: Wanted::Checkpoint, by: "the test".into(), reply }).await.unwrap();
+            assert_eq!(timeout(Duration::from_secs(10), answer).await.unwrap().unwrap(), Ok(1));
+        }
+        stop.cancel();
+    };
+    tokio::join!(house.run(asked, stop.clone()), wishes);
 }

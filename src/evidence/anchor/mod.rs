@@ -18,13 +18,12 @@ mod round;
 mod step;
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::Address;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -116,46 +115,44 @@ pub async fn run(
     mut orders: mpsc::Receiver<Order>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
-    let clock = parts.clock.clone();
-    let mut anchorer = Anchorer::new(parts, &config.borrow_and_update().clone());
-    loop {
-        let queue = anchorer.queue();
-        let mut is_asked = false;
-        let round = {
-            let mut round = pin!(anchorer.round());
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    round = &mut round => break round,
-                    // Nodes may take their time: a wish is kept at once, and the next round looks at it.
-                    Some(order) = orders.recv() => {
-                        queue.answer(order).await;
-                        is_asked = true;
-                    }
-                }
-            }
-        };
-        let pause = match round {
-            _ if is_asked => continue,
-            Ok(pause) => pause,
-            Err(StoreError::Closed) => return Err(StoreError::Closed),
-            Err(cause) => {
-                // Anchors are the last that may stop the plant's readings: whatever it is, it is told and tried again.
-                error!(error = &cause as &dyn std::error::Error, "anchors wait for the store");
-                Some(STORE_AGAIN)
-            }
-        };
-        let wait = async {
-            match pause {
-                Some(pause) => clock.sleep(pause).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = wait => {}
-            Ok(()) = config.changed() => anchorer.reconfigure(&config.borrow_and_update().clone()),
-            Some(order) = orders.recv() => queue.answer(order).await,
+    let (clock, nudge) = (parts.clock.clone(), Notify::new());
+    let mut anchorer = Anchorer::new(parts, config.clone());
+    let queue = anchorer.queue();
+    // Beside the rounds, and never within one: nodes may take their time, and a wish is kept at once.
+    let answers = async {
+        while let Some(order) = orders.recv().await {
+            queue.answer(order).await;
+            nudge.notify_one();
         }
+        std::future::pending().await
+    };
+    let rounds = async {
+        loop {
+            let pause = match anchorer.round().await {
+                Ok(pause) => pause,
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                Err(cause) => {
+                    // Anchors are the last that may stop the plant's readings: whatever it is, it is tried again.
+                    error!(error = &cause as &dyn std::error::Error, "anchors wait for the store");
+                    Some(STORE_AGAIN)
+                }
+            };
+            let wait = async {
+                match pause {
+                    Some(pause) => clock.sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = nudge.notified() => {}
+                Ok(()) = config.changed() => anchorer.reconfigure(),
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = rounds => ended,
+        ended = answers => ended,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracing::info;
 
 use super::due::{Due, Stretch, due};
@@ -15,33 +15,22 @@ use crate::store::StoreError;
 #[derive(Clone)]
 pub struct Queue {
     pub parts: Parts,
-    pub config: Option<Arc<Config>>,
-    /// Why there is no config, for whoever wants something.
-    refusal: AnchorRefused,
+    part: watch::Receiver<Arc<Part>>,
     /// One at a time: of each epoch one at most waits.
     turn: Arc<Mutex<()>>,
 }
 
 impl Queue {
-    pub fn new(parts: Parts, part: &Part) -> Self {
-        let mut queue = Self { parts, config: None, refusal: AnchorRefused::NotConfigured, turn: Arc::default() };
-        queue.reconfigure(part);
-        queue
+    pub fn new(parts: Parts, part: watch::Receiver<Arc<Part>>) -> Self {
+        Self { parts, part, turn: Arc::default() }
     }
 
-    pub fn reconfigure(&mut self, part: &Part) {
-        (self.config, self.refusal) = match part {
-            Part::Absent => (None, AnchorRefused::NotConfigured),
-            Part::Off(why) => (None, AnchorRefused::Off(why.clone())),
-            Part::On(config) => (Some(config.clone()), AnchorRefused::NotConfigured),
-        };
-    }
-
-    /// Why nothing is anchored though the config says so.
-    pub fn off(&self) -> Option<&str> {
-        match (&self.config, &self.refusal) {
-            (None, AnchorRefused::Off(why)) => Some(why),
-            _ => None,
+    /// The config as it is now, or why nothing can be anchored.
+    pub fn config(&self) -> Result<Arc<Config>, AnchorRefused> {
+        match &**self.part.borrow() {
+            Part::Absent => Err(AnchorRefused::NotConfigured),
+            Part::Off(why) => Err(AnchorRefused::Off(why.clone())),
+            Part::On(config) => Ok(config.clone()),
         }
     }
 
@@ -54,7 +43,10 @@ impl Queue {
 
     /// Queues what somebody wants; the id of it, or of what waits already.
     pub async fn order(&self, wanted: Wanted, by: &str) -> Result<Result<u64, AnchorRefused>, StoreError> {
-        let Some(config) = self.config.clone() else { return Ok(Err(self.refusal.clone())) };
+        let config = match self.config() {
+            Ok(config) => config,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let _turn = self.turn.lock().await;
         let unsettled = self.parts.reader.unsettled_anchors().await?;
         let anchored = match wanted {

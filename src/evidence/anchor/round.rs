@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::Address;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::fees::{self, Limits};
@@ -17,7 +18,7 @@ use super::{Config, Part, Parts};
 use crate::evidence::evm::Call;
 use crate::evidence::rpc::Rpc;
 use crate::model::{
-    Anchor, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Timestamp, WaitReason, Waiting,
+    Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Timestamp, WaitReason, Waiting,
 };
 use crate::store::StoreError;
 
@@ -59,7 +60,7 @@ struct Round {
 }
 
 impl Anchorer {
-    pub fn new(parts: Parts, part: &Part) -> Self {
+    pub fn new(parts: Parts, part: watch::Receiver<Arc<Part>>) -> Self {
         let mut anchorer = Self {
             queue: Queue::new(parts, part),
             nodes: Nodes::new(0, Vec::new()),
@@ -67,7 +68,7 @@ impl Anchorer {
             seen: BTreeMap::new(),
             kept_ms: BTreeMap::new(),
         };
-        anchorer.reconfigure(part);
+        anchorer.reconfigure();
         anchorer
     }
 
@@ -76,10 +77,9 @@ impl Anchorer {
         self.queue.clone()
     }
 
-    /// Takes another config. What is on its way stays as it is.
-    pub fn reconfigure(&mut self, part: &Part) {
-        self.queue.reconfigure(part);
-        let config = self.queue.config.as_deref();
+    /// The config is another one. What is on its way stays as it is.
+    pub fn reconfigure(&mut self) {
+        let config = self.queue.config().ok();
         let rpcs = config.iter().flat_map(|config| &config.rpc).filter_map(|url| match Rpc::new(url, PATIENCE) {
             Ok(rpc) => Some(rpc),
             Err(error) => {
@@ -87,13 +87,14 @@ impl Anchorer {
                 None
             }
         });
-        self.nodes = Nodes::new(config.map_or(0, |config| config.chain_id), rpcs.collect());
+        let rpcs = rpcs.collect();
+        self.nodes = Nodes::new(config.map_or(0, |config| config.chain_id), rpcs);
         self.health.forget();
     }
 
     /// Does all that is due; after how long to look again, or never.
     pub async fn round(&mut self) -> Result<Option<Duration>, StoreError> {
-        let Some(config) = self.queue.config.clone() else {
+        let Ok(config) = self.queue.config() else {
             self.tell(None, None);
             return Ok(None);
         };
@@ -123,7 +124,7 @@ impl Anchorer {
 
     /// Asks how nodes and account are, and changes nothing.
     pub async fn look(&mut self) -> Result<(), StoreError> {
-        let Some(config) = self.queue.config.clone() else { return Ok(()) };
+        let Ok(config) = self.queue.config() else { return Ok(()) };
         let clock = self.queue.parts.clock.clone();
         let mut present = self.nodes.greet(&clock).await;
         self.health.ask_balance(&mut self.nodes, &mut present, &config, &clock).await;
@@ -381,10 +382,15 @@ impl Anchorer {
     }
 
     fn tell(&self, next: Option<Timestamp>, waiting: Option<Waiting>) {
-        let config = self.queue.config.as_deref();
+        let config = self.queue.config();
+        let off = match &config {
+            Err(AnchorRefused::Off(why)) => Some(why.clone()),
+            _ => None,
+        };
+        let config = config.as_deref().ok();
         let status = AnchorStatus {
             chain_id: config.map_or(0, |config| config.chain_id),
-            off: self.queue.off().map(str::to_owned),
+            off,
             account: config.map(|config| config.key.address()),
             contract: config.and_then(|config| config.contract),
             balance: self.health.balance,
