@@ -209,6 +209,7 @@ pub struct AnchorStatus {
     pub account: Option<Address>,
     pub contract: Option<Address>,
     /// Wei, and when it was asked.
+    #[serde(with = "balance")]
     pub balance: Option<(u128, Timestamp)>,
     /// At the present rate.
     pub days_left: Option<u64>,
@@ -269,6 +270,22 @@ pub struct Coverage {
     pub transaction: Option<B256>,
 }
 
+/// Wei as a decimal string: as a number it would not fit into 64 bits from 18 coins on, which is as far as JSON values go.
+mod balance {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::Timestamp;
+
+    pub fn serialize<S: Serializer>(balance: &Option<(u128, Timestamp)>, serializer: S) -> Result<S::Ok, S::Error> {
+        balance.map(|(wei, at)| (wei.to_string(), at)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(u128, Timestamp)>, D::Error> {
+        let read = Option::<(String, Timestamp)>::deserialize(deserializer)?;
+        read.map(|(wei, at)| Ok((wei.parse().map_err(de::Error::custom)?, at))).transpose()
+    }
+}
+
 /// Lower-case hex without prefix, as everywhere in the evidence format.
 mod hex {
     use alloy_primitives::hex;
@@ -310,6 +327,15 @@ mod tests {
     #[test]
     fn states_read_back() {
         assert!(AnchorState::ALL.into_iter().all(|state| AnchorState::named(state.as_str()) == Some(state)));
+    }
+
+    #[test]
+    fn a_balance_of_any_size_goes_through_json() {
+        for balance in [None, Some((10_u128.pow(22), Timestamp::from_millis(5)))] {
+            let status = AnchorStatus { balance, ..AnchorStatus::default() };
+            let value = serde_json::to_value(&status).unwrap();
+            assert_eq!(serde_json::from_value::<AnchorStatus>(value).unwrap(), status);
+        }
     }
 
     #[test]
