@@ -17,16 +17,18 @@ mod fake;
 #[allow(dead_code, reason = "the tests of exports use more of it")]
 mod house;
 
-use std::collections::{BTreeMap, BTreeSet};
+mod kill;
+
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fake::{DATABASE, Fake, TOKEN, points};
 use house::{SECOND, T, checked_with_parts_of, energy, limits};
+use kill::{Write, copy_folder};
 use meterseal::clock::Clock;
 use meterseal::evidence::Config;
 use meterseal::evidence::dataset::Manifest;
@@ -50,10 +52,6 @@ const STEP: i64 = 120 * SECOND;
 const SPREAD: usize = 40;
 /// No export takes as long unless something is wrong.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// What changes files. Some of them are not on every machine, which the question mark allows for.
-const WRITES: &str = "write,writev,pwrite64,pwritev,?pwritev2,fsync,fdatasync,?sync_file_range,?fallocate,ftruncate,\
-    ?rename,renameat,renameat2,?unlink,unlinkat,?rmdir,?mkdir,mkdirat,?link,linkat,?symlink,symlinkat";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -234,15 +232,6 @@ async fn goes_on(dir: &Path, port: u16, reference: Option<&Made>) -> Result<Made
     Ok(made)
 }
 
-/// A write of an export.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Write {
-    call: String,
-    path: PathBuf,
-    /// Among the calls like this to this path, from 1.
-    nth: usize,
-}
-
 /// A store at rest and the writes of an export from there on.
 struct Beginning {
     name: &'static str,
@@ -271,63 +260,22 @@ impl Bench {
         kept
     }
 
-    /// `export` as a process under strace.
-    fn traced(&self, options: &[&str]) -> Command {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-y", "-e", "signal=none"]).args(options).arg("--");
-        command.arg(std::env::current_exe().unwrap()).arg("export").arg(self.dir()).arg(self.server.port.to_string());
-        command.stdin(Stdio::null());
-        command
+    /// Those of `export` as a process.
+    fn arguments(&self) -> [String; 3] {
+        ["export".to_owned(), self.dir().display().to_string(), self.server.port.to_string()]
     }
 
     fn record(&self, name: &'static str, folder: PathBuf) -> Result<Beginning, String> {
         self.lay(&folder);
-        let log = self.folder.path().join("log");
-        let traced = ["-o", log.to_str().unwrap(), "-s", "0", "-e", &format!("trace={WRITES}")];
-        let done = self.traced(&traced).output().map_err(|error| format!("strace: {error}; see tests/setup"))?;
-        if !done.status.success() {
-            return Err(format!("{name}: {done:?}"));
-        }
-        let writes = recorded(&fs::read_to_string(&log).unwrap(), &self.dir());
-        Ok(Beginning { name, folder, writes })
+        let writes = kill::record(&self.folder.path().join("log"), &self.dir(), &self.arguments());
+        Ok(Beginning { name, folder, writes: writes.map_err(|wrong| format!("{name}: {wrong}"))? })
     }
 
     /// Kills an export just before it does this. False when it was over before.
     fn kill_at(&self, beginning: &Path, write: &Write) -> bool {
         self.lay(beginning);
-        let Write { call, path, nth } = write;
-        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={nth}"));
-        let options = ["-o", "/dev/null", "-P", path.to_str().unwrap(), "-e", &trace, "-e", &inject];
-        let done = self.traced(&options).output().unwrap();
-        assert!(done.status.success() || done.status.signal() == Some(9), "{done:?}");
-        !done.status.success()
+        kill::kill_at(write, &self.arguments())
     }
-}
-
-/// The writes below `dir` that strace recorded, in the order in which they began.
-fn recorded(log: &str, dir: &Path) -> Vec<Write> {
-    let (mut seen, mut writes) = (BTreeMap::new(), Vec::new());
-    for line in log.lines() {
-        let Some((thread, (call, arguments))) =
-            line.split_once(' ').and_then(|(thread, rest)| Some((thread, rest.trim_start().split_once('(')?)))
-        else {
-            continue;
-        };
-        // `3</the/file>, …` or `"/the/file", …`, the latter also after the folder it would be relative to.
-        let path = if arguments.starts_with(|first: char| first.is_ascii_digit()) {
-            arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(path, _)| path)
-        } else {
-            arguments.split('"').nth(1)
-        };
-        let Some(path) = path.map(PathBuf::from).filter(|path| path.starts_with(dir)) else { continue };
-        let nth: &mut usize = seen.entry((thread.to_owned(), call.to_owned(), path.clone())).or_default();
-        *nth += 1;
-        writes.push(Write { call: call.to_owned(), path, nth: *nth });
-    }
-    // What two threads do alike to one file is killed at the first of them.
-    let mut known = BTreeSet::new();
-    writes.retain(|write| known.insert(write.clone()));
-    writes
 }
 
 /// Kills at every write, or at some from the `first`-th on.
@@ -391,20 +339,5 @@ fn matrix(first: Option<usize>) -> Result<(), String> {
         Err("too many of the exports were over before they were killed".to_owned())
     } else {
         Ok(())
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    if to.exists() {
-        fs::remove_dir_all(to).unwrap();
-    }
-    fs::create_dir_all(to).unwrap();
-    for entry in from.read_dir().unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each file of these tests uses some of it")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,9 @@ pub fn config(chain_id: u64, rpc: &[String]) -> Config {
 }
 
 pub struct House {
-    folder: TempDir,
+    folder: PathBuf,
+    /// Goes with the house.
+    _made: Option<TempDir>,
     store: Option<Store>,
     anchorer: Option<Anchorer>,
     pub config: Config,
@@ -53,7 +55,7 @@ pub struct House {
     status: watch::Sender<AnchorStatus>,
 }
 
-fn limits(folder: &Path) -> store::Config {
+pub fn limits(folder: &Path) -> store::Config {
     store::Config {
         path: folder.join("store"),
         commit_every: Duration::from_secs(1),
@@ -65,23 +67,30 @@ fn limits(folder: &Path) -> store::Config {
 
 impl House {
     pub fn new(config: Config) -> Self {
-        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(now()));
-        store::init(&limits(folder.path()), &"plant-7".parse().unwrap(), &clock).unwrap();
+        let (made, clock) = (tempfile::tempdir().unwrap(), Clock::manual(now()));
+        store::init(&limits(made.path()), &"plant-7".parse().unwrap(), &clock).unwrap();
+        let folder = made.path().to_owned();
+        Self { _made: Some(made), ..Self::at(&folder, config, clock) }
+    }
+
+    /// On a store that is there.
+    pub fn at(folder: &Path, config: Config, clock: Clock) -> Self {
+        let folder = folder.to_owned();
         let part = watch::Sender::new(Arc::new(Part::On(Arc::new(config.clone()))));
         let status = watch::Sender::default();
-        let mut house = Self { folder, store: None, anchorer: None, config, part, clock, status };
+        let mut house = Self { folder, _made: None, store: None, anchorer: None, config, part, clock, status };
         house.open();
         house
     }
 
     fn open(&mut self) {
-        self.store = Some(Store::open(limits(self.folder.path()), self.clock.clone(), None).unwrap());
+        self.store = Some(Store::open(limits(&self.folder), self.clock.clone(), None).unwrap());
         self.anchorer = Some(Anchorer::new(self.parts(), self.part.subscribe()));
     }
 
     fn parts(&self) -> Parts {
         let (reader, ledger) = (self.reader(), self.ledger());
-        let publisher = Publisher::new(ledger.clone(), Mark::at(self.folder.path().join("mark")));
+        let publisher = Publisher::new(ledger.clone(), Mark::at(self.folder.join("mark")));
         Parts { reader, ledger, publisher, clock: self.clock.clone(), status: self.status.clone() }
     }
 

@@ -17,6 +17,12 @@ pub use proxy::{Asked, Proxy, Told, words};
 /// Nothing here takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Makes a block at the node on this port, which another process may have started.
+pub fn mine(port: u16) {
+    post(port, br#"{"jsonrpc":"2.0","id":1,"method":"anvil_mine","params":["0x1"]}"#)
+        .expect("the node does not answer");
+}
+
 /// The body of the answer to a body that is posted.
 fn post(port: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
