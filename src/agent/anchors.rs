@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{admin, exports, open_alone};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::evidence::anchor::{Anchorer, Order, Parts, Wanted};
+use crate::evidence::anchor::{Anchorer, Order, Part, Parts, Wanted};
 use crate::evidence::log::Publisher;
 use crate::evidence::mark::Mark;
 use crate::model::{Anchor, AnchorRefused, AnchorState, AnchorStatus};
@@ -185,7 +185,13 @@ pub async fn status(config: &Config) -> anyhow::Result<AnchorsTold> {
     Ok(told?)
 }
 
+/// The store of a command that anchors itself, which takes the key.
 async fn alone(config: &Config) -> anyhow::Result<(Store, Parts)> {
+    match &config.anchor {
+        Part::On(_) => {}
+        Part::Off(why) => return Err(AnchorRefused::Off(why.clone()).into()),
+        Part::Absent => return Err(AnchorRefused::NotConfigured.into()),
+    }
     let store = open_alone(config).await?;
     let parts = Parts {
         reader: store.reader(),

@@ -10,10 +10,10 @@ use serde_json::json;
 use super::{Done, Failed, complete, good_config, print};
 use crate::agent::anchors::{self, AnchorsTold};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config;
 use crate::evidence::anchor::fees::Coin;
-use crate::evidence::anchor::{Part, Wanted, contract_address};
-use crate::model::{Anchor, AnchorState, AnchorStatus, Anchored};
+use crate::evidence::anchor::{Wanted, contract_address};
+use crate::model::{Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored};
 
 #[derive(Subcommand)]
 pub enum AnchorCommand {
@@ -91,22 +91,21 @@ pub fn anchor(command: AnchorCommand) -> Done {
     }
 }
 
-fn configured(path: &std::path::Path) -> Result<Config, Failed> {
-    let config = good_config(path, &Clock::system())?;
-    match &config.anchor {
-        Part::On(_) => Ok(config),
-        Part::Off(why) => Err(Failed::new(why.clone()).hint(
-            "Run this as root or as the user that runs meterseal; a credential can be seen by the service alone.",
-        )),
-        Part::Absent => {
-            let why = format!("{} has no part [anchor]", path.display());
-            Err(Failed::new(why).hint("docs/anchors.md says how to set it up."))
+/// What to do where this process cannot anchor itself; a daemon that runs is asked in any case.
+fn unable(error: anyhow::Error) -> Failed {
+    let hint = match error.downcast_ref() {
+        Some(AnchorRefused::Off(_)) => {
+            "Start meterseal, which is then asked: a credential can be seen by the service alone. A key in a file is read by \
+             root and by the user that runs meterseal."
         }
-    }
+        Some(AnchorRefused::NotConfigured) => "docs/anchors.md says how to set it up.",
+        _ => return error.into(),
+    };
+    Failed::from(error).hint(hint)
 }
 
 fn followed(arguments: &AnchorArguments, wanted: Wanted) -> Result<Anchor, Failed> {
-    let config = configured(&arguments.config)?;
+    let config = good_config(&arguments.config, &Clock::system())?;
     let until = match arguments.wait {
         Wait::Included => AnchorState::Included,
         Wait::Final => AnchorState::Final,
@@ -119,7 +118,7 @@ fn followed(arguments: &AnchorArguments, wanted: Wanted) -> Result<Anchor, Faile
     if seen.terminal && !seen.json {
         eprintln!();
     }
-    done?;
+    done.map_err(unable)?;
     seen.last.ok_or_else(|| Failed::new("nothing was told of the anchor"))
 }
 
@@ -166,8 +165,8 @@ fn line(anchor: &Anchor) -> String {
 }
 
 fn status(path: &std::path::Path, json: bool) -> Done {
-    let config = configured(path)?;
-    let told = complete(anchors::status(&config))??;
+    let config = good_config(path, &Clock::system())?;
+    let told = complete(anchors::status(&config))?.map_err(unable)?;
     if json {
         let contract = told.anchors.iter().find_map(contract_address);
         print::json(&json!({ "status": told.status, "anchors": told.anchors, "deployed": contract }));

@@ -1,8 +1,12 @@
 //! Anchoring as a client of the daemon sees it, with no node of the chain to be reached.
 
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
 use serde_json::{Value, json};
 
-use super::plant::Plant;
+use super::plant::{Daemon, Plant};
 use super::{client, until};
 
 /// Of nobody: the number one.
@@ -53,4 +57,58 @@ async fn a_key_that_is_not_there_turns_anchoring_off_and_nothing_else() {
     assert_eq!(answer.status().as_u16(), 409);
     assert!(answer.text().await.unwrap().contains("/nowhere/key"));
     agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_the_credential_asks_the_daemon_that_has_it() {
+    let (plant, _) = Plant::new(&part("{ credential = \"anchor-key\" }"));
+    let credentials = tempfile::tempdir().unwrap();
+    fs::write(credentials.path().join("anchor-key"), KEY).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = plant.command(arguments);
+        command.env_remove("CREDENTIALS_DIRECTORY");
+        command
+    };
+    let alone = command(&["anchor", "status"]).output().unwrap();
+    let said = String::from_utf8(alone.stderr).unwrap();
+    assert_eq!(alone.status.code(), Some(1));
+    assert!(said.contains("anchor-key cannot be seen") && said.contains("Start meterseal"), "{said}");
+
+    let mut run = plant.command(&["run"]);
+    run.env("CREDENTIALS_DIRECTORY", credentials.path());
+    let mut daemon = Daemon::start(run, plant.socket());
+    daemon.status(|_| true).await;
+    until(async || {
+        let status = command(&["anchor", "status", "--json"]).output().unwrap();
+        let told: Value = serde_json::from_slice(&status.stdout).unwrap();
+        told["status"]["account"] == "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf"
+    })
+    .await;
+    // It waits for a node; that it tells of the anchor at all is what is asked here.
+    for wanted in ["now", "deploy"] {
+        let followed = command(&["anchor", wanted, "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+        let followed = Followed(followed);
+        let told: Value = serde_json::from_str(&followed.line()).unwrap();
+        assert_eq!(told["state"], "queued", "{told}");
+    }
+}
+
+/// A command that is ended when the test has seen enough.
+struct Followed(Child);
+
+impl Followed {
+    fn line(mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        if self.0.kill().is_ok() {
+            self.0.wait().ok();
+        }
+    }
 }
