@@ -112,7 +112,6 @@ async fn a_nonce_that_somebody_else_takes_is_told_and_another_is_taken() {
     let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
     let dear = format!("{:#x}", 200 * GWEI);
     let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
-    node.ask("anvil_setNonce", json!([ACCOUNT, "0x0"]));
     node.drop_transaction(sent.attempts[0].hash);
     node.send_as(ACCOUNT, rival);
     node.mine(1);
@@ -134,6 +133,33 @@ async fn a_nonce_that_somebody_else_takes_is_told_and_another_is_taken() {
     assert_eq!((next.id > anchor.id, next.attempts[0].nonce), (true, 3));
     let told = |alert: &&meterseal::model::Alert| alert.kind == AlertKind::AnchorNonceTaken;
     assert_eq!(house.alerts().await.iter().filter(told).count(), 2);
+}
+
+#[tokio::test]
+async fn two_that_wait_for_one_epoch_never_anchor_the_same() {
+    let node = Node::start(137, Mining::Manual);
+    let mut house = House::new(config(137, &[node.url()]));
+    node.mine(1);
+    let first = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    house.grow().await;
+    let second = house.order(Wanted::Checkpoint).await.unwrap();
+    assert!(second > first.id, "the first is on its way already");
+    let dear = format!("{:#x}", 200 * GWEI);
+    node.drop_transaction(first.attempts[0].hash);
+    let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
+    node.send_as(ACCOUNT, rival);
+    for _ in 0..60 {
+        node.mine(1);
+        house.round().await;
+    }
+    let anchors = house.anchors().await;
+    let states: Vec<_> = anchors.iter().map(|anchor| (anchor.id, anchor.state, &anchor.waiting)).collect();
+    assert_eq!(states, [(second, AnchorState::Queued, &None), (first.id, AnchorState::Final, &None)]);
+    house.grow().await;
+    house.until_final(&node).await;
+    let mut counts = written(&node);
+    counts.remove("0x");
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [1, 1]);
 }
 
 #[tokio::test]
