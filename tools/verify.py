@@ -26,12 +26,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from fractions import Fraction
 from json.encoder import encode_basestring
 
 JSON_LIMIT, ROW_LIMIT, PART_ROWS, WINDOW, CHUNK = 256 << 20, 16 << 20, 1_000_000, 8 << 20, 1 << 20
 CHAIN_LIMIT, ANSWER_LIMIT, PATIENCE = 1 << 20, 8 << 20, 20  # bytes of a node of a chain, of an answer by RPC; seconds
+TOO_MANY = (-32005, -32029, 429)  # codes of JSON-RPC by which a provider says that it is asked too much
 WHOLE, I64, U64 = 1 << 53, (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 SITE, METER = r"[a-z0-9-]{1,63}", r"[A-Za-z0-9._-]{1,64}"
 ORIGIN = re.compile(rf"({SITE})/([0-9a-f]{{32}})/([0-9a-f]{{16}})")
@@ -1025,13 +1027,22 @@ class Refused(Unanswered):
     """A node answers that it will not tell."""
 
 
+class Straight(urllib.request.HTTPRedirectHandler):
+    """Follows to no other address: nobody has named it."""
+
+    def redirect_request(self, *_):
+        return None
+
+
 class Node:
     """A node that is asked by JSON-RPC."""
 
     def __init__(self, url):
-        found = re.match(r"https?://(?:[^/?#]*@)?[^/?#@]+", url)
-        want(found, "expected http://… or https://…")
-        self.url, self.name = url, re.sub("//.*@", "//", found[0])  # What else there is may bear a key.
+        # Of an address that is refused nothing is told again: any of it may be a key.
+        found = re.fullmatch(r"(https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::(\d{1,5}))?)(?:[/?#][!-~]*)?", url, re.ASCII)
+        want(found and int(found[2] or 0) < 1 << 16,
+             "expected http://… or https://… with a host, without name, password and blanks")
+        self.url, self.name = url, found[1]  # What else there is may bear a key.
 
     def ask(self, method, *params, kind=dict):
         """The result, of this kind or None."""
@@ -1039,18 +1050,29 @@ class Node:
         head = {"Content-Type": "application/json", "User-Agent": "meterseal-verify"}
         data, end = b"", time.monotonic() + PATIENCE
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url, body, head), timeout=PATIENCE) as answer:
+            try:
+                answer = urllib.request.build_opener(Straight).open(
+                    urllib.request.Request(self.url, body, head), timeout=PATIENCE)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
                 while piece := answer.read1(CHUNK):
                     data += piece
                     if len(data) > ANSWER_LIMIT or time.monotonic() > end:
                         raise Unanswered("its answer does not end")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise Unanswered(f"it does not answer: {ascii(str(error))[1:-1][:200]}") from error
+        if answer.status in (408, 429) or answer.status >= 500:
+            raise Unanswered(f"it does not answer: HTTP {answer.status}")
+        try:
             value = json.loads(data)
-        except (OSError, http.client.HTTPException) as error:
-            raise Unanswered(f"it does not answer: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise Unanswered("its answer is no JSON") from error
+            raise Unanswered(f"its answer is no JSON (HTTP {answer.status})") from error
         if type(value) is dict and value.get("error") is not None:
-            raise Refused(f"it refuses {method}: {ascii(value['error'])[:200]}")
+            error = value["error"]
+            code = error.get("code") if type(error) is dict else None
+            is_word = type(code) is int and code not in TOO_MANY
+            raise (Refused if is_word else Unanswered)(f"it refuses {method}: {ascii(error)[:200]}")
         result = value.get("result") if type(value) is dict and "result" in value else self
         if result is not None and type(result) is not kind:
             raise Unanswered(f"its answer to {method} is none")
@@ -1063,10 +1085,16 @@ class Node:
 
     def of(self, anchor):
         """What it says of an anchor's block, `final`, `early`, `other`, `odd` or `unknown`, and in words."""
+        has = False
         try:
             chain = self.number(self.ask("eth_chainId", kind=str))
             if chain != anchor.chain:
                 return "unknown", f"it is of the chain {chain}"
+            # What is final is asked first: the block found after that was there when it was said.
+            try:
+                final = self.final()
+            except Unanswered as error:
+                final = error
             block = self.ask("eth_getBlockByNumber", hex(anchor.height), False)
             if block is None:
                 return "unknown", "it does not know that height"
@@ -1075,15 +1103,19 @@ class Node:
                 return "unknown", "it gives another height, or no hash"
             if found != hexed(anchor.hash):
                 return "other", f"it has {found} at that height"
-            final = self.final()
+            has = True
+            if isinstance(final, Unanswered):
+                raise final
             if anchor.height > final:
                 return "early", f"it has this block, and calls final only what is up to {max(final, 0)}"
             odd = self.contradiction(anchor)
             return ("odd", f"it has this block, and {odd}") if odd else ("final", "it has this block, which is final")
         except Unanswered as error:
-            return "unknown", str(error)
+            words = str(error)
         except (AttributeError, TypeError):
-            return "unknown", "its answer is not written as a node does"
+            words = "its answer is not written as a node does"
+        # That it has the block was said, and stands: a node that has another one does not win by what failed after it.
+        return ("early", f"it has this block, but {words}") if has else ("unknown", words)
 
     def final(self):
         try:
@@ -1099,7 +1131,7 @@ class Node:
         """How its own word of transaction and receipt differs from what the paths show."""
         same = {"blockHash": hexed(anchor.hash), "transactionIndex": hex(anchor.index), "from": hexed(anchor.account),
                 "to": hexed(anchor.to)}
-        logs = [{"address": same["to"], "topics": [*map(hexed, anchor.log[0])], "data": hexed(anchor.log[1])}]
+        log = [*map(hexed, anchor.log[0])], hexed(anchor.log[1])
         for what, method, more in (("transaction", "eth_getTransactionByHash", {"input": hexed(anchor.input)}),
                                    ("receipt", "eth_getTransactionReceipt", {"status": "0x1"})):
             try:
@@ -1112,8 +1144,8 @@ class Node:
                 if str(found.get(name)).lower() != value:
                     return f"its {what} has another {name}"
             if what == "receipt" and anchor.contract:
-                told = [log for log in found.get("logs") if log.get("address").lower() == same["to"]]
-                if [{name: log.get(name) for name in logs[0]} for log in told] != logs:
+                own = [told for told in found.get("logs") if told.get("address").lower() == same["to"]]
+                if [([*map(str.lower, told.get("topics"))], told.get("data").lower()) for told in own] != [log]:
                     return "its receipt has another log"
         return None
 

@@ -30,19 +30,23 @@ def hexed(data):
 
 
 class Fake:
-    """A node that answers by a function of method and params: a result, an error as `Exception`, or raw `bytes`."""
+    """A node that answers by a function of method and params: a result, an error as `Exception`, or raw `bytes`; as a
+    pair with the status of HTTP, or with 200."""
 
     def __init__(self, answer):
         def do_post(request):
             asked = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
             told = answer(asked["method"], asked["params"])
+            status, told = told if isinstance(told, tuple) else (200, told)
             if isinstance(told, Exception):
                 told = {"error": {"code": -32000, "message": str(told)}}
             elif not isinstance(told, bytes):
                 told = {"result": told}
             if not isinstance(told, bytes):
                 told = json.dumps({"id": asked["id"], "jsonrpc": "2.0", **told}).encode()
-            request.send_response(200)
+            request.send_response(status)
+            if 300 <= status < 400:
+                request.send_header("Location", f"{self.url}/elsewhere")
             request.end_headers()
             with contextlib.suppress(OSError):
                 request.wfile.write(told)
@@ -136,6 +140,57 @@ class Nodes(unittest.TestCase):
                 self.expect(code, "it has this block",
                             self.node(finalized=tag, latest={"number": hex(self.block.height + newest)}))
         self.expect(3, "nobody vouched", self.node(finalized=None, latest=None))
+
+    def test_a_refusal_is_one_by_whatever_status_of_http(self):
+        deep = {"number": hex(self.block.height + 256)}
+        refusal = ValueError("finalized block not found")
+        for status in (400, 404, 422):
+            self.expect(0, "HOLDS.", self.node(finalized=(status, refusal), latest=deep))
+        for lie in ((503, refusal), (429, refusal), (400, b"<html>"), (500, None), (302, b""),
+                    b'{"error":{"code":-32005,"message":"daily request count exceeded"}}', b'{"error":"busy"}'):
+            text = self.expect(3, "it has this block, but it", self.node(finalized=lie, latest=deep))
+            self.assertIn("nobody vouched", text)
+
+    def test_it_goes_to_no_other_address(self):
+        asked = []
+
+        def answer(method, params):
+            asked.append(method)
+            return 302, b""
+        node = Fake(answer)
+        self.stack.callback(node.close)
+        self.expect(3, "HTTP 302", node.url)
+        self.assertEqual(asked, ["eth_chainId"])
+
+    def test_a_node_that_stumbles_has_the_block_none_the_less(self):
+        another = self.node(**self.other("block", hash="0x" + "22" * 32))
+        for lie, words in (({"finalized": (503, b"")}, "it does not answer: HTTP 503"),
+                           ({"finalized": b"<html>"}, "its answer is no JSON"),
+                           ({"finalized": {}}, "does not write numbers"),
+                           ({"finalized": None, "latest": (503, b"")}, "it does not answer: HTTP 503"),
+                           ({"finalized": None, "latest": None}, "does not write numbers"),
+                           ({"eth_getTransactionByHash": (503, b"")}, "it does not answer: HTTP 503"),
+                           ({"eth_getTransactionReceipt": (503, b"")}, "it does not answer: HTTP 503"),
+                           (self.other("eth_getTransactionReceipt", logs=None), "not written as a node does")):
+            text = self.expect(3, f"it has this block, but {words}" if "503" in words else words, self.node(**lie))
+            self.assertIn("nobody vouched", text)
+            for urls in ((self.node(**lie), another), (another, self.node(**lie))):
+                self.expect(3, "nodes contradict one another", *urls)
+        # What is another block stays one, whatever is known of what is final.
+        self.expect(1, "a node has another one there", self.node(
+            **self.other("block", hash="0x" + "22" * 32), finalized=(503, b"")))
+
+    def test_what_is_final_is_asked_before_the_block(self):
+        asked = []
+        told = self.truth
+
+        def answer(method, params):
+            asked.append(params[0] if params else method)
+            return told.get(asked[-1], told["block"] if asked[-1] == hex(self.block.height) else told.get(method))
+        node = Fake(answer)
+        self.stack.callback(node.close)
+        self.expect(0, "HOLDS.", node.url)
+        self.assertEqual(asked[:3], ["eth_chainId", "finalized", hex(self.block.height)])
 
     def test_another_block_is_told(self):
         another = self.node(**self.other("block", hash="0x" + "22" * 32))
@@ -235,6 +290,10 @@ class Nodes(unittest.TestCase):
         told = {**self.other("eth_getTransactionReceipt", to=chain.mixed_case(CONTRACT)),
                 **self.other("block", hash="0x" + self.block.hash.hex().upper())}
         self.expect(0, "HOLDS.", self.node(**told))
+        logs = copy.deepcopy(self.truth["eth_getTransactionReceipt"]["logs"])
+        logs[1].update(address=chain.mixed_case(CONTRACT), data="0x" + logs[1]["data"][2:].upper(),
+                       topics=["0x" + topic[2:].upper() for topic in logs[1]["topics"]])
+        self.expect(0, "HOLDS.", self.node(**self.other("eth_getTransactionReceipt", logs=logs)))
 
     def test_what_is_given_must_be_what_it_is_called(self):
         path = os.path.join(self.folder, "proof.proof.json")
@@ -250,6 +309,21 @@ class Nodes(unittest.TestCase):
             self.assertIn(words, lines[-1])
         for given in (hexed(ACCOUNT.address), "0x" + ACCOUNT.address.hex().upper()):
             self.assertEqual(verify.verify(path, accounts=[given])[0], 3)
+
+    def test_an_address_that_is_refused_is_not_repeated(self):
+        path = os.path.join(self.folder, "proof.proof.json")
+        for url in ("http://me:secret@node:8545/", "http://secret@node", "http://node/my secret", "http://node/secret\n",
+                    "http://node/s\u00e9cret", "http://node:secret/", "http://node:99999/secret", "node/secret",
+                    "ws://node/secret", "http://[secret]/", "http://no de/secret", "http:///secret",
+                    "https://me:secret@node\\@other/"):
+            code, lines = verify.verify(path, rpc=[url])
+            self.assertEqual(code, 2, url)
+            self.assertIn("--rpc: expected http", lines[-1])
+            self.assertNotRegex("".join(lines), "secret|s\u00e9cret|99999")
+        for url, name in (("https://polygon.example/v2/0123?key=k#x", "https://polygon.example"),
+                          ("http://[::1]:8545", "http://[::1]:8545"), ("http://my_node-1:80/@x", "http://my_node-1:80"),
+                          ("http://node?key=k", "http://node")):
+            self.assertEqual(verify.Node(url).name, name)
 
     def test_the_command_takes_them(self):
         done = subprocess.run(
