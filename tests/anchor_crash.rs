@@ -1,8 +1,8 @@
 //! A process that anchors is killed before any one of its writes, and the next one anchors the same checkpoint once.
 //!
-//! Without arguments: kills at some of the writes, spread over all of them from a chance beginning; `all` kills at every
-//! one. `anchor DIR PORT` is the process that is killed: it anchors what the store in DIR has, at the node on PORT, until
-//! it is final.
+//! Without arguments: kills at some of the writes, spread over all of them from a chance beginning; `from N` begins at
+//! the N-th, `all` kills at every one. `anchor DIR PORT` is the process that is killed: it anchors what the store in DIR
+//! has, at the node on PORT, until it is final.
 //!
 //! After every second kill the node has forgotten what it had taken and not mined, as if the process had been killed
 //! before it sent it.
@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use harness::{Mining, Node};
 use house::{EVERY, House, config, limits, written};
+use kill::Which;
 use meterseal::clock::Clock;
 use meterseal::model::{AnchorState, Timestamp};
 use meterseal::store;
@@ -40,14 +41,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["anchor", dir, port] => run(anchor(Path::new(dir), port.parse().unwrap(), NOW.plus(EVERY))),
-        ["all"] => matrix(None),
-        // As the test harness is called, with flags and filters.
-        filters if filters.iter().any(|word| !word.starts_with("--") && !"anchor_crash".contains(word)) => Ok(()),
-        _ => {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).unwrap();
-            matrix(Some(usize::from_le_bytes(random)))
-        }
+        words => Which::by_arguments("anchor_crash", words).map_or(Ok(()), matrix),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,8 +93,8 @@ async fn look(dir: &Path, node: &Node) -> Result<(), String> {
     if alerts.is_empty() { Ok(()) } else { Err(format!("there are alerts: {alerts:?}")) }
 }
 
-/// Kills at every write, or at some from the `first`-th on.
-fn matrix(first: Option<usize>) -> Result<(), String> {
+/// Kills at every write, or at some.
+fn matrix(which: Which) -> Result<(), String> {
     let began = Instant::now();
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     // Always one place, since writes are told by their paths.
@@ -124,8 +118,7 @@ fn matrix(first: Option<usize>) -> Result<(), String> {
     };
     let writes = kill::record(&folder.path().join("log"), &dir, &arguments)?;
     run(look(&dir, &node))?;
-    let stride = if first.is_some() { writes.len().div_ceil(SPREAD) } else { 1 };
-    let first = first.unwrap_or(0) % stride;
+    let (first, stride) = which.of(writes.len(), SPREAD);
     let mut kills = 0;
     for (at, write) in writes.iter().enumerate().skip(first).step_by(stride) {
         begin_anew();

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use fake::{DATABASE, Fake, TOKEN, points};
 use house::{SECOND, T, checked_with_parts_of, energy, limits};
-use kill::{Write, copy_folder};
+use kill::{Which, Write, copy_folder};
 use meterseal::clock::Clock;
 use meterseal::evidence::Config;
 use meterseal::evidence::dataset::Manifest;
@@ -58,15 +58,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["export", dir, port] => run(export(Path::new(dir), port.parse().unwrap())).map(drop),
-        ["all"] => matrix(None),
-        ["from", first] => matrix(Some(first.parse().unwrap())),
-        // As the test harness is called, with flags and filters.
-        filters if filters.iter().any(|word| !word.starts_with("--") && !"export_crash".contains(word)) => Ok(()),
-        _ => {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).unwrap();
-            matrix(Some(usize::from_le_bytes(random)))
-        }
+        words => Which::by_arguments("export_crash", words).map_or(Ok(()), matrix),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -278,8 +270,8 @@ impl Bench {
     }
 }
 
-/// Kills at every write, or at some from the `first`-th on.
-fn matrix(first: Option<usize>) -> Result<(), String> {
+/// Kills at every write, or at some.
+fn matrix(which: Which) -> Result<(), String> {
     let began = Instant::now();
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let rows = points("energy", T, STEP, ROWS);
@@ -320,8 +312,7 @@ fn matrix(first: Option<usize>) -> Result<(), String> {
     let beginnings = [ordered, halfway];
     let writes: Vec<(&Beginning, &Write)> =
         beginnings.iter().flat_map(|from| from.writes.iter().map(move |write| (from, write))).collect();
-    let stride = if first.is_some() { writes.len().div_ceil(SPREAD) } else { 1 };
-    let first = first.unwrap_or(0) % stride;
+    let (first, stride) = which.of(writes.len(), SPREAD);
     let mut kills = 0;
     for (at, (from, write)) in writes.iter().enumerate().skip(first).step_by(stride) {
         kills += usize::from(bench.kill_at(&from.folder, write));

@@ -11,6 +11,42 @@ use std::process::{Command, Stdio};
 const WRITES: &str = "write,writev,pwrite64,pwritev,?pwritev2,fsync,fdatasync,?sync_file_range,?fallocate,ftruncate,\
     ?rename,renameat,renameat2,?unlink,unlinkat,?rmdir,?mkdir,mkdirat,?link,linkat,?symlink,symlinkat";
 
+/// At which of its writes a process is killed.
+#[derive(Clone, Copy)]
+pub enum Which {
+    All,
+    /// Some, spread over all of them; the number says where they begin.
+    From(usize),
+}
+
+impl Which {
+    /// By the arguments of the test `name`: `all`, `from N`, or as the test harness is called, with flags and filters; then
+    /// it begins anywhere. `None`: others are meant.
+    pub fn by_arguments(name: &str, words: &[&str]) -> Option<Self> {
+        match words {
+            ["all"] => Some(Self::All),
+            ["from", first] => Some(Self::From(first.parse().unwrap())),
+            filters if filters.iter().any(|word| !word.starts_with("--") && !name.contains(word)) => None,
+            _ => {
+                let mut random = [0; 8];
+                getrandom::fill(&mut random).unwrap();
+                Some(Self::From(usize::from_le_bytes(random)))
+            }
+        }
+    }
+
+    /// The first of `count`, and how many there are from one to the next, for `spread` of them.
+    pub fn of(self, count: usize, spread: usize) -> (usize, usize) {
+        match self {
+            Self::All => (0, 1),
+            Self::From(first) => {
+                let stride = count.div_ceil(spread).max(1);
+                (first % stride, stride)
+            }
+        }
+    }
+}
+
 /// A write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Write {
@@ -75,6 +111,7 @@ fn recorded(log: &str, dir: &Path) -> Vec<Write> {
     writes
 }
 
+/// Its folders and files; the socket of a process that was killed is left out.
 pub fn copy_folder(from: &Path, to: &Path) {
     if to.exists() {
         fs::remove_dir_all(to).unwrap();
@@ -84,7 +121,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy_folder(&entry.path(), &target);
-        } else {
+        } else if entry.path().is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
     }
