@@ -225,6 +225,11 @@ impl AnchorStatus {
     pub fn is_configured(&self) -> bool {
         self.chain_id != 0
     }
+
+    /// The chain that is anchored on.
+    pub fn chain(&self) -> Option<u64> {
+        self.is_configured().then_some(self.chain_id)
+    }
 }
 
 /// Somebody wants the newest checkpoint to be anchored now.
@@ -264,6 +269,7 @@ pub struct RpcStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     pub id: u64,
+    pub chain_id: u64,
     pub size: u64,
     pub state: AnchorState,
     /// The newest one that was sent, or the one that was mined.

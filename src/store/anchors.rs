@@ -34,7 +34,7 @@ pub const SCHEMA: &str = "
     CREATE INDEX unsettled_anchors ON anchors (id) WHERE state <> 'final' OR next_check IS NOT NULL;
     CREATE INDEX changed_anchors ON anchors (changed);
     -- Says alone what is covered: the rows, which are large, are not looked at for it.
-    CREATE INDEX anchor_coverage ON anchors (state, epoch, size, tx);
+    CREATE INDEX anchor_coverage ON anchors (state, epoch, chain_id, size, tx);
 ";
 
 /// How far a checkpoint reaches.
@@ -161,14 +161,18 @@ impl Reader {
         .await
     }
 
-    /// All that stands, or is to stand, on a chain for an epoch, by size. Read from one index; where only some entries
+    /// All that stands, or is to stand, on any chain for an epoch, by size. Read from one index; where only some entries
     /// are asked about, [`Self::covered_blocks`] and [`Self::covered_datasets`] look at far less.
     pub async fn coverage(&self, epoch: &str) -> Result<Vec<Coverage>, StoreError> {
         let epoch = epoch.to_owned();
         self.evidence(move |connection| {
             let mut all = Vec::new();
+            let sql = "SELECT id, size, state, tx, chain_id FROM anchors INDEXED BY anchor_coverage
+                       WHERE state = ?1 AND epoch = ?2";
+            let mut statement = connection.prepare_cached(sql)?;
             for state in AnchorState::ALL {
-                all.extend(covering(connection, state, &epoch, 0, usize::MAX)?);
+                let found = statement.query_map([state.as_str(), &epoch], read_coverage)?;
+                all.extend(found.collect::<rusqlite::Result<Vec<_>>>()?);
             }
             all.sort_unstable_by_key(|anchor| (anchor.size, anchor.id));
             Ok(all)
@@ -176,15 +180,17 @@ impl Reader {
         .await
     }
 
-    /// As [`Self::blocks`], each with the anchor that covers it: of those that are furthest, the oldest.
+    /// As [`Self::blocks`], each with the anchor that covers it: of those that are furthest, the oldest. Of one chain:
+    /// this one, or else that of the newest anchor that is in a block. What stands on a test net says nothing of another.
     pub async fn covered_blocks(
         &self,
         meter: &MeterId,
         span: Span,
+        chain: Option<u64>,
     ) -> Result<Vec<(Block, Option<Coverage>)>, StoreError> {
         let meter = meter.clone();
         self.evidence(move |connection| {
-            let mut cover = Cover::new(connection)?;
+            let mut cover = Cover::new(connection, chain)?;
             let blocks = ledger::placed_blocks(connection, &meter, span)?;
             let covered = |(block, place)| {
                 let anchor = match place {
@@ -199,9 +205,13 @@ impl Reader {
     }
 
     /// The anchor that covers each of these datasets, found as for blocks.
-    pub async fn covered_datasets(&self, ids: Vec<JobId>) -> Result<Vec<Option<Coverage>>, StoreError> {
+    pub async fn covered_datasets(
+        &self,
+        ids: Vec<JobId>,
+        chain: Option<u64>,
+    ) -> Result<Vec<Option<Coverage>>, StoreError> {
         self.evidence(move |connection| {
-            let mut cover = Cover::new(connection)?;
+            let mut cover = Cover::new(connection, chain)?;
             let mut places = connection.prepare_cached("SELECT epoch, idx FROM dataset_entries WHERE dataset = ?1")?;
             let mut anchors = Vec::new();
             for id in ids {
@@ -219,13 +229,14 @@ impl Reader {
         .await
     }
 
-    /// The largest checkpoint of an epoch that is final on a chain.
-    pub async fn newest_final(&self, epoch: &str) -> Result<Option<Coverage>, StoreError> {
+    /// The largest checkpoint of an epoch that is final, on a chain as [`Self::covered_blocks`] takes it.
+    pub async fn newest_final(&self, epoch: &str, chain: Option<u64>) -> Result<Option<Coverage>, StoreError> {
         let epoch = epoch.to_owned();
         self.evidence(move |connection| {
-            let sql = "SELECT id, size, state, tx FROM anchors INDEXED BY anchor_coverage
-                       WHERE state = 'final' AND epoch = ?1 ORDER BY size DESC LIMIT 1";
-            connection.prepare_cached(sql)?.query_row([epoch], read_coverage).optional()
+            let Some(chain) = chain_or_newest(connection, chain)? else { return Ok(None) };
+            let sql = "SELECT id, size, state, tx, chain_id FROM anchors INDEXED BY anchor_coverage
+                       WHERE state = 'final' AND epoch = ?1 AND chain_id = ?2 ORDER BY size DESC LIMIT 1";
+            connection.prepare_cached(sql)?.query_row(params![epoch, chain.cast_signed()], read_coverage).optional()
         })
         .await
     }
@@ -366,21 +377,38 @@ fn read_coverage(row: &Row<'_>) -> rusqlite::Result<Coverage> {
         size: row.get::<_, i64>(1)?.cast_unsigned(),
         state: state(row, 2)?,
         transaction: row.get::<_, Option<[u8; 32]>>(3)?.map(B256::from),
+        chain_id: row.get::<_, i64>(4)?.cast_unsigned(),
     })
 }
 
-/// The anchors of an epoch in a state that cover the entry `index`, by size, then id.
+/// The chain that counts: `chain`, or that of the newest checkpoint that is in a block, or is on its way to one.
+fn chain_or_newest(connection: &Connection, chain: Option<u64>) -> rusqlite::Result<Option<u64>> {
+    if chain.is_some() {
+        return Ok(chain);
+    }
+    for of_those in ["state IN ('included', 'final')", "TRUE"] {
+        let sql =
+            format!("SELECT chain_id FROM anchors WHERE epoch IS NOT NULL AND {of_those} ORDER BY id DESC LIMIT 1");
+        let newest = connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, i64>(0)).optional()?;
+        if let Some(newest) = newest {
+            return Ok(Some(newest.cast_unsigned()));
+        }
+    }
+    Ok(None)
+}
+
+/// The anchors of an epoch in a state on a chain that cover the entry `index`, by size, then id.
 fn covering(
     connection: &Connection,
-    state: AnchorState,
+    (chain, state): (u64, AnchorState),
     epoch: &str,
     index: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<Coverage>> {
-    let sql = "SELECT id, size, state, tx FROM anchors INDEXED BY anchor_coverage
-               WHERE state = ?1 AND epoch = ?2 AND size > ?3 ORDER BY size, id LIMIT ?4";
+    let sql = "SELECT id, size, state, tx, chain_id FROM anchors INDEXED BY anchor_coverage
+               WHERE state = ?1 AND epoch = ?2 AND chain_id = ?5 AND size > ?3 ORDER BY size, id LIMIT ?4";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let values = params![state.as_str(), epoch, index.cast_signed(), limit];
+    let values = params![state.as_str(), epoch, index.cast_signed(), limit, chain.cast_signed()];
     connection.prepare_cached(sql)?.query_map(values, read_coverage)?.collect()
 }
 
@@ -394,6 +422,7 @@ fn better(one: Option<Coverage>, other: Option<Coverage>) -> Option<Coverage> {
 /// the one it was found for up to its size; those that are not final are few.
 struct Cover<'c> {
     connection: &'c Connection,
+    chain: u64,
     epochs: BTreeMap<i64, OfEpoch>,
 }
 
@@ -405,18 +434,22 @@ struct OfEpoch {
 }
 
 impl<'c> Cover<'c> {
-    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+    fn new(connection: &'c Connection, chain: Option<u64>) -> rusqlite::Result<Self> {
         let mut epochs = BTreeMap::new();
+        let Some(chain) = chain_or_newest(connection, chain)? else {
+            // Nothing was ever to be anchored.
+            return Ok(Self { connection, chain: 0, epochs });
+        };
         let mut statement = connection.prepare_cached("SELECT number, epoch FROM epochs")?;
         for row in statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))? {
             let (number, epoch) = row?;
             let mut unsettled = Vec::new();
             for state in AnchorState::ALL.into_iter().filter(|state| *state != AnchorState::Final) {
-                unsettled.extend(covering(connection, state, &epoch, 0, usize::MAX)?);
+                unsettled.extend(covering(connection, (chain, state), &epoch, 0, usize::MAX)?);
             }
             epochs.insert(number, OfEpoch { epoch, last_final: None, unsettled });
         }
-        Ok(Self { connection, epochs })
+        Ok(Self { connection, chain, epochs })
     }
 
     fn of(&mut self, epoch: i64, index: u64) -> rusqlite::Result<Option<Coverage>> {
@@ -427,7 +460,7 @@ impl<'c> Cover<'c> {
             .filter(|(from, anchor)| *from <= index && anchor.as_ref().is_none_or(|anchor| index < anchor.size));
         let (from, found) = match last {
             Some(last) => last,
-            None => (index, covering(self.connection, AnchorState::Final, &of.epoch, index, 1)?.pop()),
+            None => (index, covering(self.connection, (self.chain, AnchorState::Final), &of.epoch, index, 1)?.pop()),
         };
         of.last_final = Some((from, found.clone()));
         if found.is_some() {

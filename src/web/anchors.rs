@@ -35,13 +35,14 @@ const AGAIN_S: u32 = 10;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Covered {
     id: u64,
+    chain_id: u64,
     state: AnchorState,
     transaction: Option<B256>,
 }
 
 impl From<&Coverage> for Covered {
     fn from(anchor: &Coverage) -> Self {
-        Self { id: anchor.id, state: anchor.state, transaction: anchor.transaction }
+        Self { id: anchor.id, chain_id: anchor.chain_id, state: anchor.state, transaction: anchor.transaction }
     }
 }
 
@@ -98,6 +99,8 @@ struct CoveredView {
     until: Option<At>,
     /// The block that was sealed last of those that are covered.
     block: Option<BlockName>,
+    /// The name of the anchor's chain, where it is known.
+    chain: Option<&'static str>,
     anchor: Covered,
 }
 
@@ -357,16 +360,17 @@ async fn covered(web: &Web) -> Result<Option<CoveredView>, Problem> {
             start: At(span.start()),
             end: At(span.end()),
         }),
+        chain: chain(anchor.chain_id).map(|(name, _)| name),
         anchor: Covered::from(&anchor),
     }))
 }
 
 /// The largest checkpoint that is final, of the newest epoch that has one, and how far it reaches.
 pub async fn newest_final(web: &Web) -> Result<Option<(String, Coverage, Option<Reach>)>, StoreError> {
-    let reader = &web.views.reader;
+    let (reader, chain) = (&web.views.reader, web.chain());
     for epoch in reader.epochs().await?.into_iter().rev() {
         let epoch = epoch.identity.epoch;
-        if let Some(anchor) = reader.newest_final(&epoch).await? {
+        if let Some(anchor) = reader.newest_final(&epoch, chain).await? {
             let reach = reader.reach(&epoch, anchor.size).await?;
             return Ok(Some((epoch, anchor, reach)));
         }

@@ -158,7 +158,7 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
     })?;
     let jobs = web.views.reader.jobs(before, limit).await?;
     let running = web.views.running.borrow().clone();
-    let anchors = web.views.reader.covered_datasets(jobs.iter().map(|job| job.id).collect()).await?;
+    let anchors = web.views.reader.covered_datasets(jobs.iter().map(|job| job.id).collect(), web.chain()).await?;
     let jobs = jobs.into_iter().zip(&anchors).map(|(job, anchor)| JobView::new(job, &running, anchor.as_ref()));
     Ok(Json(jobs.collect::<Vec<_>>()).into_response())
 }
@@ -249,7 +249,7 @@ pub async fn one(
 ) -> Result<Response, Problem> {
     let job = known(&web, &id).await?;
     let running = web.views.running.borrow().clone();
-    let anchors = web.views.reader.covered_datasets(vec![job.id]).await?;
+    let anchors = web.views.reader.covered_datasets(vec![job.id], web.chain()).await?;
     Ok(Json(JobView::new(job, &running, anchors.iter().flatten().next())).into_response())
 }
 

@@ -121,7 +121,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
     // Ten blocks of an hour, and some that a silence left out, lie within a day before now.
     let recent = today.and_then(|today| Span::new(today.start().min(now.plus_millis(-DAY_MS)), today.end()));
     let blocks = match (&meter, recent) {
-        (Some(meter), Some(recent)) => web.views.reader.covered_blocks(&meter.id, recent).await?,
+        (Some(meter), Some(recent)) => web.views.reader.covered_blocks(&meter.id, recent, web.chain()).await?,
         _ => Vec::new(),
     };
     let alerts = web.views.reader.alerts(false, limit).await?;

@@ -93,7 +93,7 @@ pub struct Views {
     pub tests: mpsc::Sender<TestNow>,
     /// Proofs, which the evidence room makes.
     pub proofs: mpsc::Sender<ProveNow>,
-    /// The export that runs.
+    /// The exports that are not over.
     pub running: watch::Receiver<Arc<RunningJobs>>,
     /// What is asked about exports.
     pub bulk: mpsc::Sender<BulkNow>,
@@ -157,6 +157,11 @@ impl Web {
     /// The site's zone. The config has checked its name.
     fn zone(&self) -> TimeZone {
         TimeZone::get(&self.views.site.borrow().timezone).unwrap_or(TimeZone::UTC)
+    }
+
+    /// The chain whose anchors count; none while none is configured.
+    fn chain(&self) -> Option<u64> {
+        self.views.anchor.borrow().chain()
     }
 
     /// A meter of the running config.

@@ -87,11 +87,11 @@ async fn answer(
     resolution: Resolution,
     format: Format,
 ) -> Result<Response, Problem> {
-    let reader = &web.views.reader;
+    let (reader, chain) = (&web.views.reader, web.chain());
     let rows = match resolution {
         Resolution::Raw => Rows::Raw(RawRows::new(reader, meter, span, format).await?),
         Resolution::Minute => Rows::Minutes { stream: reader.readings(meter, span.start(), span.end()), minute: None },
-        Resolution::Block => Rows::Blocks(BlockRows::new(reader, meter, span).await?),
+        Resolution::Block => Rows::Blocks(BlockRows::new(reader, meter, span, chain).await?),
         Resolution::Hour | Resolution::Day | Resolution::Week | Resolution::Month => {
             let span = whole_periods(span, resolution, &web.zone());
             let summing = Summing::new(resolution, web.zone(), span);
@@ -357,24 +357,26 @@ struct BlockRows {
     next: Timestamp,
     end: Timestamp,
     batch: vec::IntoIter<(Block, Option<Coverage>)>,
+    /// The one whose anchors cover them.
+    chain: Option<u64>,
     /// Also the block that began before this and reaches into it. Where it is asked for, nobody asks what covers them.
     first: Option<Timestamp>,
 }
 
 impl BlockRows {
     /// The blocks that start in `span`, so that adjoining ranges share none.
-    async fn new(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
+    async fn new(reader: &Reader, meter: MeterId, span: Span, chain: Option<u64>) -> Result<Self, StoreError> {
         // Where the meter has no blocks yet, or none any more, no window is looked at: a range of thousands of years
         // costs no more than what is in it.
         let starts = reader.block_starts(&meter).await?;
         let (next, end) = starts.map_or((span.end(), span.end()), |(first, last)| {
             (span.start().max(first), span.end().min(last.plus_millis(WINDOW_MS)))
         });
-        Ok(Self { reader: reader.clone(), meter, next, end, batch: Vec::new().into_iter(), first: None })
+        Ok(Self { reader: reader.clone(), meter, next, end, batch: Vec::new().into_iter(), chain, first: None })
     }
 
     async fn overlapping(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
-        let rows = Self::new(reader, meter, span).await?;
+        let rows = Self::new(reader, meter, span, None).await?;
         // The last block may be a silence that reaches far beyond its start.
         let end = rows.end.max(rows.next.plus_millis(WINDOW_MS)).min(span.end());
         Ok(Self { first: Some(rows.next), end, ..rows })
@@ -388,7 +390,7 @@ impl BlockRows {
             let end = self.end.min(self.next.plus_millis(WINDOW_MS));
             let Some(window) = Span::new(self.next, end) else { return Ok(None) };
             let mut blocks = match self.first {
-                None => self.reader.covered_blocks(&self.meter, window).await?,
+                None => self.reader.covered_blocks(&self.meter, window, self.chain).await?,
                 Some(_) => {
                     let blocks = self.reader.blocks(&self.meter, window).await?;
                     blocks.into_iter().map(|block| (block, None)).collect()

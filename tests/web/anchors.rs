@@ -80,9 +80,9 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
     });
     assert_eq!(answer["log"], log);
     let hash = |nonce: u64, nth: u64| format!("0x{:064x}", nonce << 8 | nth);
-    let covering = json!({ "id": 1, "state": "final", "transaction": hash(4, 1) });
+    let covering = json!({ "id": 1, "chain_id": 137, "state": "final", "transaction": hash(4, 1) });
     let covered = json!({
-        "epoch": epoch, "size": 11, "until": "2026-11-21T07:18:12.000Z", "anchor": covering,
+        "epoch": epoch, "size": 11, "until": "2026-11-21T07:18:12.000Z", "chain": "Polygon", "anchor": covering,
         "block": { "meter": "main", "start": "2026-11-20T20:30:00.000Z", "end": "2026-11-20T21:00:00.000Z" },
     });
     assert_eq!(answer["covered"], covered);
@@ -122,7 +122,7 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
     assert_eq!(plant.get("/api/anchor?before=2&limit=5").await["anchors"], json!([expected]));
 
     // Each block says what covers it, in each form, wherever it is shown.
-    let sent = json!({ "id": 2, "state": "sent", "transaction": hash(5, 1) });
+    let sent = json!({ "id": 2, "chain_id": 137, "state": "sent", "transaction": hash(5, 1) });
     for path in ["/api/meters/main/blocks/today", "/api/meters/main/readings?resolution=block&from=2026-11-21"] {
         let blocks = plant.get(path).await;
         let by: Vec<&Value> = blocks.as_array().unwrap().iter().map(|block| &block["anchor"]).collect();
@@ -153,6 +153,29 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_final_on_the_test_net_is_not_said_of_the_chain() {
+    let plant = Plant::start().await;
+    plant.seal(vec![block(at("2026-11-20T16:00:00Z"), Some(1))]).await;
+    let note = plant.sign().await;
+    plant.anchor(Anchor { chain_id: 80_002, ..anchor(&note, AnchorState::Final, 4) }).await;
+    let covered = async || {
+        let (answer, blocks) = (plant.get("/api/anchor").await, plant.get("/api/meters/main/blocks/today").await);
+        let covered = &answer["covered"];
+        let chain_id = (&covered["anchor"]["chain_id"], &blocks[0]["anchor"]["chain_id"]);
+        json!([covered["chain"], chain_id.0, chain_id.1, plant.ask("/metrics").await.text.contains("anchor_age")])
+    };
+    plant.anchor.send_replace(AnchorStatus { chain_id: 80_002, ..anchor_status() });
+    assert_eq!(covered().await, json!(["Polygon Amoy", 80_002, 80_002, true]));
+    plant.anchor.send_replace(anchor_status());
+    assert_eq!(covered().await, json!([null, null, null, false]));
+    plant.anchor.send_replace(AnchorStatus::default());
+    assert_eq!(covered().await, json!(["Polygon Amoy", 80_002, 80_002, true]), "the config says nothing");
+    plant.anchor(anchor(&note, AnchorState::Final, 4)).await;
+    assert_eq!(covered().await, json!(["Polygon", 137, 137, true]));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_export_says_what_covers_it() {
     let plant = Plant::start().await;
     let (ledger, query) = (plant.store.ledger(), json!({ "name": "energy" }));
@@ -167,7 +190,8 @@ async fn an_export_says_what_covers_it() {
             plant.anchor(anchor(&plant.sign().await, AnchorState::Reorganised, 3)).await;
         }
     }
-    let covering = json!({ "id": 1, "state": "reorganised", "transaction": format!("0x{:064x}", 3 << 8 | 1) });
+    let covering =
+        json!({ "id": 1, "chain_id": 137, "state": "reorganised", "transaction": format!("0x{:064x}", 3 << 8 | 1) });
     let exports = plant.get("/api/bulk").await;
     assert_eq!((&exports[0]["anchor"], &exports[1]["anchor"]), (&Value::Null, &covering));
     assert_eq!(plant.get(&format!("/api/bulk/{}", ids[0])).await["anchor"], covering);

@@ -135,9 +135,13 @@ impl Plain {
 
 fn covering(anchor: &Anchor, of: &str) -> Option<Coverage> {
     match &anchor.what {
-        Anchored::Checkpoint { epoch, size, .. } if epoch == of => {
-            Some(Coverage { id: anchor.id, size: *size, state: anchor.state, transaction: anchor.transaction() })
-        }
+        Anchored::Checkpoint { epoch, size, .. } if epoch == of => Some(Coverage {
+            id: anchor.id,
+            chain_id: anchor.chain_id,
+            size: *size,
+            state: anchor.state,
+            transaction: anchor.transaction(),
+        }),
         _ => None,
     }
 }
@@ -164,7 +168,10 @@ async fn agrees(reader: &Reader, plain: &Plain) {
     for n in 0..2 {
         assert_eq!(reader.coverage(&epoch(n)).await.unwrap(), plain.coverage(&epoch(n)));
         let newest = plain.coverage(&epoch(n)).into_iter().rfind(|anchor| anchor.state == AnchorState::Final);
-        assert_eq!(reader.newest_final(&epoch(n)).await.unwrap().map(|anchor| anchor.size), newest.map(|a| a.size));
+        assert_eq!(
+            reader.newest_final(&epoch(n), None).await.unwrap().map(|anchor| anchor.size),
+            newest.map(|a| a.size)
+        );
     }
     for n in 1..3 {
         assert_eq!(reader.next_nonce(137, account(n)).await.unwrap(), plain.next_nonce(account(n)));
@@ -434,7 +441,7 @@ async fn a_block_is_covered_by_the_oldest_of_those_that_are_furthest() {
         [Final, Included, Sent, Signed, Reorganised, Queued].into_iter().find_map(of).cloned()
     };
     for (from, to) in [(0, 70), (0, 1), (5, 15), (9, 10), (18, 45), (48, 52), (58, 63)] {
-        let covered = reader.covered_blocks(&meter("m1"), span(from, to)).await.unwrap();
+        let covered = reader.covered_blocks(&meter("m1"), span(from, to), None).await.unwrap();
         assert_eq!(covered.len(), usize::try_from(to - from).unwrap());
         for (at, (sealed, anchor)) in (from..).zip(covered) {
             assert_eq!(sealed, block("m1", at, 0));
@@ -448,11 +455,41 @@ async fn a_block_is_covered_by_the_oldest_of_those_that_are_furthest() {
     assert_eq!(best(55), None);
     // A revision is an entry of its own, which is not covered by what covers the block.
     seal(&ledger, vec![block("m1", 3, 1)]).await;
-    let revised = reader.covered_blocks(&meter("m1"), span(3, 4)).await.unwrap();
+    let revised = reader.covered_blocks(&meter("m1"), span(3, 4), None).await.unwrap();
     assert_eq!((revised[0].0.revision, &revised[0].1), (1, &None));
     ledger.add_anchor(checkpoint(&second_epoch, 100)).await.unwrap();
-    let revised = reader.covered_blocks(&meter("m1"), span(3, 4)).await.unwrap();
+    let revised = reader.covered_blocks(&meter("m1"), span(3, 4), None).await.unwrap();
     assert_eq!(revised[0].1.as_ref().map(|anchor| anchor.state), Some(AnchorState::Queued));
+}
+
+#[tokio::test]
+async fn what_stands_on_one_chain_says_nothing_of_another() {
+    const AMOY: u64 = 80_002;
+    let house = house();
+    let (ledger, reader) = (house.store.ledger(), house.store.reader());
+    let epoch = house.store.identity().epoch.clone();
+    seal(&ledger, (0..30).map(|at| block("m1", at, 0)).collect()).await;
+    let anchored = async |chain_id, size, state, nonce| {
+        let anchor = Anchor { chain_id, ..checkpoint(&epoch, size) };
+        ledger.add_anchor(at_state(anchor, state, nonce, 1)).await.unwrap()
+    };
+    let sizes = async |chain| {
+        let newest = reader.newest_final(&epoch, chain).await.unwrap();
+        let span = block("m1", 0, 0).span;
+        let first = reader.covered_blocks(&meter("m1"), span, chain).await.unwrap().remove(0).1;
+        (newest.map(|anchor| anchor.size), first.map(|anchor| (anchor.chain_id, anchor.size, anchor.state)))
+    };
+    assert_eq!(sizes(None).await, (None, None));
+    anchored(AMOY, 20, AnchorState::Final, 1).await;
+    let amoy = (Some(20), Some((AMOY, 20, AnchorState::Final)));
+    assert_eq!((sizes(None).await, sizes(Some(AMOY)).await), (amoy, amoy));
+    assert_eq!(sizes(Some(137)).await, (None, None));
+    // While nothing of it is in a block, another chain is not that of the newest.
+    anchored(137, 10, AnchorState::Sent, 1).await;
+    assert_eq!((sizes(None).await, sizes(Some(137)).await), (amoy, (None, Some((137, 10, AnchorState::Sent)))));
+    anchored(137, 15, AnchorState::Final, 2).await;
+    let polygon = (Some(15), Some((137, 15, AnchorState::Final)));
+    assert_eq!((sizes(None).await, sizes(Some(137)).await, sizes(Some(AMOY)).await), (polygon, polygon, amoy));
 }
 
 #[tokio::test]
@@ -464,15 +501,15 @@ async fn a_dataset_is_covered_and_a_checkpoint_tells_how_far_it_reaches() {
     let request = JobRequest { connection: "plant".into(), query: serde_json::json!({}), from_ns: 0, to_ns: 1 };
     let id = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap().id;
     let other = crate::model::JobId::after(None, Timestamp::MIN, [0; 10]);
-    assert_eq!(reader.covered_datasets(vec![id, other]).await.unwrap(), [None, None]);
+    assert_eq!(reader.covered_datasets(vec![id, other], None).await.unwrap(), [None, None]);
     let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 1, progress: Default::default() };
     house.clock.advance(Duration::from_secs(60));
     ledger.end_job(id, end).await.unwrap();
     let size = ledger.checkpoint().await.unwrap().checkpoint.size;
     let anchor = ledger.add_anchor(checkpoint(&epoch, size - 1)).await.unwrap();
-    assert_eq!(reader.covered_datasets(vec![id]).await.unwrap(), [None], "the one before it");
+    assert_eq!(reader.covered_datasets(vec![id], None).await.unwrap(), [None], "the one before it");
     let anchor = ledger.add_anchor(checkpoint(&epoch, size)).await.unwrap().max(anchor);
-    let covered = reader.covered_datasets(vec![other, id]).await.unwrap();
+    let covered = reader.covered_datasets(vec![other, id], None).await.unwrap();
     assert_eq!(covered.iter().map(|anchor| anchor.as_ref().map(|a| a.id)).collect::<Vec<_>>(), [None, Some(anchor)]);
 
     let sealed = |at: i64, name: &str| Some((meter(name), block(name, at, 0).span));

@@ -68,8 +68,9 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
     if (told.off) return ["old", `Nothing is anchored: ${told.off}`];
     if (waiting()) return ["old", `Anchoring waits since ${at(waiting().since)}: ${waiting().text}`];
     const covered = told.covered;
-    const chain = told.chain ?? "the chain";
     if (covered) {
+      // What is configured now may be another chain.
+      const chain = covered.chain ?? `chain ${covered.anchor.chain_id}`;
       const all = told.log && covered.epoch === told.log.epoch && covered.size === told.log.size;
       const until = all ? "All that the log holds" : covered.until ? `All that was sealed until ${at(covered.until)}` : "A part of the log";
       return ["within", `${until} is on ${chain} for good: nobody can change it unnoticed.`];
