@@ -12,8 +12,13 @@ import os
 import pathlib
 import sys
 
+import cases_anchor  # noqa: F401  This and the two below register in ANCHORED.
+import cases_chain  # noqa: F401
+import cases_trust  # noqa: F401
 from anchored import ANCHORED
 from cases import CASES
+
+EVERY = {**CASES, **ANCHORED}
 
 
 def write(make, folder, expected, names, with_key):
@@ -32,9 +37,8 @@ def write(make, folder, expected, names, with_key):
 
 
 def main(out, *wanted):
-    every = {**CASES, **ANCHORED}
-    for name in wanted or every:
-        make, *rest = every[name]
+    for name in wanted or EVERY:
+        make, *rest = EVERY[name]
         os.makedirs(os.path.join(out, name))
         write(make, os.path.join(out, name), *rest)
 

@@ -312,10 +312,10 @@ class Nodes(unittest.TestCase):
 
     def test_an_address_that_is_refused_is_not_repeated(self):
         path = os.path.join(self.folder, "proof.proof.json")
-        for url in ("http://me:secret@node:8545/", "http://secret@node", "http://node/my secret", "http://node/secret\n",
-                    "http://node/s\u00e9cret", "http://node:secret/", "http://node:99999/secret", "node/secret",
-                    "ws://node/secret", "http://[secret]/", "http://no de/secret", "http:///secret",
-                    "https://me:secret@node\\@other/"):
+        for url in ("http://me:secret@node:8545/", "http://secret@node", "http://node/my secret",
+                    "http://node/secret\n", "http://node/s\u00e9cret", "http://node:secret/",
+                    "http://node:99999/secret", "node/secret", "ws://node/secret", "http://[secret]/",
+                    "http://no de/secret", "http:///secret", "https://me:secret@node\\@other/"):
             code, lines = verify.verify(path, rpc=[url])
             self.assertEqual(code, 2, url)
             self.assertIn("--rpc: expected http", lines[-1])
