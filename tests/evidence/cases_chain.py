@@ -36,6 +36,9 @@ headers("with-a-zero-before-the-height", change(8, to=Raw(b"\x85\0\1\2\3\4")))
 headers("with-a-zero-for-the-height", change(8, to=Raw(b"\0")))
 headers("with-a-height-of-9-bytes", change(8, to=2**64))
 headers("with-a-time-of-9-bytes", change(11, to=2**64))
+headers("with-the-latest-time", change(11, to=(2**63 - 1) // 1000), 0)
+headers("with-a-time-beyond-the-latest", change(11, to=(2**63 - 1) // 1000 + 1))
+headers("with-a-time-of-8-bytes", change(11, to=2**64 - 1))
 headers("with-a-zero-before-the-time", change(11, to=lambda time: b"\0" + number(time)))
 headers("with-a-height-in-long-form", change(8, to=Raw(b"\xb8\x04\1\2\3\4")))
 headers("with-a-byte-that-has-a-length", change(14, to=Raw(b"\x81\x05")))
@@ -97,6 +100,14 @@ def to_branch(function):
     return lambda node, depth, leaves: function(node) if leaves > 1 and depth == 1 else node
 
 
+def nested(depth):
+    """Lists, each in the one before."""
+    made = b""
+    for _ in range(depth):
+        made = headed(0xC0, made)
+    return Raw(made)
+
+
 trees("as-it-is", lambda node, depth, leaves: node, 0)
 trees("with-a-leaf-that-is-an-extension", to_leaf(lambda node: [b"\0", node[1]]))
 trees("with-a-leaf-of-another-flag", to_leaf(lambda node: [b"\x40", node[1]]))
@@ -120,6 +131,9 @@ trees("with-a-slot-of-31-bytes", to_branch(lambda node: [*node[:3], node[3][:31]
 trees("with-an-empty-slot", to_branch(lambda node: [*node[:3], b"", *node[4:]]))
 trees("with-a-slot-for-another-index", to_branch(lambda node: [*node[:3], node[4], node[3], *node[5:]]))
 trees("with-an-odd-slot-beside", to_branch(lambda node: [*node[:5], b"odd", *node[6:]]), 0)
+for depth, code in ((15, 0), (16, 1), (1000, 1)):  # the branch itself is one of them
+    trees(f"with-lists-of-{depth}-beside",
+          to_branch(lambda node, depth=depth: [*node[:5], nested(depth), *node[6:]]), code)
 trees("with-a-value-in-the-branch", to_branch(lambda node: [*node[:16], b"value"]), 0)
 
 

@@ -2,7 +2,8 @@
 //!
 //! `Header::decode` of alloy-rlp refuses what is longer than need be: lengths, and the single byte below 80. That nothing
 //! follows, that the items of a list fill it to the byte however deep they lie, and that numbers have no leading zero, is
-//! checked here. Nothing is copied, so that a hostile text costs no more than its own length.
+//! checked here, and that no list lies deeper than the format allows. Nothing is copied, so that a hostile text costs no
+//! more than its own length.
 
 use alloy_primitives::U256;
 pub use alloy_rlp::Result;
@@ -21,6 +22,9 @@ pub struct List<'a> {
     payload: &'a [u8],
 }
 
+/// Lists within lists, the outermost counted: far more than transactions, receipts and nodes have.
+const DEEPEST: usize = 16;
+
 /// Reads `bytes` as one list, checked to its depth.
 pub fn list(bytes: &[u8]) -> Result<List<'_>> {
     let mut rest = bytes;
@@ -33,13 +37,16 @@ pub fn list(bytes: &[u8]) -> Result<List<'_>> {
     Ok(list)
 }
 
-/// Every list within lies whole within its own. Without recursion: depth is cheap to write.
+/// Every list within lies whole within its own, and none too deep.
 fn check_deep(list: List<'_>) -> Result<()> {
     let mut open = vec![list.payload];
     while let Some(rest) = open.last_mut() {
         if rest.is_empty() {
             open.pop();
         } else if let Item::List(within) = next(rest)? {
+            if open.len() == DEEPEST {
+                return Err(Error::Custom("lists lie deeper in one another than 16"));
+            }
             open.push(within.payload);
         }
     }

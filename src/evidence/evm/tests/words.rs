@@ -95,23 +95,15 @@ fn a_number_has_no_leading_zero_and_its_width() {
     assert_eq!(Item::Bytes(&[0xff; 8]).u64(), Ok(u64::MAX));
 }
 
-/// A megabyte of lists in lists is read without a stack to match.
 #[test]
-fn depth_costs_no_stack() {
-    let mut deep = vec![0xc0];
-    let mut lengths = Vec::new();
-    let mut length = 1_usize;
-    while length < 1 << 20 {
-        let mut head = Vec::new();
-        alloy_rlp::Header { list: true, payload_length: length }.encode(&mut head);
-        length += head.len();
-        lengths.push(head);
-    }
-    deep.splice(0..0, lengths.into_iter().rev().flatten());
-    assert!(rlp::list(&deep).is_ok());
-    deep.pop();
-    deep.push(0x81);
-    assert!(rlp::list(&deep).is_err());
+fn lists_lie_at_most_16_deep() {
+    let nested = |depth: usize| (1..depth).fold(list(&[]), |within, _| list(&[within]));
+    assert!(rlp::list(&nested(16)).is_ok());
+    assert!(rlp::list(&nested(17)).is_err());
+    assert!(rlp::list(&nested(10_000)).is_err());
+    // Beside one another they are as many as they like.
+    assert!(rlp::list(&list(&vec![nested(15); 100])).is_ok());
+    assert!(rlp::list(&list(&[nested(15), nested(16)])).is_err());
 }
 
 proptest! {
