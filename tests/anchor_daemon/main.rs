@@ -37,6 +37,8 @@ use scene::{Beginning, Dice, Ended, FOLLOWS, PAUSE, Scene, Weather};
 const KILLS: usize = 16;
 const CUTS: usize = 4;
 const STORMS: usize = 2;
+/// A life in a storm ends before one of so many events, or by itself.
+const EVENTS: u64 = 120;
 /// With `all`, unless STORMS in the environment says otherwise.
 const ALL_STORMS: usize = 40;
 
@@ -151,7 +153,10 @@ fn storms(library: &Path, which: Which) -> Result<String, String> {
             scene.live_on()
         } else {
             (0..8).try_for_each(|_| {
-                let at = usize::try_from(1 + dice.roll(50)).unwrap();
+                if dice.roll(2) == 0 {
+                    scene.end_absence();
+                }
+                let at = usize::try_from(1 + dice.roll(EVENTS)).unwrap();
                 scene.live(Some(at), FOLLOWS).map(drop)
             })
         };
