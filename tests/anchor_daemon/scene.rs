@@ -153,9 +153,12 @@ impl Scene {
         fs::write(kept.join("key"), KEY).unwrap();
         let chain = Mutex::new(vec![anvil.ask("evm_snapshot", json!([]))]);
         let node = Arc::new(Mutex::new(Node { anvil, is_gone: false, weather: Weather::fair() }));
-        let befallen = node.clone();
+        // The proxy is never over, and must not keep the node.
+        let befallen = Arc::downgrade(&node);
         proxy.lie_always(move |_, truth| {
-            befallen.lock().unwrap().befall();
+            if let Some(node) = befallen.upgrade() {
+                node.lock().unwrap().befall();
+            }
             Told::Answer(truth)
         });
         copy_folder(&kept, &dir);
