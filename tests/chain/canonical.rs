@@ -84,6 +84,18 @@ async fn nodes_that_contradict_one_another_leave_it_open() {
     let found = canonical(&rpcs, 137, 4, hash).await;
     assert_eq!(found.finding, Finding::Contradiction);
     let all: Vec<_> = rpcs.iter().collect();
+    // One that stumbles over what is final still has the block.
+    let stumbling = Proxy::start(&node);
+    stumbling.lie("eth_getBlockByNumber", |asked, truth| match asked.params[0].as_str() {
+        Some("finalized") => Told::Status(503, String::new()),
+        _ => Told::Answer(truth),
+    });
+    let both = [rpc(&stumbling.url()), rpcs[1].clone()];
+    let told = canonical(&both, 137, 4, hash).await;
+    assert_eq!(told.finding, Finding::Contradiction);
+    let has = "has this block at height 4, and does not say whether it is final: ";
+    assert!(told.said[0].text.starts_with(has), "{told:?}");
+    assert_eq!(canonical(&both[..1], 137, 4, hash).await.finding, Finding::NotFinal);
     let texts = [
         "has this block at height 4, which is final (all up to 7 is)".to_owned(),
         format!("has another block at height 4: {}", B256::repeat_byte(9)),

@@ -116,6 +116,9 @@ async fn refusals_bear_the_words_of_the_node() {
         _ => Told::Answer(truth),
     });
     assert_eq!(rpc.finalized().await, Ok(None));
+    proxy.lie("eth_getBlockByNumber", |_, _| Told::error(-32603, "internal error"));
+    let other = rpc.finalized().await;
+    assert!(matches!(&other, Err(RpcError::Refused { code: -32603, .. })), "{other:?}");
     proxy.lie("eth_getBlockByNumber", |_, _| Told::result(Value::Null));
     assert_eq!(rpc.finalized().await, Ok(None));
     proxy.be_honest();

@@ -37,9 +37,14 @@ pub struct Said {
 
 /// What one node says of the block.
 enum Word {
-    Has { height_final: Height },
+    /// And up to which height all is final, if it says so.
+    Has {
+        height_final: Result<Height, RpcError>,
+    },
     HasAnother(B256),
-    HasNone { newest: u64 },
+    HasNone {
+        newest: u64,
+    },
     OtherChain(u64),
     Error(RpcError),
 }
@@ -75,7 +80,7 @@ pub async fn canonical(rpcs: &[Rpc], chain_id: u64, height: u64, hash: B256) -> 
 fn finding(words: &[Word], height: u64) -> Finding {
     let has = words.iter().any(|word| matches!(word, Word::Has { .. }));
     let has_another = words.iter().any(|word| matches!(word, Word::HasAnother(_)));
-    let is_final = |word: &Word| matches!(word, Word::Has { height_final } if height_final.reaches(height));
+    let is_final = |word: &Word| matches!(word, Word::Has { height_final: Ok(up_to) } if up_to.reaches(height));
     match (has, has_another) {
         (true, true) => Finding::Contradiction,
         (false, true) => Finding::Another,
@@ -94,11 +99,9 @@ async fn asked(rpc: &Rpc, chain_id: u64, height: u64, hash: B256) -> Result<Word
     if id != chain_id {
         return Ok(Word::OtherChain(id));
     }
-    // What is final is asked first: the block found after that was there when it was said.
-    let height_final = match rpc.finalized().await? {
-        Some(up_to) => Height::Told(up_to),
-        None => Height::ByDepth { newest: rpc.head().await?.height },
-    };
+    // What is final is asked first: the block found after that was there when it was said. Where it cannot be had, that the
+    // node has the block still speaks against another that has not.
+    let height_final = height_final(rpc).await;
     Ok(match rpc.hash_at(height).await? {
         Some(found) if found == hash => Word::Has { height_final },
         Some(found) => Word::HasAnother(found),
@@ -106,10 +109,20 @@ async fn asked(rpc: &Rpc, chain_id: u64, height: u64, hash: B256) -> Result<Word
     })
 }
 
+async fn height_final(rpc: &Rpc) -> Result<Height, RpcError> {
+    Ok(match rpc.finalized().await? {
+        Some(up_to) => Height::Told(up_to),
+        None => Height::ByDepth { newest: rpc.head().await?.height },
+    })
+}
+
 impl Word {
     fn text(&self, chain_id: u64, height: u64) -> String {
         match self {
-            Self::Has { height_final } => {
+            Self::Has { height_final: Err(error) } => {
+                format!("has this block at height {height}, and does not say whether it is final: {error}")
+            }
+            Self::Has { height_final: Ok(height_final) } => {
                 let is_final = if height_final.reaches(height) { "which is final" } else { "which is not final yet" };
                 let how = match height_final {
                     Height::Told(up_to) => format!("all up to {up_to} is"),
@@ -134,15 +147,23 @@ mod tests {
     const HEIGHT: u64 = 1_000;
 
     fn told(up_to: u64) -> Word {
-        Word::Has { height_final: Height::Told(up_to) }
+        Word::Has { height_final: Ok(Height::Told(up_to)) }
     }
 
     fn deep(newest: u64) -> Word {
-        Word::Has { height_final: Height::ByDepth { newest } }
+        Word::Has { height_final: Ok(Height::ByDepth { newest }) }
+    }
+
+    fn error() -> RpcError {
+        RpcError::Unreachable { rpc: "http://node".to_owned(), why: "is silent".to_owned() }
     }
 
     fn silent() -> Word {
-        Word::Error(RpcError::Unreachable { rpc: "http://node".to_owned(), why: "is silent".to_owned() })
+        Word::Error(error())
+    }
+
+    fn stumbles() -> Word {
+        Word::Has { height_final: Err(error()) }
     }
 
     #[test]
@@ -160,6 +181,9 @@ mod tests {
             (vec![told(0), deep(HEIGHT + 300)], Finding::Final),
             (vec![told(HEIGHT), another()], Finding::Contradiction),
             (vec![another(), told(0)], Finding::Contradiction),
+            (vec![stumbles()], Finding::NotFinal),
+            (vec![stumbles(), told(HEIGHT)], Finding::Final),
+            (vec![stumbles(), another()], Finding::Contradiction),
             (vec![another(), none(), silent()], Finding::Another),
             (vec![none(), silent(), Word::OtherChain(1)], Finding::Unknown),
         ] {

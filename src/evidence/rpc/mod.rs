@@ -26,6 +26,11 @@ use wire::Wire;
 /// The parameters of a method that has none.
 const NOTHING: [(); 0] = [];
 
+/// How nodes refuse a tag that they do not know, or what it stands for while there is no such thing: unknown block (of the
+/// engine's API), invalid parameters, resource not found, and what has no code of its own, as in Geth. Any other refusal is
+/// about something else, such as a key.
+const UNKNOWN: [i64; 4] = [-39_001, -32_602, -32_001, -32_000];
+
 /// A node that is asked over HTTP.
 #[derive(Clone)]
 pub struct Rpc {
@@ -122,8 +127,7 @@ impl Rpc {
     pub async fn finalized(&self) -> Result<Option<u64>, RpcError> {
         match self.block_at("finalized").await {
             Ok(head) => Ok(head.map(|head| head.number.0)),
-            // Whatever its words are: it does not say which block is final.
-            Err(RpcError::Refused { .. }) => Ok(None),
+            Err(RpcError::Refused { code, .. }) if UNKNOWN.contains(&code) => Ok(None),
             Err(error) => Err(error),
         }
     }
