@@ -178,6 +178,7 @@ async fn a_server_that_gives_nothing_for_a_day_is_waited_for_no_longer() {
     let next = house.order(T, T + HOUR).await;
     house.jobs.clock.advance(Duration::from_secs(24 * 3_600));
     let why = house.failed(never).await;
+    assert!(!why.contains("  "), "{why}");
     for part in ["connection historian", "24 h", "the disk of the historian is full", "export it anew"] {
         assert!(why.contains(part), "{part}: {why}");
     }

@@ -182,7 +182,8 @@ impl<'a> Attempt<'a> {
         if u128::from(now.saturating_sub(since)) >= NOTHING_FOR.as_millis() {
             let hours = NOTHING_FOR.as_secs() / 3_600;
             return Err(Trouble::Final(format!(
-                "connection {}: nothing came for {hours} h, so that its other exports can go on. Last: {why}. See that the                  server answers (test the connection) and export it anew",
+                "connection {}: nothing came for {hours} h, so that its other exports can go on. Last: {why}. See that the server \
+                 answers (test the connection) and export it anew",
                 self.job.request.connection
             )));
         }

@@ -71,8 +71,8 @@ pub async fn run(jobs: Jobs, stop: CancellationToken) -> Result<(), StoreError> 
             Ok(found) => under_way.extend(queue.heads(&jobs, found).into_iter().map(|(job, place)| {
                 let jobs = &jobs;
                 async move {
-                    let ended = jobs.to_its_end(&job, place).await;
-                    (job.request.connection, ended)
+                    let connection = job.request.connection.clone();
+                    (connection, jobs.to_its_end(job, place).await)
                 }
             })),
             Err(StoreError::Closed) => return Err(StoreError::Closed),
@@ -153,16 +153,30 @@ impl Jobs {
     }
 
     /// Carries out a job to its end, whatever the store says in between.
-    async fn to_its_end(&self, job: &Job, place: Place) -> Result<(), StoreError> {
+    async fn to_its_end(&self, mut job: Job, place: Place) -> Result<(), StoreError> {
         loop {
-            match self.carry_out_at(job, &place).await {
+            let failed = match self.carry_out_at(&job, &place).await {
                 Ok(()) => return Ok(()),
-                Err(StoreError::Closed) => return Err(StoreError::Closed),
-                Err(cause) => store_fails(&cause),
+                Err(failed) => failed,
+            };
+            self.pause_for_store(failed, &place).await?;
+            // It goes on from where it came to, and not from where it was when it was taken.
+            match self.reader.job(job.id).await {
+                Ok(Some(now)) => job = now,
+                Ok(None) => return Ok(()),
+                Err(failed) => self.pause_for_store(failed, &place).await?,
             }
-            place.leave();
-            self.clock.sleep(STORE_AGAIN).await;
         }
+    }
+
+    async fn pause_for_store(&self, cause: StoreError, place: &Place) -> Result<(), StoreError> {
+        if let StoreError::Closed = cause {
+            return Err(cause);
+        }
+        store_fails(&cause);
+        place.leave();
+        self.clock.sleep(STORE_AGAIN).await;
+        Ok(())
     }
 
     /// Carries out a job that is alone. When it is dropped in between, it goes on from there the next time.
