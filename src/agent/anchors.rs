@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::evidence::anchor::{Anchorer, Order, Part, Parts, Wanted};
 use crate::evidence::log::Publisher;
 use crate::evidence::mark::Mark;
+use crate::model::proof::AnchoredBy;
 use crate::model::{Anchor, AnchorRefused, AnchorState, AnchorStatus};
 use crate::store::{Reader, Store, StoreError};
 use crate::web::AnchorNow;
@@ -31,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct AnchorsTold {
     pub status: AnchorStatus,
     pub anchors: Vec<Anchor>,
+    /// Who else has anchors in blocks: a proof may be shown with them.
+    pub former: Vec<AnchoredBy>,
 }
 
 /// Hands the page's wishes to the owner.
@@ -123,7 +126,9 @@ fn reaches(state: AnchorState, until: AnchorState) -> bool {
 
 /// What `status` tells.
 pub async fn told(reader: &Reader, status: AnchorStatus) -> Result<AnchorsTold, StoreError> {
-    Ok(AnchorsTold { status, anchors: reader.anchors(None, NEWEST).await? })
+    let (anchors, mut former) = (reader.anchors(None, NEWEST).await?, reader.anchored_by().await?);
+    former.retain(|by| (Some(by.chain_id), Some(by.account)) != (status.chain(), status.account));
+    Ok(AnchorsTold { status, anchors, former })
 }
 
 /// Anchors for a command, until it is as far as `until` or Ctrl-C is pressed: by the daemon that runs on the store of

@@ -4,16 +4,18 @@ use std::io;
 
 use anyhow::Context as _;
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{admin, open_alone};
 use crate::config::Config;
+use crate::evidence::anchor::Part;
 use crate::evidence::log::Publisher;
 use crate::evidence::mark::Mark;
 use crate::evidence::prove::{Proof, ProveError, Prover};
+use crate::model::AnchorStatus;
 use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
 use crate::web::{ProofText, ProveNow};
 
@@ -77,9 +79,13 @@ pub async fn for_command(
         return admin::prove(&socket, claim, form, take).await;
     }
     let store = open_alone(config).await?;
+    // Nobody anchors now; which chain counts is known all the same.
+    let chain_id = if let Part::On(on) = &config.anchor { on.chain_id } else { 0 };
+    let anchoring = watch::Sender::new(AnchorStatus { chain_id, ..AnchorStatus::default() });
     let made = async {
         let publisher = Publisher::new(store.ledger(), Mark::at(config.evidence.mark.clone()));
-        let mut proof = Prover { reader: store.reader(), publisher, anchoring: None }.prove(&claim, form).await?;
+        let prover = Prover { reader: store.reader(), publisher, anchoring: Some(anchoring.subscribe()) };
+        let mut proof = prover.prove(&claim, form).await?;
         while let Some(piece) = proof.next().await {
             take(&piece?)?;
         }

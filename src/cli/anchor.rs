@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::evidence::anchor::fees::Coin;
 use crate::evidence::anchor::{Wanted, contract_address};
+use crate::model::proof::AnchoredBy;
 use crate::model::{Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored};
 
 #[derive(Subcommand)]
@@ -150,10 +151,14 @@ impl Seen {
     }
 }
 
+fn is_in_a_block(state: AnchorState) -> bool {
+    matches!(state, AnchorState::Included | AnchorState::Final)
+}
+
 /// Where an anchor is, in a line.
 fn line(anchor: &Anchor) -> String {
     let mut line = format!("anchor {}: {}", anchor.id, anchor.state.as_str());
-    if let Some(inclusion) = anchor.inclusion.as_ref().filter(|_| anchor.state >= AnchorState::Included) {
+    if let Some(inclusion) = anchor.inclusion.as_ref().filter(|_| is_in_a_block(anchor.state)) {
         line += &format!(" at height {}", inclusion.height);
     } else if let Some(attempt) = anchor.attempts.last() {
         line += &format!(", transaction {} (attempt {})", attempt.hash, anchor.attempts.len());
@@ -169,7 +174,9 @@ fn status(path: &std::path::Path, json: bool) -> Done {
     let told = complete(anchors::status(&config))?.map_err(unable)?;
     if json {
         let contract = told.anchors.iter().find_map(contract_address);
-        print::json(&json!({ "status": told.status, "anchors": told.anchors, "deployed": contract }));
+        print::json(
+            &json!({ "status": told.status, "anchors": told.anchors, "deployed": contract, "former": told.former }),
+        );
     } else {
         print::out(&table(&told));
     }
@@ -186,6 +193,9 @@ fn table(told: &AnchorsTold) -> String {
     let mut text = format!("chain:    {chain_id}{name}\n");
     if let Some(account) = account {
         text += &format!("account:  {account}\n");
+    }
+    for AnchoredBy { chain_id, account } in &told.former {
+        text += &format!("formerly: {account} on chain {chain_id}\n");
     }
     let lasts = days_left.map_or_else(String::new, |days| format!(", which lasts {days} days at the present rate"));
     text += &match balance {
@@ -221,4 +231,49 @@ fn table(told: &AnchorsTold) -> String {
         text += "nothing is anchored yet\n";
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Attempt, Inclusion, Timestamp};
+    use alloy_primitives::{Address, B256, Bytes};
+
+    #[test]
+    fn one_that_fell_off_the_chain_is_told_by_what_is_sent_again() {
+        let (now, hash) = (Timestamp::from_millis(0), B256::repeat_byte(7));
+        let attempt = Attempt {
+            hash,
+            raw: Bytes::new(),
+            nonce: 1,
+            max_fee: 1,
+            tip: 1,
+            gas_limit: 1,
+            signed: now,
+            sent: Some(now),
+        };
+        let (transaction, gas_used) = (hash, 1);
+        let inclusion = Inclusion { height: 12, hash, time: now, index: 0, transaction, gas_used, price: 1 };
+        let told = |state| {
+            line(&Anchor {
+                id: 3,
+                what: Anchored::Contract,
+                chain_id: 137,
+                account: Address::ZERO,
+                contract: None,
+                queued: now,
+                state,
+                since: now,
+                attempts: vec![attempt.clone()],
+                failed: Vec::new(),
+                inclusion: Some(inclusion.clone()),
+                next_check: None,
+                waiting: None,
+            })
+        };
+        assert_eq!(told(AnchorState::Included), "anchor 3: included at height 12");
+        assert_eq!(told(AnchorState::Final), "anchor 3: final at height 12");
+        let again = format!("anchor 3: reorganised, transaction {hash} (attempt 1)");
+        assert_eq!(told(AnchorState::Reorganised), again);
+    }
 }

@@ -81,7 +81,7 @@ pub fn export(arguments: ExportArguments) -> Done {
     let told = prove(&config, id, &copy)?;
     let check = check(&copy.display().to_string(), &told);
     seen.say(&format!("its proof lies beside it. To check both, with nothing but them and the key:\n  {check}"));
-    if told.anchored.is_none() && !told.notes.is_empty() {
+    if told.anchored.is_empty() && !told.notes.is_empty() {
         let proof = copy.with_file_name(format!("{id}{}", ProofForm::Json.ending()));
         let again = format!("meterseal prove --dataset {id} -o {}", proof.display());
         seen.say(&format!("the bundle stays as it is; its proof with the anchor is had later by\n  {again}"));

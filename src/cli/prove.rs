@@ -1,5 +1,6 @@
 //! `meterseal prove`: what to prove, where to write it, and what to do with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -90,10 +91,24 @@ pub fn notes(told: &ProofTold) {
 
 /// The command that checks a proof with all that is known of it here.
 pub fn check(path: &str, told: &ProofTold) -> String {
-    let by = told.anchored.as_ref().map(|AnchoredBy { chain_id, account }| {
-        format!(" \\\n    --chain {chain_id} --account {account} --rpc URL-OF-A-NODE")
-    });
-    format!("meterseal verify {path} --key {}{}", told.key, by.unwrap_or_default())
+    let mut command = format!("meterseal verify {path} --key {}", told.key);
+    let Some(AnchoredBy { chain_id: chain, .. }) = told.anchored.first() else { return command };
+    command += " \\\n   ";
+    // Every anchor must be on the chain that is given, and by one of the accounts.
+    if told.anchored.iter().all(|by| by.chain_id == *chain) {
+        command += &format!(" --chain {chain}");
+    }
+    let mut named = Vec::new();
+    for AnchoredBy { account, .. } in &told.anchored {
+        if !named.contains(account) {
+            command += &format!(" --account {account}");
+            named.push(*account);
+        }
+    }
+    for _ in told.anchored.iter().map(|by| by.chain_id).collect::<BTreeSet<_>>() {
+        command += " --rpc URL-OF-A-NODE";
+    }
+    command
 }
 
 fn is_configured(config: &Config, meter: &MeterId) -> bool {
@@ -157,5 +172,29 @@ impl Drop for Written {
     fn drop(&mut self) {
         // Only what is no whole proof still bears this name.
         fs::remove_file(&self.part).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::Address;
+
+    #[test]
+    fn the_command_names_all_who_anchored_and_a_chain_if_it_is_one() {
+        let by = |chain_id, account| AnchoredBy { chain_id, account: Address::repeat_byte(account) };
+        let command = |anchored: &[AnchoredBy]| {
+            check("a.proof.json", &ProofTold { key: "KEY".into(), notes: Vec::new(), anchored: anchored.to_vec() })
+        };
+        let (one, two) = (Address::repeat_byte(0x11), Address::repeat_byte(0x22));
+        let begins = "meterseal verify a.proof.json --key KEY";
+        assert_eq!(command(&[]), begins);
+        let rpc = "--rpc URL-OF-A-NODE";
+        let more = |text: String| format!("{begins} \\\n    {text}");
+        assert_eq!(command(&[by(137, 0x11)]), more(format!("--chain 137 --account {one} {rpc}")));
+        let accounts = format!("--account {one} --account {two}");
+        assert_eq!(command(&[by(137, 0x11), by(137, 0x22)]), more(format!("--chain 137 {accounts} {rpc}")));
+        assert_eq!(command(&[by(80_002, 0x11), by(137, 0x22)]), more(format!("{accounts} {rpc} {rpc}")));
+        assert_eq!(command(&[by(80_002, 0x11), by(137, 0x11)]), more(format!("--account {one} {rpc} {rpc}")));
     }
 }

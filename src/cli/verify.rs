@@ -48,6 +48,9 @@ pub struct VerifyArguments {
 
 /// So long an answer of a node is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Blocks that nodes are asked about: an honest proof has one for each epoch of the log, and a hostile one could keep this
+/// busy for days. Those beyond stay open.
+const MOST_BLOCKS: usize = 100;
 /// How often progress is told on a terminal, and elsewhere.
 const OFTEN: Duration = Duration::from_millis(200);
 const EVERY: Duration = Duration::from_secs(10);
@@ -79,7 +82,8 @@ pub fn verify(arguments: VerifyArguments) -> Done {
     let mut report = verify::verify(&path, &trusted, &mut |progress| bar.tell(&progress));
     bar.clear();
     if !rpcs.is_empty() && report.refused.is_none() {
-        complete(ask(&mut report, &rpcs))?;
+        complete(ask(&mut report, &rpcs, &mut bar))?;
+        bar.clear();
     }
     if json {
         print::json(&report.to_json());
@@ -94,8 +98,15 @@ pub fn verify(arguments: VerifyArguments) -> Done {
 }
 
 /// Asks nodes of the chain about each block that holds an anchor.
-async fn ask(report: &mut Report, rpcs: &[Rpc]) {
-    for at in 0..report.blocks.len() {
+async fn ask(report: &mut Report, rpcs: &[Rpc], bar: &mut Bar) {
+    let all = report.blocks.len();
+    for at in 0..all {
+        if at >= MOST_BLOCKS {
+            let why = format!("no node was asked: there are {all} blocks, and {MOST_BLOCKS} of them are asked about");
+            report.confirm(at, OnChain::Open, vec![why]);
+            continue;
+        }
+        bar.show(|| format!("block {} of {all} is asked about", at + 1));
         let AnchorBlock { chain_id, height, hash, .. } = report.blocks[at];
         let Canonical { finding, said } = rpc::canonical(rpcs, chain_id, height, hash).await;
         let found = match finding {
@@ -206,14 +217,18 @@ impl Bar {
     }
 
     fn tell(&mut self, progress: &Progress) {
+        let Progress { part, bytes, of_bytes, rows } = progress;
+        let percent = u128::from(*bytes) * 100 / u128::from((*of_bytes).max(1));
+        self.show(|| format!("{percent:3} %  {rows} rows  {part}"));
+    }
+
+    fn show(&mut self, text: impl FnOnce() -> String) {
         let every = if self.terminal { OFTEN } else { EVERY };
         if !self.shown || self.told.elapsed() < every {
             return;
         }
         self.told = Instant::now();
-        let Progress { part, bytes, of_bytes, rows } = progress;
-        let percent = u128::from(*bytes) * 100 / u128::from((*of_bytes).max(1));
-        let text = format!("{percent:3} %  {rows} rows  {part}");
+        let text = text();
         if self.terminal {
             self.drawn = true;
             self.print(&format!("\r\x1b[K{text}"));
@@ -225,6 +240,7 @@ impl Bar {
     fn clear(&mut self) {
         if self.drawn {
             self.print("\r\x1b[K");
+            self.drawn = false;
         }
     }
 

@@ -52,8 +52,9 @@ pub enum Anchored {
     Contract,
 }
 
-/// How far an anchor is. Each is written before it is acted on.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+/// How far an anchor is. Each is written before it is acted on. They have no order: one falls back; what one is worth
+/// is its [`merit`](Self::merit).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnchorState {
     /// Nothing of it is signed.

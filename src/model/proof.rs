@@ -77,12 +77,12 @@ pub struct ProofTold {
     pub key: String,
     /// What whoever asked should know.
     pub notes: Vec<String>,
-    /// By whom, where all that is claimed is in a block of a chain.
-    pub anchored: Option<AnchoredBy>,
+    /// By whom, where all that is claimed is in a block of a chain: several, where account or chain changed meanwhile.
+    pub anchored: Vec<AnchoredBy>,
 }
 
 /// Who anchored what is proven, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnchoredBy {
     pub chain_id: u64,
     pub account: Address,

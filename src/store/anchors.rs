@@ -1,13 +1,14 @@
 //! Anchors and what they cover: their rows in `evidence.db`. One is written whole, in one transaction, and never
 //! deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
 use super::{Ledger, Reader, StoreError, ledger};
+use crate::model::proof::AnchoredBy;
 use crate::model::{Anchor, AnchorState, Anchored, Block, ChainEvidence, Coverage, JobId, MeterId, Span, Timestamp};
 
 /// Step from version 4 to 5 of `evidence.db`.
@@ -241,14 +242,38 @@ impl Reader {
         .await
     }
 
+    /// When the last of the first `size` entries of an epoch was made; `None` as for [`Self::reach`].
+    pub async fn last_entry_time(&self, epoch: &str, size: u64) -> Result<Option<Timestamp>, StoreError> {
+        let epoch = epoch.to_owned();
+        self.evidence(move |connection| {
+            let last = last_entry(connection, &epoch, size.cast_signed())?;
+            Ok(last.map(|(_, time)| Timestamp::from_millis(time)))
+        })
+        .await
+    }
+
     /// How far the first `size` entries of an epoch reach; `None` where it does not have as many, or none are asked for.
     pub async fn reach(&self, epoch: &str, size: u64) -> Result<Option<Reach>, StoreError> {
         let epoch = epoch.to_owned();
         self.evidence(move |connection| reach(connection, &epoch, size.cast_signed())).await
     }
 
+    /// All accounts whose anchors are in blocks, with their chains; the one of the oldest anchor first.
+    pub async fn anchored_by(&self) -> Result<Vec<AnchoredBy>, StoreError> {
+        self.evidence(|connection| {
+            let sql = "SELECT chain_id, account FROM anchors WHERE state IN ('included', 'final') AND epoch IS NOT NULL
+                       GROUP BY chain_id, account ORDER BY min(id)";
+            let read = |row: &Row<'_>| {
+                let account = Address::from(row.get::<_, [u8; 20]>(1)?);
+                Ok(AnchoredBy { chain_id: row.get::<_, i64>(0)?.cast_unsigned(), account })
+            };
+            connection.prepare_cached(sql)?.query_map([], read)?.collect()
+        })
+        .await
+    }
+
     /// How many anchors are in each state.
-    pub async fn anchors_by_state(&self) -> Result<BTreeMap<AnchorState, u64>, StoreError> {
+    pub async fn anchors_by_state(&self) -> Result<HashMap<AnchorState, u64>, StoreError> {
         self.evidence(|connection| {
             let sql = "SELECT state, count(*) FROM anchors INDEXED BY anchor_coverage GROUP BY state";
             let mut statement = connection.prepare_cached(sql)?;
@@ -471,13 +496,18 @@ impl<'c> Cover<'c> {
     }
 }
 
+/// The number of the epoch, and when the last of its first `size` entries was made.
+fn last_entry(connection: &Connection, epoch: &str, size: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    let sql = "SELECT number, time FROM epochs CROSS JOIN entries ON entries.epoch = number
+               WHERE epochs.epoch = ?1 AND idx = ?2 - 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(params![epoch, size], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
 fn reach(connection: &Connection, epoch: &str, size: i64) -> rusqlite::Result<Option<Reach>> {
     /// Looked through for a block, from the last entry back: other entries come by the dozen.
     const BACK: i64 = 4_096;
-    let sql = "SELECT number, time FROM epochs CROSS JOIN entries ON entries.epoch = number
-               WHERE epochs.epoch = ?1 AND idx = ?2 - 1";
-    let found = connection.prepare_cached(sql)?.query_row(params![epoch, size], |row| Ok((row.get(0)?, row.get(1)?)));
-    let Some((number, time)): Option<(i64, i64)> = found.optional()? else { return Ok(None) };
+    let Some((number, time)) = last_entry(connection, epoch, size)? else { return Ok(None) };
     let sql = "SELECT name, start, end FROM entries
                CROSS JOIN meters ON meters.id = entries.meter
                CROSS JOIN blocks ON blocks.meter = entries.meter AND start = source AND blocks.revision = entries.revision

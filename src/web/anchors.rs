@@ -339,14 +339,8 @@ async fn log(web: &Web) -> Result<Option<LogView>, Problem> {
     let Some(marked) = web.views.checkpoint.borrow().clone() else { return Ok(None) };
     let head = &marked.checkpoint;
     let epoch = head.origin.rsplit('/').next().unwrap_or_default().to_owned();
-    let reach = web.views.reader.reach(&epoch, head.size).await?;
-    Ok(Some(LogView {
-        epoch,
-        origin: head.origin.clone(),
-        size: head.size,
-        root: head.root,
-        until: reach.map(|reach| At(reach.time)),
-    }))
+    let until = web.views.reader.last_entry_time(&epoch, head.size).await?;
+    Ok(Some(LogView { epoch, origin: head.origin.clone(), size: head.size, root: head.root, until: until.map(At) }))
 }
 
 /// The newest of what is final, in the newest epoch that has any.

@@ -3,12 +3,14 @@
 use std::process::Command;
 
 use alloy_primitives::{Address, B256, hex, keccak256};
+use meterseal::evidence::prove::Prover;
 use meterseal::evidence::verify::{Cause, Lack, OnChain, Report, Trusted, Verdict, Vouched};
 use meterseal::model::entry::Reason;
 use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::proof::{AnchoredBy, Claim, ProofForm};
-use meterseal::model::{AnchorState, ChainEvidence};
+use meterseal::model::{AnchorState, AnchorStatus, ChainEvidence};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::chain::{Chain, Mined};
@@ -503,6 +505,41 @@ async fn what_is_in_a_block_and_not_final_is_shown_until_something_is() {
     assert_eq!(block(&proof), header(&third));
     assert_eq!(parsed(&proof)["consistency"], Value::Null, "on this chain nothing was anchored before");
     plant.is_valid(&proof, &known(&plant, &real, &[&third]).await);
+    // A chain that is configured is meant, and another one was tried after it.
+    for (chain_id, shown) in [(chain.id, &second), (real.id, &third), (5, &third)] {
+        let status = watch::Sender::new(AnchorStatus { chain_id, ..AnchorStatus::default() });
+        let prover = Prover { anchoring: Some(status.subscribe()), ..plant.prover().clone() };
+        let claim = Claim::Block { meter: "m".parse().unwrap(), start: at(0) };
+        let proof = prover.prove(&claim, ProofForm::Json).await.unwrap().whole().await.unwrap();
+        assert_eq!(block(&proof), header(shown), "{chain_id}");
+    }
+}
+
+#[tokio::test]
+async fn a_period_over_accounts_and_chains_is_told_with_all_of_them() {
+    let plant = plant();
+    let (mut first, mut second) = (Chain::new(80_002, 1, None), Chain::new(137, 2, None));
+    plant.day(0, HOUR).await;
+    let key = plant.key().await.parse().unwrap();
+    let one = plant.anchor(&mut first, AnchorState::Final).await;
+    plant.succeed(Reason::KeyRotation).await;
+    plant.day(2 * HOUR, 3 * HOUR).await;
+    let two = plant.anchor(&mut second, AnchorState::Final).await;
+    let claim = Claim::Period { meter: "m".parse().unwrap(), from: at(0), to: at(DAY) };
+    let proof = plant.prover().prove(&claim, ProofForm::Json).await.unwrap();
+    let by = |chain: &Chain| AnchoredBy { chain_id: chain.id, account: chain.account() };
+    assert_eq!(proof.told.anchored, [by(&first), by(&second)]);
+    let proof = proof.whole().await.unwrap();
+    let both = Trusted {
+        key: Some(key),
+        blocks: vec![vouched(&first, &one), vouched(&second, &two)],
+        accounts: vec![first.account(), second.account()],
+        chain: None,
+        ..known(&plant, &second, &[]).await
+    };
+    plant.is_valid(&proof, &both);
+    let newest = Trusted { accounts: vec![second.account()], ..both };
+    plant.refuses(&proof, &newest, "anchor 0");
 }
 
 #[tokio::test]
@@ -512,18 +549,22 @@ async fn whoever_asks_is_told_how_far_it_is() {
     plant.day(0, HOUR).await;
     let claim = || Claim::Block { meter: "m".parse().unwrap(), start: at(0) };
     let told = async || plant.prover().prove(&claim(), ProofForm::Json).await.unwrap().told;
-    assert_eq!((told().await.anchored, told().await.notes), (None, Vec::new()), "nobody anchors here");
+    assert_eq!((told().await.anchored, told().await.notes), (Vec::new(), Vec::new()), "nobody anchors here");
+    plant.anchor(&mut chain, AnchorState::Reorganised).await;
+    assert!(told().await.notes[0].contains("was reorganised"));
+    // One that never was in a block may be nearer to one than one that fell out of it.
+    plant.day(HOUR, 2 * HOUR).await;
     plant.anchor(&mut chain, AnchorState::Sent).await;
     let waits = told().await;
-    assert!(waits.anchored.is_none() && waits.notes[0].contains("on its way by transaction 0x"), "{waits:?}");
-    plant.day(HOUR, 2 * HOUR).await;
+    assert!(waits.anchored.is_empty() && waits.notes[0].contains("on its way by transaction 0x"), "{waits:?}");
+    plant.day(2 * HOUR, 3 * HOUR).await;
     plant.anchor(&mut chain, AnchorState::Included).await;
     let early = told().await;
-    assert!(early.anchored.is_some() && early.notes[0].contains("not final yet"), "{early:?}");
-    plant.day(2 * HOUR, 3 * HOUR).await;
+    assert!(!early.anchored.is_empty() && early.notes[0].contains("not final yet"), "{early:?}");
+    plant.day(3 * HOUR, 4 * HOUR).await;
     plant.anchor(&mut chain, AnchorState::Final).await;
     let by = AnchoredBy { chain_id: 137, account: chain.account() };
-    assert_eq!((told().await.anchored, told().await.notes), (Some(by), Vec::new()));
+    assert_eq!((told().await.anchored, told().await.notes), (vec![by], Vec::new()));
 }
 
 /// A node of chain 137 that has this block, and holds all up to `finalized` for final.

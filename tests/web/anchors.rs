@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::assert_problem;
-use super::plant::{ACCOUNT, HALF_MS, NOW, Plant, anchor, anchor_status, at, block};
+use super::plant::{ACCOUNT, HALF_MS, LESSER, NOW, Plant, anchor, anchor_status, at, block};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_config_the_routes_are_there_and_say_so() {
@@ -230,6 +230,10 @@ async fn an_anchor_is_asked_for_by_who_may_spend() {
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert!(answer.text().await.unwrap().contains("anchor 3 has all that the log holds"));
 
+    for lesser in LESSER {
+        assert_problem(&plant.send(plant.post("/api/anchor").bearer_auth(lesser)).await, 403);
+    }
+    assert!(plant.anchors.is_empty(), "nobody was bothered");
     // One waits in the queue, which holds no more.
     let mut waits = JoinSet::new();
     waits.spawn(ask(&plant));

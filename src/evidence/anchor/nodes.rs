@@ -152,9 +152,7 @@ impl Nodes {
     /// Why nobody answers, for a person.
     pub fn silence(&self) -> Trouble {
         let said = |node: &Node| {
-            let why = node.status.trouble.as_deref().unwrap_or("it does not answer");
-            // An error names its node by itself.
-            if why.starts_with(&node.status.name) { why.to_owned() } else { format!("{}: {why}", node.status.name) }
+            format!("{}: {}", node.status.name, node.status.trouble.as_deref().unwrap_or("it does not answer"))
         };
         let all = self.nodes.iter().map(said).collect::<Vec<_>>().join("; ");
         let is_other = |node: &Node| node.of_chain.is_some_and(|chain| chain != self.chain_id);
@@ -168,6 +166,8 @@ impl Nodes {
 
 impl Node {
     fn note(&mut self, trouble: String, clock: &Clock) {
+        // An error names its node, as whoever shows the trouble does.
+        let trouble = trouble.strip_prefix(&self.status.name).map_or(trouble.as_str(), str::trim_start).to_owned();
         if self.status.trouble.as_ref() != Some(&trouble) {
             tracing::warn!(rpc = self.status.name, "{trouble}");
         }

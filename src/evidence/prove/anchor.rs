@@ -29,8 +29,14 @@ impl SectionAnchor {
 }
 
 impl Prover {
+    /// The chain that is anchored on; none where nobody can tell.
+    fn chain(&self) -> Option<u64> {
+        self.anchoring.as_ref().and_then(|status| status.borrow().chain())
+    }
+
     /// The anchor for the leaves at `due` (increasing), of `at_most` entries: the oldest final one that covers all of them,
-    /// or else the oldest that is in a block; where none covers all, the newest that covers some.
+    /// or else the oldest that is in a block; where none covers all, the newest that covers some. All of one chain: the
+    /// one that is configured, if anything of the epoch stands there.
     pub(super) async fn anchor(
         &self,
         epoch: &Epoch,
@@ -40,16 +46,17 @@ impl Prover {
         let Some((first, last)) = due.first().zip(due.last()) else { return Ok(None) };
         let mut mined = self.reader.coverage(&epoch.identity.epoch).await?;
         mined.retain(|at| matches!(at.state, AnchorState::Included | AnchorState::Final));
-        let Some(newest) = mined.iter().max_by_key(|at| at.id) else { return Ok(None) };
-        // Before this chain it may have been tried on another one, which shows less.
-        let chain = self.reader.anchor(newest.id).await?.map(|anchor| anchor.chain_id);
+        let newest = mined.iter().max_by_key(|at| at.id).map(|at| at.chain_id);
+        let configured = self.chain().filter(|chain| mined.iter().any(|at| at.chain_id == *chain));
+        // Another one may have been tried, which shows less.
+        let Some(chain) = configured.or(newest) else { return Ok(None) };
+        mined.retain(|at| at.chain_id == chain);
         let all = |state| mined.iter().filter(move |at| at.state == state && at.size > *last);
         let some = mined.iter().rev().filter(|at| at.size <= *last && at.size > *first);
         let candidates = all(AnchorState::Final).chain(all(AnchorState::Included)).chain(some);
         for at in candidates.filter(|at| at.size <= at_most) {
-            if let Some(found) = self.mined(epoch, at).await?.filter(|(anchor, ..)| Some(anchor.chain_id) == chain) {
-                let (anchor, signed, evidence) = found;
-                let before = self.before(epoch, &mined, &signed, chain).await?;
+            if let Some((anchor, signed, evidence)) = self.mined(epoch, at).await? {
+                let before = self.before(epoch, &mined, &signed).await?;
                 return Ok(Some(SectionAnchor { signed, hashes: Vec::new(), evidence, before, anchor }));
             }
         }
@@ -73,18 +80,16 @@ impl Prover {
         Ok(signed(epoch, at, &anchor).map(|signed| (anchor, signed, evidence)))
     }
 
-    /// The newest checkpoint of the epoch that was anchored on this chain before that of `size`.
+    /// The newest of those checkpoints of the epoch that was anchored before this one.
     async fn before(
         &self,
         epoch: &Epoch,
         mined: &[Coverage],
         anchored: &SignedCheckpoint,
-        chain: Option<u64>,
     ) -> Result<Option<(SignedCheckpoint, Vec<Digest>)>, ProveError> {
         let size = anchored.checkpoint.size;
         for at in mined.iter().rev().filter(|at| at.size < size) {
-            let anchor = self.reader.anchor(at.id).await?.filter(|anchor| Some(anchor.chain_id) == chain);
-            if let Some(before) = anchor.and_then(|anchor| signed(epoch, at, &anchor)) {
+            if let Some(before) = self.reader.anchor(at.id).await?.and_then(|anchor| signed(epoch, at, &anchor)) {
                 let hashes = self.continued(epoch, before.checkpoint.size, size).await?;
                 return Ok(Some((before, hashes)));
             }
@@ -106,8 +111,9 @@ impl Prover {
                 "it is anchored in a block that is not final yet: a verifier tells when it is (--rpc)".to_owned()
             }));
         }
-        let coverage = self.reader.coverage(&epoch.identity.epoch).await?;
-        let covering = coverage.iter().filter(|at| at.size > *last).max_by_key(|at| at.state);
+        let mut coverage = self.reader.coverage(&epoch.identity.epoch).await?;
+        coverage.retain(|at| self.chain().is_none_or(|chain| at.chain_id == chain));
+        let covering = coverage.iter().filter(|at| at.size > *last).max_by_key(|at| at.state.merit());
         let waiting = match covering {
             Some(at) => self.reader.anchor(at.id).await?,
             None => None,

@@ -263,12 +263,18 @@ impl Section {
     }
 }
 
-/// Who anchored all that is to be; the newest, where they are several.
-fn anchored_by(sections: &[Section]) -> Option<AnchoredBy> {
+/// All who anchored what is to be, each once; nobody unless all of it is.
+fn anchored_by(sections: &[Section]) -> Vec<AnchoredBy> {
     let due = sections.iter().filter(|section| !section.due.is_empty());
     let anchors = due.map(|section| section.anchor.as_ref().filter(|anchor| anchor.covers(&section.due)));
-    let newest = anchors.collect::<Option<Vec<_>>>()?.pop()?;
-    Some(AnchoredBy { chain_id: newest.anchor.chain_id, account: newest.anchor.account })
+    let mut all = Vec::new();
+    for SectionAnchor { anchor, .. } in anchors.collect::<Option<Vec<_>>>().unwrap_or_default() {
+        let by = AnchoredBy { chain_id: anchor.chain_id, account: anchor.account };
+        if !all.contains(&by) {
+            all.push(by);
+        }
+    }
+    all
 }
 
 /// The epochs that ended by a key rotation of the gateway of `last`, up to that one.

@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes};
 
 use super::*;
+use crate::model::proof::AnchoredBy;
 use crate::model::{
     Anchor, AnchorState, Anchored, Attempt, ChainEvidence, Coverage, Failed, Inclusion, JobRequest, WaitReason, Waiting,
 };
@@ -176,7 +177,7 @@ async fn agrees(reader: &Reader, plain: &Plain) {
     for n in 1..3 {
         assert_eq!(reader.next_nonce(137, account(n)).await.unwrap(), plain.next_nonce(account(n)));
     }
-    let mut counts = BTreeMap::new();
+    let mut counts = std::collections::HashMap::new();
     all.iter().for_each(|anchor| *counts.entry(anchor.state).or_default() += 1);
     assert_eq!(reader.anchors_by_state().await.unwrap(), counts);
 }
@@ -490,6 +491,8 @@ async fn what_stands_on_one_chain_says_nothing_of_another() {
     anchored(137, 15, AnchorState::Final, 2).await;
     let polygon = (Some(15), Some((137, 15, AnchorState::Final)));
     assert_eq!((sizes(None).await, sizes(Some(137)).await, sizes(Some(AMOY)).await), (polygon, polygon, amoy));
+    let by = |chain_id| AnchoredBy { chain_id, account: account(1) };
+    assert_eq!(reader.anchored_by().await.unwrap(), [by(AMOY), by(137)]);
 }
 
 #[tokio::test]
@@ -514,7 +517,12 @@ async fn a_dataset_is_covered_and_a_checkpoint_tells_how_far_it_reaches() {
 
     let sealed = |at: i64, name: &str| Some((meter(name), block(name, at, 0).span));
     let noon = Timestamp::from_millis(NOON);
-    let reach = async |size| reader.reach(&epoch, size).await.unwrap();
+    let reach = async |size| {
+        let reach = reader.reach(&epoch, size).await.unwrap();
+        let time = reader.last_entry_time(&epoch, size).await.unwrap();
+        assert_eq!(time, reach.as_ref().map(|reach| reach.time));
+        reach
+    };
     assert_eq!(reach(0).await, None);
     assert_eq!(reach(1).await, Some(Reach { time: noon, block: None }));
     assert_eq!(reach(2).await, Some(Reach { time: noon, block: sealed(0, "m1") }));
