@@ -271,7 +271,8 @@ impl Desk {
             }
             Request::Check {} => {
                 let Some(path) = &self.path else { bail!("this daemon has no config file") };
-                let (_, checked) = config::load(path, self.clock.now());
+                let (path, now) = (path.clone(), self.clock.now());
+                let checked = tokio::task::spawn_blocking(move || config::load(&path, now).1).await?;
                 Ok(json!({ "faults": checked.faults, "warnings": checked.warnings }))
             }
             Request::Keys {} => Ok(serde_json::to_value(keys(&self.reader).await?)?),

@@ -105,7 +105,10 @@ pub async fn run(path: &Path) -> Result<(), RunError> {
 
 /// The config to run and the store it names: the file's own, or the last good one when the file is bad.
 async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec<Fault>), RunError> {
-    let (_, Checked { config, faults, warnings, kept, store }) = config::load(path, clock.now());
+    // Off the async threads, as on a reload: a keystore takes seconds to open.
+    let (file, now) = (path.to_owned(), clock.now());
+    let loaded = tokio::task::spawn_blocking(move || config::load(&file, now).1).await?;
+    let Checked { config, faults, warnings, kept, store } = loaded;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -117,7 +120,12 @@ async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec
         let Ok(opened) = open else { return Err(RunError::Config { faults }) };
         let last_good = opened.reader().last_good_config().await?;
         let last_good = last_good.as_deref().and_then(Files::from_kept);
-        let checked = last_good.map(|files| config::check(&files, clock.now()));
+        let now = clock.now();
+        let checked = last_good.map(|files| tokio::task::spawn_blocking(move || config::check(&files, now)));
+        let checked = match checked {
+            Some(checked) => Some(checked.await?),
+            None => None,
+        };
         let Some((config, kept)) = checked.and_then(|checked| Some((checked.config?, checked.kept))) else {
             opened.close().await?;
             return Err(RunError::Config { faults });
