@@ -9,7 +9,7 @@ use alloy_primitives::Address;
 
 use super::{Done, Failed, complete, print};
 use crate::evidence::evm::read_address;
-use crate::evidence::rpc::{self, Canonical, Finding, Rpc, Said};
+use crate::evidence::rpc::{self, Canonical, Finding, Line, Rpc, Said};
 use crate::evidence::verify::{self, AnchorBlock, Cause, Link, OnChain, Progress, Report, Trusted, Verdict};
 use crate::model::note::VerifierKey;
 
@@ -59,11 +59,7 @@ pub fn verify(arguments: VerifyArguments) -> Done {
     let VerifyArguments { path, key, trust, chain, contract, account, rpc, offline: _, json } = arguments;
     let unreadable = |why: String| Failed { code: Verdict::Unreadable.exit_code(), ..Failed::new(why) };
     let mut trusted = Trusted { chain, accounts: account, contracts: contract, ..Trusted::default() };
-    let rpcs = rpc.iter().map(|url| {
-        let bad = |error| unreadable(format!("--rpc: {error}")).hint("Such as https://polygon-rpc.com.");
-        Rpc::new(url, PATIENCE).map_err(bad)
-    });
-    let rpcs = rpcs.collect::<Result<Vec<_>, _>>()?;
+    let rpcs = nodes(&rpc)?;
     if let Some(key) = key {
         let key: VerifierKey = key.trim().parse().map_err(|error| {
             unreadable(format!("--key: {error}"))
@@ -95,6 +91,20 @@ pub fn verify(arguments: VerifyArguments) -> Done {
             .hint(hint(refused.cause)));
     }
     Ok(ExitCode::from(report.verdict().exit_code()))
+}
+
+/// Where each block is asked about.
+fn nodes(addresses: &[String]) -> Result<Vec<Rpc>, Failed> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let code = Verdict::Unreadable.exit_code();
+    let line = Line::new().map_err(|no_roots| Failed { code, ..Failed::new(no_roots.to_string()) })?;
+    let node = |url: &String| {
+        let bad = |error| Failed { code, ..Failed::new(format!("--rpc: {error}")) };
+        Rpc::new(&line, url, PATIENCE).map_err(|error| bad(error).hint("Such as https://polygon-rpc.com."))
+    };
+    addresses.iter().map(node).collect()
 }
 
 /// Asks nodes of the chain about each block that holds an anchor.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use reqwest::Url;
+use zeroize::Zeroizing;
 
 use super::report::Place;
 use super::secret::{Fetched, fetch};
@@ -14,7 +15,7 @@ use super::section::{Field, Section};
 use super::tree::Value;
 use crate::evidence::anchor::{Config, Part, fees};
 use crate::evidence::evm::{BadKey, Key, read_address};
-use crate::evidence::rpc::Rpc;
+use crate::evidence::rpc;
 use crate::model::SiteId;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ fn rpcs(field: &Field, site: Option<&SiteId>, inline: &mut Vec<Place>) -> Found<
     let is_demo = site.is_some_and(|site| site.as_str() == DEMO);
     let (mut known, mut urls, mut off) = (BTreeSet::new(), Vec::new(), None);
     for field in &listed {
-        match rpc(field, is_demo, &mut known, inline) {
+        match node(field, is_demo, &mut known, inline) {
             Found::Here(url) => urls.push(url),
             Found::Off(why) => off = Some(why),
             Found::Faulty => {}
@@ -90,23 +91,24 @@ fn rpcs(field: &Field, site: Option<&SiteId>, inline: &mut Vec<Place>) -> Found<
 }
 
 /// The texts of faults leave the address out: it may bear a key.
-fn rpc(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut Vec<Place>) -> Found<String> {
+fn node(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut Vec<Place>) -> Found<String> {
     // Most bear no secret but a key in their path, which is kept: without it there would be no node to ask.
     let text = match field.value {
-        Value::Text(text) => text.clone(),
+        Value::Text(text) => Zeroizing::new(text.clone()),
         _ => match fetched(field, inline) {
             Found::Here(text) => text,
-            other => return other,
+            Found::Off(why) => return Found::Off(why),
+            Found::Faulty => return Found::Faulty,
         },
     };
     let faulty = |why: String, mend: &str| {
         field.fault::<()>(why, mend);
         Found::Faulty
     };
-    if let Err(bad) = Rpc::new(&text, MINUTE) {
-        return faulty(bad.to_string(), "write it as \"https://host/path\"");
-    }
-    let Ok(url) = Url::parse(text.trim()) else { return Found::Faulty };
+    let url = match rpc::address(&text) {
+        Ok(url) => url,
+        Err(bad) => return faulty(bad.to_string(), "write it as \"https://host/path\""),
+    };
     if matches!(field.value, Value::Text(_)) && (!url.username().is_empty() || url.password().is_some()) {
         inline.push(field.place);
         let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
@@ -163,7 +165,7 @@ fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Foun
         (Found::Off(why), _) | (_, Some(Found::Off(why))) => return Found::Off(why),
         _ => return Found::Faulty,
     };
-    match Key::read(&secret, password.as_deref()) {
+    match Key::read(&secret, password.as_deref().map(String::as_str)) {
         Ok(key) => Found::Here(key),
         Err(bad) => {
             let mend = match bad {
@@ -176,14 +178,15 @@ fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Foun
     }
 }
 
-fn fetched(field: &Field, inline: &mut Vec<Place>) -> Found<String> {
+/// The text of a secret, which is wiped when it is dropped.
+fn fetched(field: &Field, inline: &mut Vec<Place>) -> Found<Zeroizing<String>> {
     match fetch(field) {
-        Fetched::Here(secret) => Found::Here(secret.reveal().to_owned()),
+        Fetched::Here(secret) => Found::Here(secret.into_text()),
         Fetched::Inline(secret) => {
             inline.push(field.place);
             let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
             field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
-            Found::Here(secret.reveal().to_owned())
+            Found::Here(secret.into_text())
         }
         Fetched::Missing(why) => {
             field.report.off(field.place, &field.path, "anchoring", &why);

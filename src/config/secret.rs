@@ -3,18 +3,24 @@
 use std::path::Path;
 use std::{env, fmt, fs};
 
+use zeroize::Zeroizing;
+
 use super::report::Place;
 use super::section::Field;
 use super::tree::Value;
 
-/// A secret's text. Prints as `***`.
+/// A secret's text. Prints as `***`, and is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// The text itself, for the one place that must send it.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    pub fn into_text(self) -> Zeroizing<String> {
+        self.0
     }
 }
 
@@ -45,7 +51,7 @@ pub enum Fetched {
 /// Fetches what `field` refers to: `{ env = "X" }`, `{ file = "P" }`, `{ credential = "N" }`, or a text.
 pub fn fetch(field: &Field) -> Fetched {
     if let Value::Text(text) = field.value {
-        return Fetched::Inline(Secret(text.clone()));
+        return Fetched::Inline(Secret(Zeroizing::new(text.clone())));
     }
     let Some(mut section) = field.section() else { return Fetched::Faulty };
     let kinds = ["env", "file", "credential"].map(|kind| section.get(kind).map(|field| (kind, field)));
@@ -58,7 +64,7 @@ pub fn fetch(field: &Field) -> Fetched {
     };
     let Some(name) = reference.text() else { return Fetched::Faulty };
     let found = match kind {
-        "env" => env::var(name).map_err(|_| format!("the environment has no {name}")),
+        "env" => env::var(name).map(Zeroizing::new).map_err(|_| format!("the environment has no {name}")),
         "file" => read(Path::new(name)),
         _ if name.is_empty() || name.contains('/') => {
             reference.fault::<()>("a credential has a plain name", "give the name of a LoadCredential= of the unit");
@@ -107,9 +113,13 @@ pub fn pem(field: &Field, part: &str) -> Option<Vec<u8>> {
 }
 
 /// A secret in a file ends before its last line feed.
-fn read(path: &Path) -> Result<String, String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+    match fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(mut text) => {
+            let end = text.trim_end_matches(['\r', '\n']).len();
+            text.truncate(end);
+            Ok(text)
+        }
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes, hex};
-use meterseal::evidence::rpc::{Rpc, RpcError};
+use meterseal::evidence::rpc::{Line, Rpc, RpcError};
 use serde_json::{Value, json};
 
 use crate::harness::{Asked, Mining, Node, OTHERS, Proxy, Told, words};
@@ -29,7 +29,7 @@ fn changed(mut answer: Value, member: &str, to: Value) -> Told {
 async fn what_a_node_cannot_say_now_is_asked_again_later() {
     let mut node = Node::start(137, Mining::Manual);
     let proxy = Proxy::start(&node);
-    let rpc = Rpc::new(&proxy.url(), SHORT).unwrap();
+    let rpc = Rpc::new(&Line::new().unwrap(), &proxy.url(), SHORT).unwrap();
     proxy.lie_always(|_, _| Told::Status(429, r#"{"error":{"code":-32005,"message":"slow down"}}"#.to_owned()));
     let busy = rpc.head().await;
     assert!(is_unreachable(&busy, "answers 429 Too Many Requests: slow down; ask again later"), "{busy:?}");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes};
 use meterseal::evidence::evm::CREATION_CODE;
-use meterseal::evidence::rpc::{Rpc, RpcError};
+use meterseal::evidence::rpc::{Line, Rpc, RpcError};
 use serde_json::{Value, json};
 
 use crate::harness::{ACCOUNT, Mining, Node, OTHERS};
@@ -12,7 +12,7 @@ use crate::harness::{ACCOUNT, Mining, Node, OTHERS};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn rpc(url: &str) -> Rpc {
-    Rpc::new(url, PATIENCE).unwrap()
+    Rpc::new(&Line::new().unwrap(), url, PATIENCE).unwrap()
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::queue::{Queue, is_of};
 use super::step::{Seen, Step, Terms, Trouble, View, is_to_be_checked, step};
 use super::{Config, Part, Parts};
 use crate::evidence::evm::Call;
-use crate::evidence::rpc::Rpc;
+use crate::evidence::rpc::{Line, Rpc};
 use crate::model::{
     Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Timestamp, WaitReason, Waiting,
 };
@@ -41,6 +41,8 @@ const STEPS: usize = 5;
 /// The one who signs.
 pub struct Anchorer {
     queue: Queue,
+    /// Made when it is first needed, and kept.
+    line: Option<Line>,
     nodes: Nodes,
     health: Health,
     /// What was seen of the anchors that are under way.
@@ -63,6 +65,7 @@ impl Anchorer {
     pub fn new(parts: Parts, part: watch::Receiver<Arc<Part>>) -> Self {
         let mut anchorer = Self {
             queue: Queue::new(parts, part),
+            line: None,
             nodes: Nodes::new(0, Vec::new()),
             health: Health::default(),
             seen: BTreeMap::new(),
@@ -80,14 +83,7 @@ impl Anchorer {
     /// The config is another one. What is on its way stays as it is.
     pub fn reconfigure(&mut self) {
         let config = self.queue.config().ok();
-        let rpcs = config.iter().flat_map(|config| &config.rpc).filter_map(|url| match Rpc::new(url, PATIENCE) {
-            Ok(rpc) => Some(rpc),
-            Err(error) => {
-                warn!("{error}");
-                None
-            }
-        });
-        let rpcs = rpcs.collect();
+        let rpcs = config.as_ref().map(|config| rpcs(&mut self.line, config)).unwrap_or_default();
         self.nodes = Nodes::new(config.map_or(0, |config| config.chain_id), rpcs);
         self.health.forget();
     }
@@ -434,6 +430,28 @@ impl Anchorer {
         }
         pause.max(Duration::from_millis(200))
     }
+}
+
+/// The nodes that the config names, over the one line there is.
+fn rpcs(line: &mut Option<Line>, config: &Config) -> Vec<Rpc> {
+    let line = match line {
+        Some(line) => line,
+        None => match Line::new() {
+            Ok(made) => line.insert(made),
+            Err(no_roots) => {
+                warn!("{no_roots}");
+                return Vec::new();
+            }
+        },
+    };
+    let rpcs = config.rpc.iter().filter_map(|url| match Rpc::new(line, url, PATIENCE) {
+        Ok(rpc) => Some(rpc),
+        Err(error) => {
+            warn!("{error}");
+            None
+        }
+    });
+    rpcs.collect()
 }
 
 /// Where the contract of an anchor is, or will be: it follows from account and nonce.

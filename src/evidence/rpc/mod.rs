@@ -10,7 +10,7 @@ mod wire;
 
 pub use canonical::{Canonical, Finding, Said, canonical};
 pub use error::RpcError;
-pub use wire::BadAddress;
+pub use wire::{BadAddress, Line, NoRoots, address};
 
 use std::fmt;
 use std::time::Duration;
@@ -102,8 +102,8 @@ struct TransactionAnswer {
 
 impl Rpc {
     /// Every question waits for its answer for `timeout`, and for large ones four times as long.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadAddress> {
-        Wire::new(url, timeout).map(|wire| Self { wire })
+    pub fn new(line: &Line, url: &str, timeout: Duration) -> Result<Self, BadAddress> {
+        Wire::new(line, url, timeout).map(|wire| Self { wire })
     }
 
     /// Scheme, host and port: a path may bear a key.

@@ -18,7 +18,7 @@ const LARGEST: usize = 16 << 20;
 /// A TCP and TLS handshake.
 const CONNECTING: Duration = Duration::from_secs(10);
 /// Parts of an address that are shorter are words rather than keys (`v2`, `polygon`), and stay readable in errors.
-const SHORTEST_KEY: usize = 12;
+const SHORTEST_KEY: usize = 8;
 /// By which providers say that we ask too much, over an answer that is well otherwise.
 const TOO_MANY: [i64; 3] = [-32005, -32029, 429];
 
@@ -26,6 +26,43 @@ const TOO_MANY: [i64; 3] = [-32005, -32029, 429];
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the address of an RPC {0}")]
 pub struct BadAddress(&'static str);
+
+/// The connections to all nodes. Making one reads the root certificates of the machine, which takes time and memory:
+/// there is one for all nodes, and clones are the same one.
+#[derive(Clone)]
+pub struct Line(Client);
+
+/// Why no node can be asked at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no node can be asked, since no root certificates were found: install them (package ca-certificates)")]
+pub struct NoRoots;
+
+impl Line {
+    pub fn new() -> Result<Self, NoRoots> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // An error says that another task was first, which serves as well.
+            rustls::crypto::ring::default_provider().install_default().ok();
+        }
+        let client = Client::builder()
+            .connect_timeout(CONNECTING)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("meterseal/", env!("CARGO_PKG_VERSION")))
+            .build();
+        client.map(Self).map_err(|_| NoRoots)
+    }
+}
+
+/// An address at which a node can be asked, as far as it can be told without asking.
+pub fn address(text: &str) -> Result<Url, BadAddress> {
+    let url = Url::parse(text.trim()).map_err(|_| BadAddress("is no URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(BadAddress("begins with neither https:// nor http://"));
+    }
+    match url.host_str() {
+        Some(_) => Ok(url),
+        None => Err(BadAddress("names no host")),
+    }
+}
 
 /// Sends to one node.
 #[derive(Clone)]
@@ -70,25 +107,11 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 impl Wire {
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, BadAddress> {
-        let url = Url::parse(url.trim()).map_err(|_| BadAddress("is no URL"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(BadAddress("begins with neither https:// nor http://"));
-        }
-        let host = url.host_str().ok_or(BadAddress("names no host"))?;
+    pub fn new(line: &Line, url: &str, timeout: Duration) -> Result<Self, BadAddress> {
+        let url = address(url)?;
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let name = format!("{}://{host}{port}", url.scheme());
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // An error says that another task was first, which serves as well.
-            rustls::crypto::ring::default_provider().install_default().ok();
-        }
-        let client = Client::builder()
-            .connect_timeout(CONNECTING.min(timeout))
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("meterseal/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| BadAddress("cannot be used: no root certificates were found"))?;
-        Ok(Self { name, secrets: secrets(&url), url, timeout, client, id: Arc::default() })
+        let name = format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default());
+        Ok(Self { name, secrets: secrets(&url), url, timeout, client: line.0.clone(), id: Arc::default() })
     }
 
     /// Asks; the answer may be null, which is `None`. A large answer is given four times the time.
@@ -207,12 +230,39 @@ fn words_of_a_page(body: &[u8]) -> String {
     if text.trim_start().starts_with('<') { "a page".to_owned() } else { text.into_owned() }
 }
 
-/// The parts of an address that are likely keys.
+/// The parts of an address that are likely keys, as they stand in it and as they are meant (`%2B` is `+`); the longest
+/// first, since one may hold another.
 fn secrets(url: &Url) -> Arc<[String]> {
-    let path = url.path().split('/').filter(|part| part.len() >= SHORTEST_KEY).map(str::to_owned);
-    let query = url.query_pairs().map(|(_, value)| value.into_owned());
-    let login = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
-    path.chain(query).chain(login).filter(|secret| !secret.is_empty()).collect()
+    let query = url.query().unwrap_or_default().split('&');
+    let query = query.map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+    let parts = url.path().split('/').chain(query).chain([url.username()]);
+    let parts = parts.filter(|part| part.len() >= SHORTEST_KEY);
+    // A password is one however short it is.
+    let raw: Vec<&str> = parts.chain(url.password()).filter(|secret| !secret.is_empty()).collect();
+    let meant = raw.iter().flat_map(|text| [decoded(text), decoded(&text.replace('+', " "))]);
+    let mut all: Vec<String> = raw.iter().map(|text| (*text).to_owned()).chain(meant).collect();
+    all.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    all.dedup();
+    all.into()
+}
+
+/// Without percent signs.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, behind @ ..] = rest {
+        let digits = behind.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -220,7 +270,7 @@ mod tests {
     use super::*;
 
     fn wire(url: &str) -> Wire {
-        Wire::new(url, Duration::from_secs(1)).unwrap()
+        Wire::new(&Line::new().unwrap(), url, Duration::from_secs(1)).unwrap()
     }
 
     fn read(status: u16, body: &str) -> Result<Option<u64>, RpcError> {
@@ -236,10 +286,27 @@ mod tests {
             assert_eq!(wire(url).name, name);
         }
         for bad in ["", "node:8545", "ws://node", "file:///x", "http://"] {
-            assert!(Wire::new(bad, Duration::from_secs(1)).is_err(), "{bad}");
+            assert!(address(bad).is_err(), "{bad}");
         }
-        let wire = wire("https://me:secret@node/v2/0123456789abcdef?key=k3y");
-        assert_eq!(wire.told("0123456789abcdef v2 k3y secret"), "*** v2 *** ***");
+    }
+
+    #[test]
+    fn no_text_bears_a_key() {
+        for (url, text, told) in [
+            ("https://me:secret@node/v2/0123456789abcdef", "0123456789abcdef v2 secret me", "*** v2 *** me"),
+            ("https://node/rpc/k3yk3y78/polygon", "/rpc/k3yk3y78/polygon", "/rpc/***/polygon"),
+            ("https://node/?v=2&key=0123456789ab", "2 of 22: 0123456789ab", "2 of 22: ***"),
+            ("https://node/?key=ab%2Bcd%2Fef01", "ab%2Bcd%2Fef01 and ab+cd/ef01", "*** and ***"),
+            ("https://node/?key=two+words+here", "two+words+here and two words here", "*** and ***"),
+            ("https://node/k%C3%A4y-of-mine", "käy-of-mine, k%C3%A4y-of-mine", "***, ***"),
+            ("https://0123456789ab@node", "0123456789ab", "***"),
+            ("https://u:p%40ss@node", "p@ss p%40ss", "*** ***"),
+            ("https://node/?key=100%25%zz%2", "100%%zz%2", "***"),
+            // One key within another.
+            ("https://node/abcdefgh/abcdefghijkl", "abcdefghijkl abcdefgh", "*** ***"),
+        ] {
+            assert_eq!(wire(url).told(text), told, "{url}");
+        }
     }
 
     #[test]
