@@ -2,6 +2,7 @@
 //! deleted.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -16,7 +17,9 @@ use crate::model::{Anchor, AnchorState, Anchored, Block, ChainEvidence, Coverage
 /// `record` is the anchor as JSON; what is asked for stands in columns beside it. `nonce` is that of the transactions
 /// that may still be mined or were: no two anchors hold one at the same time. It is not that of the anchor for ever:
 /// when somebody else's transaction took it, the anchor gives it up for another, and the constraint says nothing of
-/// the one given up. `highest_nonce` remembers all that were ever signed for, so that none of them is taken anew.
+/// the one given up. `highest_nonce` remembers all that were ever signed for by its account, so that none of them is
+/// taken anew. One of which nothing is signed may move to another account; what was given up before stays behind, since
+/// its use is final on the chain, and the chain counts it.
 pub const SCHEMA: &str = "
     CREATE TABLE anchors (
         id INTEGER PRIMARY KEY CHECK (id > 0),
@@ -132,11 +135,30 @@ impl Reader {
         .await
     }
 
-    /// Those that were queued or written anew since then, whatever changed; the oldest first.
-    pub async fn anchors_since(&self, at: Timestamp) -> Result<Vec<Anchor>, StoreError> {
+    /// Those that were queued or written anew within `when`, whatever changed; the newest `limit` of them, the newest
+    /// first.
+    pub async fn anchors_changed(
+        &self,
+        when: RangeInclusive<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Anchor>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.evidence(move |connection| {
-            let sql = "SELECT id, record FROM anchors WHERE changed >= ?1 ORDER BY id";
-            connection.prepare_cached(sql)?.query_map([at.as_millis()], read)?.collect()
+            let sql = "SELECT id, record FROM anchors INDEXED BY changed_anchors
+                       WHERE changed BETWEEN ?1 AND ?2 ORDER BY changed DESC, id DESC LIMIT ?3";
+            let values = [when.start().as_millis(), when.end().as_millis(), limit];
+            connection.prepare_cached(sql)?.query_map(values, read)?.collect()
+        })
+        .await
+    }
+
+    /// The newest contract that an account has made on a chain, or is making.
+    pub async fn newest_contract(&self, chain_id: u64, account: Address) -> Result<Option<Anchor>, StoreError> {
+        self.evidence(move |connection| {
+            let sql = "SELECT id, record FROM anchors WHERE epoch IS NULL AND chain_id = ?1 AND account = ?2
+                       ORDER BY id DESC LIMIT 1";
+            let values = params![chain_id.cast_signed(), account.as_slice()];
+            connection.prepare_cached(sql)?.query_row(values, read).optional()
         })
         .await
     }
@@ -352,7 +374,9 @@ fn write(
         Anchored::Contract => (None, None),
     };
     let nonce = nonce(anchor).map(u64::cast_signed);
-    // A nonce that was given up stays known. Not by `OR REPLACE`: it would delete another anchor that has the nonce.
+    // A nonce that was given up stays known, as long as the anchor is of the same account: that of another one means
+    // nothing there, and would leave a gap that nobody fills. Not by `OR REPLACE`: it would delete another anchor that has
+    // the nonce.
     let sql = "INSERT INTO anchors (id, chain_id, account, contract, epoch, size, state, queued, since, changed,
          next_check, nonce, highest_nonce, tx, record, evidence)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)
@@ -360,7 +384,9 @@ fn write(
          contract = excluded.contract, epoch = excluded.epoch, size = excluded.size, state = excluded.state,
          queued = excluded.queued, since = excluded.since, changed = excluded.changed,
          next_check = excluded.next_check, nonce = excluded.nonce,
-         highest_nonce = coalesce(max(highest_nonce, excluded.highest_nonce), highest_nonce, excluded.highest_nonce),
+         highest_nonce = CASE WHEN chain_id = excluded.chain_id AND account = excluded.account
+         THEN coalesce(max(highest_nonce, excluded.highest_nonce), highest_nonce, excluded.highest_nonce)
+         ELSE excluded.highest_nonce END,
          tx = excluded.tx, record = excluded.record, evidence = excluded.evidence";
     transaction.prepare_cached(sql)?.execute(params![
         id,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use meterseal::clock::Clock;
-use meterseal::evidence::anchor::{Anchorer, Config, Order, Part, Parts, Wanted, fees};
+use meterseal::evidence::anchor::{Anchorer, Config, Order, Part, Parts, Queue, Wanted, fees};
 use meterseal::evidence::evm::Key;
 use meterseal::evidence::log::Publisher;
 use meterseal::evidence::mark::Mark;
@@ -107,9 +107,26 @@ impl House {
     }
 
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.announce(change);
+        self.anchorer.as_mut().unwrap().reconfigure();
+    }
+
+    /// The owner learns of another config when it is through with what it does.
+    pub fn announce(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.part.send_replace(Arc::new(Part::On(Arc::new(self.config.clone()))));
-        self.anchorer.as_mut().unwrap().reconfigure();
+    }
+
+    /// Nothing is anchored any more.
+    pub async fn remove(&mut self) {
+        self.part.send_replace(Arc::new(Part::Absent));
+        let anchorer = self.anchorer.as_mut().unwrap();
+        anchorer.reconfigure();
+        assert_eq!(anchorer.round().await.unwrap(), None);
+    }
+
+    pub fn queue(&self) -> Queue {
+        self.anchorer.as_ref().unwrap().queue()
     }
 
     pub fn reader(&self) -> Reader {
@@ -126,8 +143,7 @@ impl House {
 
     /// Something new in the log.
     pub async fn grow(&self) {
-        let entry = Append::Audit { action: "test".into(), by: "the test".into(), detail: json!({}) };
-        self.ledger().append(vec![entry]).await.unwrap();
+        grow(&self.ledger()).await;
     }
 
     pub async fn order(&self, wanted: Wanted) -> Result<u64, AnchorRefused> {
@@ -140,6 +156,13 @@ impl House {
     pub async fn round(&mut self) {
         let pause = self.anchorer.as_mut().unwrap().round().await.unwrap().unwrap();
         self.clock.advance(pause);
+    }
+
+    /// One round; how many milliseconds it waits for the next.
+    pub async fn pause(&mut self) -> u64 {
+        let before = self.clock.since_boot_ms();
+        self.round().await;
+        self.clock.since_boot_ms() - before
     }
 
     pub async fn rounds(&mut self, count: usize) {
@@ -178,6 +201,12 @@ impl House {
     pub async fn alerts(&self) -> Vec<Alert> {
         self.reader().alerts(false, 100).await.unwrap()
     }
+}
+
+/// Something new in the log.
+pub async fn grow(ledger: &Ledger) {
+    let entry = Append::Audit { action: "test".into(), by: "the test".into(), detail: json!({}) };
+    ledger.append(vec![entry]).await.unwrap();
 }
 
 /// What the account wrote to the chain: each payload, and how often.

@@ -8,4 +8,5 @@ mod house;
 
 mod faults;
 mod nodes;
+mod rounds;
 mod story;

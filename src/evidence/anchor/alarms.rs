@@ -5,7 +5,7 @@ use std::time::Duration;
 use alloy_primitives::Address;
 
 use super::fees::Coin;
-use crate::model::{Alert, AlertKind, Timestamp, Waiting};
+use crate::model::{Alert, AlertKind, Anchor, Timestamp, Waiting};
 
 /// Beside two turns: a transaction takes its time.
 const LATE: Duration = Duration::from_secs(3_600);
@@ -75,6 +75,19 @@ pub fn alert(kind: AlertKind, occasion: Timestamp, now: Timestamp, text: String)
     Alert { id: 0, kind, meter: None, occasion, raised: now, cleared: None, text, delivered: None }
 }
 
+/// Somebody else used this nonce of the anchor's account.
+pub fn rival(anchor: &Anchor, nonce: u64, now: Timestamp) -> Alert {
+    let Anchor { account, chain_id, .. } = anchor;
+    let text = format!(
+        "A transaction of {account} on chain {chain_id} with nonce {nonce} is not ours: somebody else signs with this key, or \
+         an older copy of this store did. Anchors go on behind it. Give each gateway a key of its own."
+    );
+    // The occasion is of this anchor and this nonce: however often a crash repeats it, it is told once, and the next
+    // nonce again.
+    let occasion = anchor.queued.plus_millis(i64::try_from(nonce).unwrap_or(0));
+    alert(AlertKind::AnchorNonceTaken, occasion, now, text)
+}
+
 fn overdue(seen: &Seen<'_>) -> String {
     let since = seen.uncovered.unwrap_or(seen.now);
     let why = seen.waiting.map_or_else(
@@ -94,7 +107,7 @@ fn funds(seen: &Seen<'_>, days: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::example::NOW;
+    use super::super::example::{self, NOW};
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -142,6 +155,15 @@ mod tests {
         let standing = [Alert { id: 3, ..alert.clone() }];
         assert_eq!(alarms.judge(&later, &standing), [], "told once");
         assert_eq!(alarms.judge(&in_time, &standing), [Act::Clear(3)]);
+    }
+
+    #[test]
+    fn each_nonce_that_somebody_takes_is_an_occasion_of_its_own() {
+        let anchor = example::queued(1);
+        let occasion = |nonce, after| rival(&anchor, nonce, NOW.plus(after)).occasion;
+        assert_eq!(occasion(3, HOUR), occasion(3, HOUR * 2), "a crash repeats it");
+        assert_ne!(occasion(3, HOUR), occasion(4, HOUR));
+        assert!(rival(&anchor, 3, NOW).text.contains("nonce 3 is not ours"));
     }
 
     #[test]

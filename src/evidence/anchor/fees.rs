@@ -1,9 +1,10 @@
 //! What a transaction may cost. Pure: figures in, a price or the reason against it out. All amounts are wei.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::model::{Anchor, Attempt, Timestamp};
+use crate::model::{Anchor, Anchored, Attempt, Timestamp};
 
 const GWEI: u128 = 1_000_000_000;
 /// Polygon's nodes take no tip below 25 gwei, older ones none below 30.
@@ -116,23 +117,36 @@ pub fn paid(anchor: &Anchor) -> Option<u128> {
     Some(inclusion.price.saturating_mul(inclusion.gas_used.into()))
 }
 
-/// What is left of `daily` for the anchor with the id `except`, whose own attempts are what it is left for.
-pub fn budget(daily: u128, anchors: &[Anchor], except: u64, now: Timestamp) -> Budget {
-    let from = now.minus(DAY);
+/// A day to both sides: when a clock that was set tells a time of before, it may lie ahead.
+pub fn around(now: Timestamp) -> RangeInclusive<Timestamp> {
+    now.minus(DAY).plus_millis(1)..=now.plus(DAY)
+}
+
+/// What is left of `daily` for the anchor with the id `except`, whose own attempts are what it is left for. The chain and
+/// this gateway may not agree on the time, and the gateway's clock may have been set since: what was paid counts when
+/// either of them says that it was lately.
+pub fn budget<'a>(daily: u128, anchors: impl Iterator<Item = &'a Anchor>, except: u64, now: Timestamp) -> Budget {
+    let lately = around(now);
     let (mut spent, mut held) = (Vec::new(), 0_u128);
     for anchor in anchors {
-        spent.extend(anchor.failed.iter().map(|failed| (failed.at, failed.fee)));
+        spent.extend(anchor.failed.iter().map(|failed| ([Some(failed.at), None], failed.fee)));
         if anchor.state.is_outstanding() {
             if anchor.id != except {
                 held = held.saturating_add(anchor.attempts.iter().map(worst).max().unwrap_or(0));
             }
         } else if let (Some(inclusion), Some(fee)) = (&anchor.inclusion, paid(anchor)) {
-            spent.push((inclusion.time, fee));
+            let signed = anchor.attempts.last().map(|attempt| attempt.signed);
+            spent.push(([Some(inclusion.time), signed], fee));
         }
     }
-    spent.retain(|(at, _)| *at > from);
-    let sum = spent.iter().fold(held, |sum, (_, fee)| sum.saturating_add(*fee));
-    let more = spent.iter().map(|(at, _)| at.plus(DAY)).min();
+    let (mut sum, mut more) = (held, None);
+    for (times, fee) in spent {
+        if let Some(at) = times.into_iter().flatten().filter(|at| lately.contains(at)).max() {
+            sum = sum.saturating_add(fee);
+            let free = at.plus(DAY);
+            more = Some(more.map_or(free, |more: Timestamp| more.min(free)));
+        }
+    }
     Budget { daily, left: daily.saturating_sub(sum), more }
 }
 
@@ -144,7 +158,9 @@ pub fn days_left(
     every: Duration,
     chain: u64,
 ) -> Option<u64> {
-    let fees: Vec<u128> = newest.iter().filter(|anchor| anchor.chain_id == chain).filter_map(paid).take(10).collect();
+    // A contract is dear, and made once.
+    let counts = |anchor: &&Anchor| anchor.chain_id == chain && anchor.what != Anchored::Contract;
+    let fees: Vec<u128> = newest.iter().filter(counts).filter_map(paid).take(10).collect();
     let fee = match u128::try_from(fees.len()) {
         Ok(count @ 1..) => fees.iter().fold(0_u128, |sum, fee| sum.saturating_add(*fee)) / count,
         _ => {
@@ -297,18 +313,38 @@ mod tests {
         let fee = paid(&mined).unwrap();
         let mut old = example::included(2);
         old.inclusion.as_mut().unwrap().time = NOW.minus(DAY);
+        old.attempts[0].signed = NOW.minus(DAY);
         let mut failed = example::queued(3);
         failed.failed.push(Failed { transaction: example::hash(9), height: 5, at: NOW.minus(hour * 2), fee: 7 });
         let mut sent = example::sent(4);
         sent.attempts.push(Attempt { max_fee: sent.attempts[0].max_fee * 2, ..example::attempt(4) });
         let all = [mined, old, failed, sent.clone()];
         let held = worst(&sent.attempts[1]);
-        let left = |except| budget(u128::MAX, &all, except, NOW).left;
+        let left = |except| budget(u128::MAX, all.iter(), except, NOW).left;
         assert_eq!(u128::MAX - left(0), fee + 7 + held, "one of its attempts is mined, not both");
         assert_eq!(u128::MAX - left(4), fee + 7, "what it holds itself is its own");
-        assert_eq!(budget(1, &all, 0, NOW).more, Some(NOW.minus(hour * 2).plus(DAY)));
+        assert_eq!(budget(1, all.iter(), 0, NOW).more, Some(NOW.minus(hour * 2).plus(DAY)));
         let gone = Anchor { state: AnchorState::Reorganised, ..all[0].clone() };
-        assert_eq!(u128::MAX - budget(u128::MAX, std::slice::from_ref(&gone), 0, NOW).left, worst(&gone.attempts[0]));
+        assert_eq!(u128::MAX - budget(u128::MAX, [&gone].into_iter(), 0, NOW).left, worst(&gone.attempts[0]));
+    }
+
+    #[test]
+    fn a_budget_holds_whatever_the_clock_was_set_to() {
+        let days = |count: u64| DAY * u32::try_from(count).unwrap();
+        let paid_at = |chain, signed| {
+            let mut mined = example::included(1);
+            mined.inclusion.as_mut().unwrap().time = chain;
+            mined.attempts[0].signed = signed;
+            let left = budget(u128::MAX, [&mined].into_iter(), 0, NOW);
+            (u128::MAX - left.left > 0, left.more)
+        };
+        let (before, ahead) = (NOW.minus(days(400)), NOW.plus(days(400)));
+        assert_eq!(paid_at(before, NOW), (true, Some(NOW.plus(DAY))), "the gateway is ahead of the chain");
+        assert_eq!(paid_at(ahead, NOW), (true, Some(NOW.plus(DAY))), "the gateway is behind it");
+        assert_eq!(paid_at(NOW, before), (true, Some(NOW.plus(DAY))), "it was behind, and was set right");
+        assert_eq!(paid_at(NOW, ahead), (true, Some(NOW.plus(DAY))), "it was ahead, and was set right");
+        assert_eq!(paid_at(ahead, ahead), (false, None), "it was set back behind all that it knows");
+        assert_eq!(paid_at(before, before), (false, None));
     }
 
     #[test]
@@ -317,6 +353,10 @@ mod tests {
         let fee = paid(&anchors[0]).unwrap();
         let every = Duration::from_secs(6 * 3_600);
         assert_eq!(days_left(fee * 41, &anchors, None, every, 137), Some(10));
+        let mut made = Anchor { what: Anchored::Contract, ..anchors[0].clone() };
+        made.inclusion.as_mut().unwrap().gas_used *= 40;
+        let [one, other] = anchors.clone();
+        assert_eq!(days_left(fee * 41, &[made, one, other], None, every, 137), Some(10), "a contract is made once");
         assert_eq!(days_left(fee * 41, &anchors, None, every, 80_002), None, "another chain has other prices");
         let market = market(20 * GWEI, 0);
         assert_eq!(days_left(50 * GWEI * 30_000 * 8, &[], Some(&market), every, 137), Some(2));

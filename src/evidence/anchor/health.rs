@@ -8,7 +8,7 @@ use super::nodes::{Nodes, Present, less_some};
 use super::queue::{Queue, size};
 use super::{Config, Parts};
 use crate::clock::Clock;
-use crate::model::{Alert, AlertKind, Anchor, AnchorState, Anchored, Timestamp};
+use crate::model::{Alert, AlertKind, Anchor, AnchorState, Anchored, Timestamp, Waiting};
 use crate::store::StoreError;
 
 /// The balance is asked this often while nothing is on its way.
@@ -79,7 +79,13 @@ impl Health {
     }
 
     /// Raises and clears what a person must know.
-    pub async fn judge(&mut self, queue: &Queue, config: &Config, unsettled: &[Anchor]) -> Result<(), StoreError> {
+    pub async fn judge(
+        &mut self,
+        queue: &Queue,
+        config: &Config,
+        unsettled: &[Anchor],
+        waiting: Option<&Waiting>,
+    ) -> Result<(), StoreError> {
         let Parts { reader, ledger, clock, .. } = &queue.parts;
         let (now, now_ms) = (clock.now(), clock.since_boot_ms());
         if self.judged_ms.is_some_and(|judged| now_ms.saturating_sub(judged) < JUDGE_MS) {
@@ -93,7 +99,7 @@ impl Health {
             chain_id: config.chain_id,
             every: config.every,
             uncovered: uncovered(queue, config, unsettled).await?,
-            waiting: unsettled.iter().find_map(|anchor| anchor.waiting.as_ref()),
+            waiting,
             balance: self.balance.map(|(balance, _)| balance),
             days_left: self.days_left,
         };
@@ -131,9 +137,24 @@ async fn raise(parts: &Parts, alert: Alert) -> Result<(), StoreError> {
 
 /// An anchor is final: what was told of others before is over.
 pub async fn well_again(parts: &Parts) -> Result<(), StoreError> {
+    clear(parts, &[AlertKind::AnchorNonceTaken, AlertKind::AnchorReorganised]).await
+}
+
+/// Nothing is to be anchored any more, and nobody looks whether what was told is over.
+pub async fn no_more(parts: &Parts) -> Result<(), StoreError> {
+    let kinds = [
+        AlertKind::AnchorOverdue,
+        AlertKind::AnchorFundsLow,
+        AlertKind::AnchorNonceTaken,
+        AlertKind::AnchorReorganised,
+    ];
+    clear(parts, &kinds).await
+}
+
+async fn clear(parts: &Parts, kinds: &[AlertKind]) -> Result<(), StoreError> {
     let now = parts.clock.now();
     for alert in parts.reader.alerts(true, STANDING).await? {
-        if matches!(alert.kind, AlertKind::AnchorNonceTaken | AlertKind::AnchorReorganised) {
+        if kinds.contains(&alert.kind) {
             parts.ledger.clear_alert(alert.id, now).await?;
         }
     }
@@ -150,13 +171,7 @@ pub async fn tell_of_count(parts: &Parts, anchor: &Anchor, nonce: u64) -> Result
 }
 
 pub async fn tell_of_rival(parts: &Parts, anchor: &Anchor, nonce: u64) -> Result<(), StoreError> {
-    let Anchor { account, chain_id, .. } = anchor;
-    let text = format!(
-        "A transaction of {account} on chain {chain_id} with nonce {nonce} is not ours: somebody else signs with this key, or \
-         an older copy of this store did. Anchors go on behind it. Give each gateway a key of its own."
-    );
-    // The occasion is the anchor's: however often a crash repeats this, it is told once.
-    raise(parts, alarms::alert(AlertKind::AnchorNonceTaken, anchor.queued, parts.clock.now(), text)).await
+    raise(parts, alarms::rival(anchor, nonce, parts.clock.now())).await
 }
 
 pub async fn tell_of_reorganisation(parts: &Parts, anchor: &Anchor) -> Result<(), StoreError> {

@@ -112,16 +112,27 @@ impl Look<'_> {
         }
         let Some(data) = data(anchor) else { return Cost::Refused("its checkpoint cannot be read".to_owned()) };
         let (to, account) = (to(anchor), anchor.account);
-        let mut refused = None;
-        for node in self.present.iter() {
-            match node.rpc.estimate(account, to, &data).await {
-                Ok(gas) => return Cost::Gas(gas),
-                Err(error @ RpcError::Refused { .. }) => refused = refused.or(Some(error.to_string())),
-                Err(_) => {}
+        let said = self.each(move |rpc| {
+            let data = data.clone();
+            async move {
+                match rpc.estimate(account, to, &data).await {
+                    // It answers: it goes on being asked.
+                    Err(error @ RpcError::Refused { .. }) => Ok(Err(error)),
+                    said => said.map(Ok),
+                }
             }
+        });
+        let said = said.await;
+        if let Some(gas) = said.iter().find_map(|(_, said)| said.as_ref().ok()) {
+            return Cost::Gas(*gas);
         }
-        let told = |why| format!("the transaction would fail: {why}. Is contract the address of an EvidenceAnchor?");
-        refused.map_or(Cost::Unknown, |why| Cost::Refused(told(why)))
+        match said.into_iter().find_map(|(_, said)| said.err()) {
+            Some(error) if anchor.contract.is_some() && is_of_the_contract(&error) => Cost::Refused(format!(
+                "the transaction would fail: {error}. Is contract the address of an EvidenceAnchor?"
+            )),
+            Some(error) => Cost::Withheld(format!("no node says how much gas the transaction takes: {error}")),
+            None => Cost::Unknown,
+        }
     }
 
     async fn standing(&mut self, anchor: &Anchor) -> Standing {
@@ -208,6 +219,15 @@ impl Look<'_> {
         let inclusion = Inclusion { height, hash, time, index, transaction: attempt.hash, gas_used, price };
         Ok(Found::Mined { inclusion, evidence: Some(evidence) })
     }
+}
+
+/// Whether a refused estimate speaks of what the contract does, and not of the node. Codes and words differ: of geth, and
+/// of Erigon and Nethermind.
+fn is_of_the_contract(error: &RpcError) -> bool {
+    let RpcError::Refused { code, message, .. } = error else { return false };
+    let message = message.to_lowercase();
+    let words = ["revert", "opcode", "out of gas", "gas required exceeds", "stack"];
+    [3, -32015].contains(code) || words.iter().any(|word| message.contains(word))
 }
 
 /// Why a receipt is not believed.

@@ -141,12 +141,12 @@ impl Nodes {
         node.blamed = Some(what);
     }
 
-    /// Hands a transaction to all; how many took it, and what the others said.
-    pub async fn send(&self, present: &[Present], raw: &alloy_primitives::Bytes) -> (usize, Option<String>) {
+    /// Hands a transaction to all; how many took it, and what another said, if any said something.
+    pub async fn send(&self, present: &[Present], raw: &alloy_primitives::Bytes) -> (usize, Option<RpcError>) {
         let answers = join_all(present.iter().map(|node| node.rpc.send(raw))).await;
         let taken = answers.iter().filter(|answer| answer.is_ok()).count();
-        let refused = answers.into_iter().filter_map(Result::err).map(|error| error.to_string()).next();
-        (taken, refused)
+        let is_silence = |error: &RpcError| matches!(error, RpcError::Unreachable { .. });
+        (taken, answers.into_iter().filter_map(Result::err).min_by_key(is_silence))
     }
 
     /// Why nobody answers, for a person.

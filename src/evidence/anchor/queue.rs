@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tracing::info;
 
 use super::due::{Due, Stretch, due};
@@ -48,28 +48,23 @@ impl Queue {
             Err(refused) => return Ok(Err(refused)),
         };
         let _turn = self.turn.lock().await;
-        let unsettled = self.parts.reader.unsettled_anchors().await?;
+        let reader = &self.parts.reader;
         let anchored = match wanted {
-            Wanted::Contract => {
-                let is_it = |anchor: &&Anchor| {
-                    anchor.what == Anchored::Contract
-                        && is_of(anchor, &config)
-                        && !matches!(anchor.state, AnchorState::Included | AnchorState::Final)
-                };
-                match unsettled.iter().find(is_it) {
-                    Some(anchor) => return Ok(Ok(anchor.id)),
-                    None => Anchored::Contract,
-                }
-            }
+            // It keeps nothing and serves everybody, so that one is enough for ever.
+            Wanted::Contract => match reader.newest_contract(config.chain_id, config.key.address()).await? {
+                Some(anchor) => return Ok(Ok(anchor.id)),
+                None => Anchored::Contract,
+            },
             Wanted::Checkpoint => {
-                let epoch = self.parts.reader.identity().epoch.clone();
-                if let Some(anchor) = unsettled.iter().find(|anchor| is_queued_of(anchor, &epoch)) {
+                let epoch = reader.identity().epoch.clone();
+                let signed = self.parts.publisher.publish().await?;
+                let covering = self.newest(&epoch, &config, |_| true).await?;
+                let covered = covering.as_ref().map_or(0, size);
+                let unsettled = reader.unsettled_anchors().await?;
+                if let Some(anchor) = unsettled.iter().find(|anchor| is_wanted_of(anchor, &epoch, covered)) {
                     return Ok(Ok(anchor.id));
                 }
-                let signed = self.parts.publisher.publish().await?;
-                if let Some(covering) = self.newest(&epoch, &config, |_| true).await?
-                    && size(&covering) >= signed.checkpoint.size
-                {
+                if let Some(covering) = covering.filter(|_| covered >= signed.checkpoint.size) {
                     return Ok(Err(AnchorRefused::NothingNew(covering.id)));
                 }
                 of_checkpoint(epoch, &signed)
@@ -80,13 +75,20 @@ impl Queue {
         Ok(Ok(id))
     }
 
-    /// Queues the checkpoint that is due; when the next one is.
+    /// While it is held nothing is queued, and nobody is answered.
+    pub async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Queues the checkpoint that is due; when the next one is, if that is known: with nothing new it is not due before.
     pub async fn queue_due(&self, config: &Arc<Config>) -> Result<Option<Timestamp>, StoreError> {
         let _turn = self.turn.lock().await;
         loop {
             let (stretches, last) = self.stretches(config).await?;
-            match due(&stretches, last, config.every, self.parts.clock.now()) {
-                Due::Nothing => return Ok(last.map(|last| last.plus(config.every))),
+            let now = self.parts.clock.now();
+            match due(&stretches, last, config.every, now) {
+                // Once that is past, it is due as soon as there is something new.
+                Due::Nothing => return Ok(last.map(|last| last.plus(config.every)).filter(|next| *next > now)),
                 Due::At(at) => return Ok(Some(at)),
                 Due::Now { epoch } => {
                     let Some(signed) = self.newest_checkpoint(&epoch).await? else { return Ok(None) };
@@ -114,10 +116,11 @@ impl Queue {
             if !is_ended {
                 last = covering.as_ref().and_then(|anchor| anchor.attempts.first()).map(|attempt| attempt.signed);
             }
+            let covered = covering.as_ref().map_or(0, size);
             stretches.push(Stretch {
                 signed,
-                covered: covering.as_ref().map_or(0, size),
-                is_queued: unsettled.iter().any(|anchor| is_queued_of(anchor, &epoch)),
+                covered,
+                is_queued: unsettled.iter().any(|anchor| is_wanted_of(anchor, &epoch, covered)),
                 is_ended,
                 epoch,
             });
@@ -153,11 +156,22 @@ impl Queue {
     async fn queue(&self, what: Anchored, config: &Config) -> Result<u64, StoreError> {
         let now = self.parts.clock.now();
         let contract = config.contract.filter(|_| what != Anchored::Contract);
+        let (chain_id, account) = (config.chain_id, config.key.address());
+        if let Anchored::Checkpoint { epoch, .. } = &what {
+            let unsettled = self.parts.reader.unsettled_anchors().await?;
+            if let Some(idle) = unsettled.into_iter().find(|anchor| is_queued_of(anchor, epoch)) {
+                // Of each epoch one at most waits to be signed for: this one has its turn at last.
+                let id = idle.id;
+                let again = Anchor { what, chain_id, account, contract, queued: now, waiting: None, ..idle };
+                self.parts.ledger.save_anchor(again, None).await?;
+                return Ok(id);
+            }
+        }
         let anchor = Anchor {
             id: 0,
             what,
-            chain_id: config.chain_id,
-            account: config.key.address(),
+            chain_id,
+            account,
             contract,
             queued: now,
             state: AnchorState::Queued,
@@ -169,6 +183,16 @@ impl Queue {
             waiting: None,
         };
         self.parts.ledger.add_anchor(anchor).await
+    }
+
+    /// Whether others cover all that it was to: it lost its transaction, to a reorganisation or by reverting, while a later
+    /// one stands. Nothing is left to do for it until the next checkpoint is due, which it bears then.
+    pub async fn is_idle(&self, anchor: &Anchor, config: &Config) -> Result<bool, StoreError> {
+        let (Anchored::Checkpoint { epoch, .. }, AnchorState::Queued) = (&anchor.what, anchor.state) else {
+            return Ok(false);
+        };
+        let covering = self.newest(epoch, config, |_| true).await?;
+        Ok(covering.is_some_and(|covering| size(&covering) >= size(anchor)))
     }
 
     /// With the newest checkpoint of its epoch, since one transaction covers all since the last; `None` where others cover
@@ -190,6 +214,11 @@ pub fn is_of(anchor: &Anchor, config: &Config) -> bool {
 
 fn is_queued_of(anchor: &Anchor, epoch: &str) -> bool {
     anchor.state == AnchorState::Queued && matches!(&anchor.what, Anchored::Checkpoint { epoch: of, .. } if of == epoch)
+}
+
+/// Whether it is to be signed for, where others cover `covered` entries.
+fn is_wanted_of(anchor: &Anchor, epoch: &str, covered: u64) -> bool {
+    is_queued_of(anchor, epoch) && size(anchor) > covered
 }
 
 pub fn size(anchor: &Anchor) -> u64 {

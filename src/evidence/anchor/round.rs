@@ -16,7 +16,7 @@ use super::queue::{Queue, is_of};
 use super::step::{Seen, Step, Terms, Trouble, View, is_to_be_checked, step};
 use super::{Config, Part, Parts};
 use crate::evidence::evm::Call;
-use crate::evidence::rpc::{Line, Rpc};
+use crate::evidence::rpc::{Line, NoRoots, Rpc, RpcError};
 use crate::model::{
     Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Timestamp, WaitReason, Waiting,
 };
@@ -38,9 +38,14 @@ const WAITING: Duration = Duration::from_secs(20);
 const TEXT_MS: u64 = 600_000;
 /// Steps of one anchor in a row: signed, sent and found mined are three.
 const STEPS: usize = 5;
+/// What changed lately, at most as many: far more than a day's budget lets through.
+const RECENT: usize = 1_000;
+
 /// The one who signs.
 pub struct Anchorer {
     queue: Queue,
+    /// The config that the nodes are of, or why nothing is anchored. A newer one holds from the next round on.
+    config: Result<Arc<Config>, AnchorRefused>,
     /// Made when it is first needed, and kept.
     line: Option<Line>,
     nodes: Nodes,
@@ -56,7 +61,7 @@ struct Round {
     config: Arc<Config>,
     /// Those that are not settled, in the order in which they are looked at.
     unsettled: Vec<Anchor>,
-    /// What changed in the last 24 h.
+    /// What changed within 24 h.
     recent: Vec<Anchor>,
     present: Vec<Present>,
 }
@@ -65,6 +70,7 @@ impl Anchorer {
     pub fn new(parts: Parts, part: watch::Receiver<Arc<Part>>) -> Self {
         let mut anchorer = Self {
             queue: Queue::new(parts, part),
+            config: Err(AnchorRefused::NotConfigured),
             line: None,
             nodes: Nodes::new(0, Vec::new()),
             health: Health::default(),
@@ -82,27 +88,48 @@ impl Anchorer {
 
     /// The config is another one. What is on its way stays as it is.
     pub fn reconfigure(&mut self) {
-        let config = self.queue.config().ok();
-        let rpcs = config.as_ref().map(|config| rpcs(&mut self.line, config)).unwrap_or_default();
-        self.nodes = Nodes::new(config.map_or(0, |config| config.chain_id), rpcs);
+        self.config = self.queue.config();
+        let rpcs = match self.config.as_ref().map(|config| rpcs(&mut self.line, config)) {
+            Ok(Ok(rpcs)) => rpcs,
+            Ok(Err(no_roots)) => {
+                self.config = Err(AnchorRefused::Off(no_roots.to_string()));
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        self.nodes = Nodes::new(self.config.as_ref().map_or(0, |config| config.chain_id), rpcs);
         self.health.forget();
     }
 
     /// Does all that is due; after how long to look again, or never.
     pub async fn round(&mut self) -> Result<Option<Duration>, StoreError> {
-        let Ok(config) = self.queue.config() else {
-            self.tell(None, None);
-            return Ok(None);
+        let config = match &self.config {
+            Ok(config) => config.clone(),
+            Err(refused) => {
+                if *refused == AnchorRefused::NotConfigured {
+                    health::no_more(&self.queue.parts).await?;
+                }
+                self.tell(None, None);
+                return Ok(None);
+            }
         };
         let (clock, reader) = (self.queue.parts.clock.clone(), self.queue.parts.reader.clone());
         let next = self.queue.queue_due(&config).await?;
-        let mut unsettled = reader.unsettled_anchors().await?;
+        let mut unsettled = Vec::new();
+        for anchor in reader.unsettled_anchors().await? {
+            if !self.queue.is_idle(&anchor, &config).await? {
+                unsettled.push(anchor);
+            } else if anchor.waiting.is_some() {
+                let ledger = &self.queue.parts.ledger;
+                ledger.save_anchor(Anchor { waiting: None, ..anchor }, None).await?;
+            }
+        }
         self.seen.retain(|id, _| unsettled.iter().any(|anchor| anchor.id == *id));
         self.kept_ms.retain(|id, _| unsettled.iter().any(|anchor| anchor.id == *id));
         // Transactions come in the order of their nonces, and what is not signed yet after them.
         let nonce = |anchor: &Anchor| anchor.attempts.last().map_or(u64::MAX, |attempt| attempt.nonce);
         unsettled.sort_by_key(|anchor| (nonce(anchor), anchor.id));
-        let recent = reader.anchors_since(clock.now().minus(fees::DAY)).await?;
+        let recent = reader.anchors_changed(fees::around(clock.now()), RECENT).await?;
         let mut round = Round { config, unsettled, recent, present: Vec::new() };
         if self.health.asks_for_balance(&clock) || round.unsettled.iter().any(|anchor| self.is_active(anchor)) {
             round.present = self.nodes.greet(&clock).await;
@@ -111,24 +138,28 @@ impl Anchorer {
                 self.advance(&mut round, at).await?;
             }
         }
-        self.health.judge(&self.queue, &round.config, &round.unsettled).await?;
-        let waiting =
-            round.unsettled.iter().filter(|anchor| self.is_active(anchor)).find_map(|one| one.waiting.clone());
+        let waiting = self.waiting(&round.config, &round.unsettled);
+        self.health.judge(&self.queue, &round.config, &round.unsettled, waiting.as_ref()).await?;
         self.tell(next, waiting);
         Ok(Some(self.pause(&round, next)))
     }
 
     /// Asks how nodes and account are, and changes nothing.
     pub async fn look(&mut self) -> Result<(), StoreError> {
-        let Ok(config) = self.queue.config() else { return Ok(()) };
+        let Ok(config) = self.config.clone() else { return Ok(()) };
         let clock = self.queue.parts.clock.clone();
         let mut present = self.nodes.greet(&clock).await;
         self.health.ask_balance(&mut self.nodes, &mut present, &config, &clock).await;
         self.health.rate(&self.queue, &config).await?;
         let unsettled = self.queue.parts.reader.unsettled_anchors().await?;
-        let waiting = unsettled.iter().filter(|anchor| self.is_active(anchor)).find_map(|one| one.waiting.clone());
-        self.tell(None, waiting);
+        self.tell(None, self.waiting(&config, &unsettled));
         Ok(())
+    }
+
+    /// What holds up everything: what is of another chain or account holds up itself alone.
+    fn waiting(&self, config: &Config, unsettled: &[Anchor]) -> Option<Waiting> {
+        let holds_up = |anchor: &&Anchor| is_of(anchor, config) && self.is_active(anchor);
+        unsettled.iter().filter(holds_up).find_map(|anchor| anchor.waiting.clone())
     }
 
     /// Whether there is anything to be done or seen about it.
@@ -147,11 +178,15 @@ impl Anchorer {
             if meant_for(&anchor) != meant_for(&round.unsettled[at]) {
                 self.save(round, at, anchor.clone(), None).await?;
             }
-            if anchor.chain_id != round.config.chain_id {
+            let is_elsewhere = anchor.state == AnchorState::Queued && !is_of(&anchor, &round.config);
+            if anchor.chain_id != round.config.chain_id || is_elsewhere {
                 let text = format!(
-                    "it is on chain {}, and [anchor] speaks of chain {}: it goes on when that chain and the key of {} are \
-                     configured again",
-                    anchor.chain_id, round.config.chain_id, anchor.account
+                    "it is of {} on chain {}, and [anchor] speaks of {} on chain {}: it goes on when that chain and that key \
+                     are configured again",
+                    anchor.account,
+                    anchor.chain_id,
+                    round.config.key.address(),
+                    round.config.chain_id
                 );
                 return self.wait(round, at, Trouble { reason: WaitReason::WrongChain, text }).await;
             }
@@ -165,6 +200,10 @@ impl Anchorer {
                 let clock = &self.queue.parts.clock;
                 Look { nodes: &mut self.nodes, present: &mut round.present, clock }.at(&anchor, seen).await
             };
+            if matches!(anchor.state, AnchorState::Included | AnchorState::Final) {
+                // From then on it is looked at less and less often. Its height is of no account.
+                seen.since.get_or_insert((now_ms, 0));
+            }
             let step = step(&anchor, &view, seen, &terms, self.queue.parts.clock.now());
             if let (Ok(market), true) = (&view.market, anchor.account == round.config.key.address()) {
                 self.health.note(*market, &self.queue.parts.clock);
@@ -179,35 +218,29 @@ impl Anchorer {
     }
 
     /// One of which nothing is signed goes with the config and the log as they are now; `None`: others cover all of it.
+    /// A contract stays where it was wanted: nobody asked for one elsewhere, and it costs.
     async fn taken_up(&self, round: &Round, at: usize) -> Result<Option<Anchor>, StoreError> {
         let (anchor, config) = (&round.unsettled[at], &round.config);
-        if anchor.state != AnchorState::Queued {
+        if anchor.state != AnchorState::Queued || anchor.what == Anchored::Contract {
             return Ok(Some(anchor.clone()));
         }
-        let contract = config.contract.filter(|_| anchor.what != Anchored::Contract);
-        let (chain_id, account) = (config.chain_id, config.key.address());
+        let (chain_id, account, contract) = (config.chain_id, config.key.address(), config.contract);
         let anchor = Anchor { chain_id, account, contract, ..anchor.clone() };
         self.queue.brought_up_to_date(&anchor, config).await
     }
 
     async fn terms(&self, round: &Round, anchor: &Anchor) -> Result<Terms, StoreError> {
         let Round { config, unsettled, recent, .. } = round;
-        let is_rival = |other: &Anchor| {
-            other.id != anchor.id
-                && other.state.is_outstanding()
-                && (other.chain_id, other.account) == (anchor.chain_id, anchor.account)
-        };
         let settled = recent.iter().filter(|recent| unsettled.iter().all(|one| one.id != recent.id));
-        let spending: Vec<Anchor> =
-            settled.chain(unsettled).filter(|one| one.chain_id == config.chain_id).cloned().collect();
-        let budget = fees::budget(config.daily_budget, &spending, anchor.id, self.queue.parts.clock.now());
+        let spending = settled.chain(unsettled).filter(|one| one.chain_id == config.chain_id);
+        let budget = fees::budget(config.daily_budget, spending, anchor.id, self.queue.parts.clock.now());
         let next_nonce = self.queue.parts.reader.next_nonce(anchor.chain_id, anchor.account).await?;
         Ok(Terms {
             limits: Limits { chain_id: config.chain_id, max_fee: config.max_fee, budget },
             every: config.every,
             next_nonce: next_nonce.unwrap_or(0),
             can_sign: is_of(anchor, config),
-            is_taken: unsettled.iter().any(is_rival),
+            is_taken: is_behind(anchor, unsettled),
         })
     }
 
@@ -217,7 +250,16 @@ impl Anchorer {
         let moved = |state| Anchor { state, since: now, waiting: None, ..anchor.clone() };
         match step {
             Step::Sign { nonce, price, gas_limit } => {
-                let mut next = anchor.clone();
+                // Until it is saved nobody is answered with this anchor: what was wanted while the nodes were asked is in it,
+                // and what is wanted later is in the next.
+                let _turn = self.queue.turn().await;
+                let mut next = match anchor.state {
+                    AnchorState::Queued => match self.queue.brought_up_to_date(&anchor, &round.config).await? {
+                        Some(anchor) => anchor,
+                        None => return Ok(()),
+                    },
+                    _ => anchor.clone(),
+                };
                 next.waiting = None;
                 if anchor.state == AnchorState::Queued {
                     health::tell_of_count(&self.queue.parts, &anchor, nonce).await?;
@@ -305,7 +347,7 @@ impl Anchorer {
             self.nodes.send(&round.present, &attempt.raw).await;
         }
         let Some(newest) = anchor.attempts.last().cloned() else { return Ok(()) };
-        let (mut taken, refused) = self.nodes.send(&round.present, &newest.raw).await;
+        let (mut taken, failed) = self.nodes.send(&round.present, &newest.raw).await;
         if taken == 0 {
             // Words differ from node to node, such as "already known": what counts is whether it is known.
             let hash = newest.hash;
@@ -316,7 +358,12 @@ impl Anchorer {
         }
         let now_ms = self.queue.parts.clock.since_boot_ms();
         let seen = self.seen.entry(round.unsettled[at].id).or_default();
-        (seen.sent_ms, seen.refused) = (Some(now_ms), refused.filter(|_| taken == 0));
+        seen.sent_ms = Some(now_ms);
+        (seen.refused, seen.unsent) = match failed.filter(|_| taken == 0) {
+            // Nobody refused anything where nobody could be asked.
+            Some(error @ RpcError::Unreachable { .. }) => (None, Some(error.to_string())),
+            error => (error.map(|error| error.to_string()), None),
+        };
         if taken == 0 || newest.sent.is_some() {
             return Ok(());
         }
@@ -378,12 +425,11 @@ impl Anchorer {
     }
 
     fn tell(&self, next: Option<Timestamp>, waiting: Option<Waiting>) {
-        let config = self.queue.config();
-        let off = match &config {
+        let off = match &self.config {
             Err(AnchorRefused::Off(why)) => Some(why.clone()),
             _ => None,
         };
-        let config = config.as_deref().ok();
+        let config = self.config.as_deref().ok();
         let status = AnchorStatus {
             chain_id: config.map_or(0, |config| config.chain_id),
             off,
@@ -411,12 +457,16 @@ impl Anchorer {
             pause = pause.min(until(next));
         }
         for anchor in round.unsettled.iter().filter(|anchor| anchor.chain_id == round.config.chain_id) {
-            let reason = anchor.waiting.as_ref().map(|waiting| waiting.reason);
-            let wanted = match (anchor.state, reason) {
-                (AnchorState::Final, _) if !self.is_active(anchor) => anchor.next_check.map_or(IDLE, until),
-                (_, Some(WaitReason::Unreachable | WaitReason::WrongChain)) => self.nodes.pause(now_ms),
-                (AnchorState::Queued, Some(_)) => WAITING,
+            let is_queued = anchor.state == AnchorState::Queued;
+            let wanted = match anchor.state {
+                AnchorState::Final if !self.is_active(anchor) => anchor.next_check.map_or(IDLE, until),
+                // Nothing comes of it until the config is another one, or until the one before it is mined.
+                AnchorState::Queued if !is_of(anchor, &round.config) || is_behind(anchor, &round.unsettled) => continue,
+                _ if is_queued && anchor.waiting.is_some() && round.present.is_empty() => {
+                    WAITING.max(self.nodes.pause(now_ms))
+                }
                 _ if round.present.is_empty() => self.nodes.pause(now_ms),
+                _ if is_queued && anchor.waiting.is_some() => WAITING,
                 _ => {
                     let since = self.seen.get(&anchor.id).and_then(|seen| seen.since).map_or(now_ms, |since| since.0);
                     Duration::from_millis(less_some(match now_ms.saturating_sub(since) {
@@ -433,16 +483,10 @@ impl Anchorer {
 }
 
 /// The nodes that the config names, over the one line there is.
-fn rpcs(line: &mut Option<Line>, config: &Config) -> Vec<Rpc> {
+fn rpcs(line: &mut Option<Line>, config: &Config) -> Result<Vec<Rpc>, NoRoots> {
     let line = match line {
         Some(line) => line,
-        None => match Line::new() {
-            Ok(made) => line.insert(made),
-            Err(no_roots) => {
-                warn!("{no_roots}");
-                return Vec::new();
-            }
-        },
+        None => line.insert(Line::new()?),
     };
     let rpcs = config.rpc.iter().filter_map(|url| match Rpc::new(line, url, PATIENCE) {
         Ok(rpc) => Some(rpc),
@@ -451,7 +495,16 @@ fn rpcs(line: &mut Option<Line>, config: &Config) -> Vec<Rpc> {
             None
         }
     });
-    rpcs.collect()
+    Ok(rpcs.collect())
+}
+
+/// Whether another transaction of its account is on its way.
+fn is_behind(anchor: &Anchor, unsettled: &[Anchor]) -> bool {
+    unsettled.iter().any(|other| {
+        other.id != anchor.id
+            && other.state.is_outstanding()
+            && (other.chain_id, other.account) == (anchor.chain_id, anchor.account)
+    })
 }
 
 /// Where the contract of an anchor is, or will be: it follows from account and nonce.

@@ -85,6 +85,8 @@ pub enum Cost {
     Gas(u64),
     /// It would fail, or there is nothing at the contract's address.
     Refused(String),
+    /// The nodes do not say, for a reason of their own.
+    Withheld(String),
 }
 
 /// What this process has seen of an anchor; all of it is lost at a restart, and found again. Monotonic time.
@@ -96,6 +98,8 @@ pub struct Seen {
     pub sent_ms: Option<u64>,
     /// What the nodes answered when the newest attempt was sent to them, if none took it.
     pub refused: Option<String>,
+    /// Why it came to no node when it was sent, if none answered.
+    pub unsent: Option<String>,
     /// Since when, and since which height, its nonce is used up while nobody has a receipt; and how often that was
     /// seen.
     pub overtaken: Option<Overtaken>,
@@ -224,6 +228,7 @@ fn queued(anchor: &Anchor, view: &View, terms: &Terms, now: Timestamp) -> Step {
             return wait(WaitReason::Unreachable, "no node says how much gas the transaction takes".to_owned());
         }
         Cost::Refused(why) => return wait(WaitReason::Contract, why.clone()),
+        Cost::Withheld(why) => return wait(WaitReason::Refused, why.clone()),
     };
     if gas_limit > most {
         let text = format!(
@@ -323,7 +328,12 @@ fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, term
         Some(refused) if view.known_by == 0 => {
             wait(WaitReason::Refused, format!("no node takes the transaction: {refused}"))
         }
-        _ => unproven.unwrap_or(Step::Rest),
+        _ => {
+            let unsent = seen.unsent.as_ref().filter(|_| view.known_by == 0);
+            let silence =
+                |why: &String| wait(WaitReason::Unreachable, format!("no node could be given the transaction: {why}"));
+            unproven.or_else(|| unsent.map(silence)).unwrap_or(Step::Rest)
+        }
     }
 }
 

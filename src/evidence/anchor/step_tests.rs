@@ -21,7 +21,14 @@ fn view() -> View {
 }
 
 fn seen() -> Seen {
-    Seen { now_ms: 1_000_000, since: Some((999_000, 100)), sent_ms: Some(999_000), refused: None, overtaken: None }
+    Seen {
+        now_ms: 1_000_000,
+        since: Some((999_000, 100)),
+        sent_ms: Some(999_000),
+        refused: None,
+        unsent: None,
+        overtaken: None,
+    }
 }
 
 fn terms() -> Terms {

@@ -89,15 +89,15 @@ fn at_state(anchor: Anchor, state: AnchorState, nonce: u64, height: u64) -> Anch
 #[derive(Clone, Debug)]
 enum Step {
     Add { size: u64, epoch: u8, account: u8 },
-    Save { which: usize, state: usize, nonce: u64, evidence: Option<u8>, height: u64, next_check: bool },
+    Save { which: usize, state: usize, nonce: u64, by: u8, evidence: Option<u8>, height: u64, next_check: bool },
     Again,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1..40_u64, 0..2_u8, 1..3_u8).prop_map(|(size, epoch, account)| Step::Add { size, epoch, account }),
-        9 => (0..12_usize, 0..6_usize, 0..6_u64, proptest::option::of(any::<u8>()), 1..4_u64, any::<bool>()).prop_map(
-            |(which, state, nonce, evidence, height, next_check)| Step::Save { which, state, nonce, evidence, height, next_check }
+        9 => (0..12_usize, 0..6_usize, 0..6_u64, 1..3_u8, proptest::option::of(any::<u8>()), 1..4_u64, any::<bool>()).prop_map(
+            |(which, state, nonce, by, evidence, height, next_check)| Step::Save { which, state, nonce, by, evidence, height, next_check }
         ),
         1 => Just(Step::Again),
     ];
@@ -108,8 +108,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Plain {
     anchors: Vec<(Anchor, Option<ChainEvidence>, Timestamp)>,
-    /// Every nonce that was signed for.
-    signed: Vec<(Address, u64)>,
+    /// Every nonce that was signed for, by anchor; not those of an account that the anchor has left.
+    signed: Vec<(u64, Address, u64)>,
 }
 
 impl Plain {
@@ -124,7 +124,7 @@ impl Plain {
     }
 
     fn next_nonce(&self, account: Address) -> Option<u64> {
-        self.signed.iter().filter(|(by, _)| *by == account).map(|(_, nonce)| nonce + 1).max()
+        self.signed.iter().filter(|(_, by, _)| *by == account).map(|(.., nonce)| nonce + 1).max()
     }
 
     fn coverage(&self, epoch: &str) -> Vec<Coverage> {
@@ -162,9 +162,13 @@ async fn agrees(reader: &Reader, plain: &Plain) {
     for (anchor, evidence, changed) in &plain.anchors {
         assert_eq!(reader.anchor(anchor.id).await.unwrap().as_ref(), Some(anchor));
         assert_eq!(reader.anchor_evidence(anchor.id).await.unwrap(), *evidence);
-        let since: Vec<u64> = plain.anchors.iter().filter(|(.., at)| at >= changed).map(|(a, ..)| a.id).collect();
-        let found = reader.anchors_since(*changed).await.unwrap();
-        assert_eq!(found.iter().map(|anchor| anchor.id).collect::<Vec<_>>(), since);
+        let until = changed.plus(Duration::from_secs(1));
+        let within = plain.anchors.iter().filter(|(.., at)| (*changed..=until).contains(at));
+        let mut within: Vec<(Timestamp, u64)> = within.map(|(a, _, at)| (*at, a.id)).collect();
+        within.sort_unstable_by(|a, b| b.cmp(a));
+        let within: Vec<u64> = within.into_iter().map(|(_, id)| id).take(5).collect();
+        let found = reader.anchors_changed(*changed..=until, 5).await.unwrap();
+        assert_eq!(found.iter().map(|anchor| anchor.id).collect::<Vec<_>>(), within);
     }
     for n in 0..2 {
         assert_eq!(reader.coverage(&epoch(n)).await.unwrap(), plain.coverage(&epoch(n)));
@@ -208,8 +212,12 @@ proptest! {
                             plain.anchors.push((Anchor { id: expected, ..anchor }, None, now));
                         }
                     }
-                    Step::Save { which, state, nonce, evidence: tag, height, next_check } => {
+                    Step::Save { which, state, nonce, by, evidence: tag, height, next_check } => {
                         let Some((anchor, kept, _)) = plain.anchors.get(which).cloned() else { continue };
+                        // One that is queued goes with the config; where the same is there already it would be a second one.
+                        let moved = Anchor { account: account(by), ..anchor.clone() };
+                        let is_free = plain.anchors.iter().all(|(a, ..)| a.what != moved.what || a.account != moved.account);
+                        let anchor = if anchor.state == AnchorState::Queued && is_free { moved } else { anchor };
                         let next_check = next_check.then_some(now);
                         let was_in = anchor.inclusion.clone().filter(|_| matches!(anchor.state, AnchorState::Included | AnchorState::Final));
                         let next = at_state(Anchor { next_check, ..anchor }, AnchorState::ALL[state], nonce, height);
@@ -220,7 +228,8 @@ proptest! {
                             continue;
                         }
                         saved.unwrap();
-                        plain.signed.extend(next.attempts.first().map(|attempt| (next.account, attempt.nonce)));
+                        plain.signed.retain(|(id, by, _)| *id != next.id || *by == next.account);
+                        plain.signed.extend(next.attempts.first().map(|attempt| (next.id, next.account, attempt.nonce)));
                         let stays = is_in.is_some() && is_in.map(|i| i.hash) == was_in.map(|i| i.hash);
                         let told = tag.map(evidence).or(kept.filter(|_| stays));
                         plain.anchors[which] = (next, told, now);
@@ -290,6 +299,35 @@ async fn a_nonce_that_was_given_up_is_not_taken_anew_but_may_be() {
     assert_eq!(reader.next_nonce(80_002, account(1)).await.unwrap(), Some(6));
     // It may be filled, should theirs go as well.
     saved(second, 9, AnchorState::Signed, 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_nonce_that_was_given_up_stays_with_the_account_that_signed() {
+    let house = house();
+    let (ledger, reader) = (house.store.ledger(), house.store.reader());
+    let id = ledger.add_anchor(checkpoint(EPOCH, 5)).await.unwrap();
+    let of = |by, chain_id| Anchor { id, account: account(by), chain_id, ..checkpoint(EPOCH, 5) };
+    ledger.save_anchor(at_state(of(1, 137), AnchorState::Signed, 700, 1), None).await.unwrap();
+    for (by, chain_id) in [(1, 137), (2, 137), (2, 80_002)] {
+        ledger.save_anchor(of(by, chain_id), None).await.unwrap();
+        let expected = (by == 1).then_some(701);
+        assert_eq!(reader.next_nonce(chain_id, account(by)).await.unwrap(), expected, "{by} on {chain_id}");
+    }
+}
+
+#[tokio::test]
+async fn the_newest_contract_is_that_of_the_account_on_the_chain() {
+    let house = house();
+    let (ledger, reader) = (house.store.ledger(), house.store.reader());
+    let made =
+        |by, chain_id| Anchor { what: Anchored::Contract, account: account(by), chain_id, ..checkpoint(EPOCH, 5) };
+    for anchor in [made(1, 137), checkpoint(EPOCH, 5), made(1, 137), made(2, 137), made(1, 80_002)] {
+        ledger.add_anchor(anchor).await.unwrap();
+    }
+    for (by, chain_id, id) in [(1, 137, Some(3)), (2, 137, Some(4)), (1, 80_002, Some(5)), (2, 80_002, None)] {
+        let newest = reader.newest_contract(chain_id, account(by)).await.unwrap();
+        assert_eq!(newest.map(|anchor| anchor.id), id);
+    }
 }
 
 #[tokio::test]
