@@ -41,7 +41,7 @@ pub fn read(root: &mut Section, site: Option<&SiteId>) -> (Part, Vec<Place>) {
         Some(field) => address(&field).map(Some),
     };
     let every = part.duration("every", MINUTE * 10..=MINUTE * 60 * 24 * 7).unwrap_or(EVERY);
-    let max_fee = part.integer("max_fee_gwei", 1..=1_000_000).unwrap_or(MAX_FEE_GWEI);
+    let max_fee = part.get("max_fee_gwei").map_or(Some(MAX_FEE_GWEI), |field| max_fee(&field, chain_id));
     let budget = part.get("daily_budget").map_or_else(|| fees::coins(DAILY_BUDGET), |field| coins(&field));
     let password = part.get("password");
     let mend = "name the secret key of the account that pays: key = { credential = \"anchor-key\" }";
@@ -53,11 +53,26 @@ pub fn read(root: &mut Section, site: Option<&SiteId>) -> (Part, Vec<Place>) {
         // What is faulty has been told, and there is no config at all.
         _ => return (Part::Absent, inline),
     };
-    let (Some(chain_id), Some(contract), Some(daily_budget)) = (chain_id, contract, budget) else {
+    let (Some(chain_id), Some(contract), Some(daily_budget), Some(max_fee)) = (chain_id, contract, budget, max_fee)
+    else {
         return (Part::Absent, inline);
     };
     let max_fee = fees::gwei(max_fee.unsigned_abs());
     (Part::On(Arc::new(Config { chain_id, rpc, contract, key, every, max_fee, daily_budget })), inline)
+}
+
+fn max_fee(field: &Field, chain_id: Option<u64>) -> Option<i64> {
+    const MOST: i64 = 1_000_000;
+    let least = i64::try_from(chain_id.map_or(1, fees::least_ceiling)).unwrap_or(1);
+    match *field.value {
+        Value::Integer(gwei) if (least..=MOST).contains(&gwei) => Some(gwei),
+        Value::Integer(gwei @ 1..) if gwei < least => field.fault(
+            format!("{gwei} never lets an anchor through: Polygon takes no tip below {} gwei", least - 1),
+            format!("give at least {least}, better {MAX_FEE_GWEI}: only what a block takes is paid"),
+        ),
+        Value::Integer(gwei) => field.fault(format!("{gwei} is not within {least} to {MOST}"), ""),
+        _ => field.fault(format!("is {}, not a whole number", field.value.kind()), ""),
+    }
 }
 
 fn chain(field: &Field) -> Option<u64> {
@@ -121,7 +136,22 @@ fn node(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut
         let why = "is a node outside of this machine, and the data of site \"demo\" are simulated".to_owned();
         return faulty(why, "anchor them at a node on 127.0.0.1, or give the site another id");
     }
+    if url.scheme() == "http" && !is_near(&url) {
+        let why = "asks over plain http: whoever is on the line can read it and change the answers";
+        field.report.warn(field.place, &field.path, why, "use https://");
+    }
     Found::Here(text.trim().to_owned())
+}
+
+/// On this machine or in the plant.
+fn is_near(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let is_private = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(address)) => address.is_private() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
+        Err(_) => false,
+    };
+    is_private || is_loopback(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -141,6 +171,9 @@ fn address(field: &Field) -> Option<Address> {
 fn coins(field: &Field) -> Option<u128> {
     match fees::coins(field.text()?) {
         Some(wei @ 1..) => Some(wei),
+        Some(0) => {
+            field.fault("it must be above 0", "daily_budget = \"0.5\" is plenty; to stop anchoring take [anchor] out")
+        }
         _ => field.fault(
             format!("{} is no amount", field.shown()),
             "write it in the chain's coin, as daily_budget = \"0.5\"",
@@ -158,6 +191,7 @@ enum Found<T> {
 /// Reads the key. One that is not there turns the part off, and one that is not right is a fault.
 fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Found<Key> {
     let secret = fetched(field, inline);
+    let password_field = password;
     let password = password.map(|field| fetched(field, inline));
     let (secret, password) = match (secret, password) {
         (Found::Here(secret), None) => (secret, None),
@@ -166,10 +200,20 @@ fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Foun
         _ => return Found::Faulty,
     };
     match Key::read(&secret, password.as_deref().map(String::as_str)) {
-        Ok(key) => Found::Here(key),
+        Ok(key) => {
+            if let (Some(field), false) = (password_field, secret.trim_start().starts_with('{')) {
+                let mend = "take it out, or see that key is the right one";
+                field.report.warn(field.place, &field.path, "the key is no keystore, and needs no password", mend);
+            }
+            Found::Here(key)
+        }
         Err(bad) => {
             let mend = match bad {
                 BadKey::NoPassword => "give it as password = { credential = \"anchor-password\" }",
+                BadKey::Password => {
+                    "see that password refers to the one of this keystore, or take the keystore from its copy"
+                }
+                BadKey::Keystore(_) => "give the whole file as geth or the wallet wrote it, or 64 hex digits",
                 _ => "",
             };
             field.fault::<()>(bad.to_string(), mend);

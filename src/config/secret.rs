@@ -48,23 +48,30 @@ pub enum Fetched {
     Faulty,
 }
 
+const REFERENCES: &str = "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
+
 /// Fetches what `field` refers to: `{ env = "X" }`, `{ file = "P" }`, `{ credential = "N" }`, or a text.
 pub fn fetch(field: &Field) -> Fetched {
     if let Value::Text(text) = field.value {
         return Fetched::Inline(Secret(Zeroizing::new(text.clone())));
     }
+    let Value::Table(_) = field.value else {
+        field.fault::<()>(format!("is {}, not a reference to a secret", field.value.kind()), REFERENCES);
+        return Fetched::Faulty;
+    };
     let Some(mut section) = field.section() else { return Fetched::Faulty };
     let kinds = ["env", "file", "credential"].map(|kind| section.get(kind).map(|field| (kind, field)));
     section.done(&[]);
     let mut given = kinds.into_iter().flatten();
     let (Some((kind, reference)), None) = (given.next(), given.next()) else {
-        let mend = "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
-        field.fault::<()>("is no reference to one secret", mend);
+        field.fault::<()>("is no reference to one secret", REFERENCES);
         return Fetched::Faulty;
     };
     let Some(name) = reference.text() else { return Fetched::Faulty };
     let found = match kind {
-        "env" => env::var(name).map(Zeroizing::new).map_err(|_| format!("the environment has no {name}")),
+        "env" => env::var(name)
+            .map(Zeroizing::new)
+            .map_err(|_| format!("the environment has no {name}: set it for the service, or refer to a file")),
         "file" => read(Path::new(name)),
         _ if name.is_empty() || name.contains('/') => {
             reference.fault::<()>("a credential has a plain name", "give the name of a LoadCredential= of the unit");
@@ -76,7 +83,7 @@ pub fn fetch(field: &Field) -> Fetched {
         },
     };
     match found {
-        Ok(text) if text.is_empty() => Fetched::Missing(format!("{kind} {name} is empty")),
+        Ok(text) if text.is_empty() => Fetched::Missing(format!("{kind} {name} is empty: write the secret into it")),
         Ok(text) => Fetched::Here(Secret(text)),
         Err(why) => Fetched::Missing(why),
     }

@@ -10,3 +10,4 @@ mod faults;
 mod nodes;
 mod rounds;
 mod story;
+mod words;

@@ -120,7 +120,17 @@ fn every_fault_says_where_and_how_to_mend_it() {
             "m.toml:8: anchor.key: not a key: it is 64 hex digits, with 0x before them or not, or a Web3 keystore (JSON)",
         ),
         ("every = \"6h\"", "every = \"9min\"", "m.toml:9: anchor.every: 9min is not within 10min to 7d"),
-        ("max_fee_gwei = 300", "max_fee_gwei = 0", "m.toml:10: anchor.max_fee_gwei: 0 is not within 1 to 1000000"),
+        ("max_fee_gwei = 300", "max_fee_gwei = 0", "m.toml:10: anchor.max_fee_gwei: 0 is not within 31 to 1000000"),
+        (
+            "max_fee_gwei = 300",
+            "max_fee_gwei = 30",
+            "m.toml:10: anchor.max_fee_gwei: 30 never lets an anchor through: Polygon takes no tip below 30 gwei; give at least 31, better 300: only what a block takes is paid",
+        ),
+        (
+            "key = { file = \"FILE\" }",
+            "key = 1",
+            "m.toml:8: anchor.key: is a whole number, not a reference to a secret; write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }",
+        ),
         (
             "daily_budget = \"0.5\"",
             "daily_budget = \"0,5\"",
@@ -129,7 +139,7 @@ fn every_fault_says_where_and_how_to_mend_it() {
         (
             "daily_budget = \"0.5\"",
             "daily_budget = \"0\"",
-            "m.toml:11: anchor.daily_budget: \"0\" is no amount; write it in the chain's coin, as daily_budget = \"0.5\"",
+            "m.toml:11: anchor.daily_budget: it must be above 0; daily_budget = \"0.5\" is plenty; to stop anchoring take [anchor] out",
         ),
         ("every = \"6h\"", "evry = \"6h\"", "m.toml:9: anchor.evry: no such key; did you mean `every`?"),
     ];
@@ -156,7 +166,7 @@ fn a_key_that_is_not_there_turns_anchoring_off_and_the_rest_runs() {
     let (_folder, text) = with("key = { file = \"FILE\" }", "key = { env = \"METERSEAL_NOT_SET\" }");
     let checked = check(&text);
     let config = checked.config.unwrap();
-    let why = "anchoring is off: the environment has no METERSEAL_NOT_SET";
+    let why = "anchoring is off: the environment has no METERSEAL_NOT_SET: set it for the service, or refer to a file";
     assert_eq!((config.anchor, config.off), (Part::Off(why.into()), vec![why.to_owned()]));
 }
 
@@ -165,9 +175,20 @@ fn a_secret_in_the_file_is_told_and_not_kept() {
     let (_folder, text) = with("key = { file = \"FILE\" }", &format!("key = \"{KEY}\""));
     let text = text.replace("http://192.0.2.9", "http://me:pw@192.0.2.9");
     let checked = check(&text);
-    assert_eq!((checked.faults.len(), checked.warnings.len()), (0, 2), "{:?}", checked.warnings);
+    assert_eq!((checked.faults.len(), checked.warnings.len()), (0, 3), "{:?}", checked.warnings);
     let kept = checked.kept.to_kept();
     assert!(!kept.contains(KEY) && !kept.contains("pw@") && kept.contains("k3y"), "{kept}");
     let again = config::check(&Files::from_kept(&kept).unwrap(), NOW);
     assert!(matches!(again.config.unwrap().anchor, Part::Off(_)));
+}
+
+#[test]
+fn what_is_of_no_use_or_can_be_read_on_the_line_is_told() {
+    let (_folder, text) = with("every", "password = { env = \"PATH\" }\nevery");
+    let near = text.replace("http://192.0.2.9", "http://192.168.0.9");
+    let told = |text: &str| check(text).warnings.into_iter().map(|told| (told.key, told.why)).collect::<Vec<_>>();
+    let password = ("anchor.password".to_owned(), "the key is no keystore, and needs no password".to_owned());
+    assert_eq!(told(&near), [password.clone()]);
+    let why = "asks over plain http: whoever is on the line can read it and change the answers";
+    assert_eq!(told(&text), [("anchor.rpc[1]".to_owned(), why.to_owned()), password]);
 }

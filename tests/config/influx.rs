@@ -255,7 +255,12 @@ fn a_secret_that_is_not_there_turns_its_connection_off_and_one_in_the_file_is_wa
     let text = GOOD.replacen("{ env = \"PATH\" }", "{ env = \"METERSEAL_NO_SUCH\" }", 1);
     let checked = check(&text);
     let config = checked.config.unwrap();
-    assert_eq!(config.off, ["connection historian is off: the environment has no METERSEAL_NO_SUCH"]);
+    assert_eq!(
+        config.off,
+        [
+            "connection historian is off: the environment has no METERSEAL_NO_SUCH: set it for the service, or refer to a file"
+        ]
+    );
     assert_eq!(config.evidence.connections.iter().map(|known| known.name.as_str()).collect::<Vec<_>>(), ["old", "new"]);
     assert_eq!(config.exports.connections.iter().map(|shown| shown.off).collect::<Vec<_>>(), [true, false, false]);
     let text = GOOD.replacen("{ env = \"PATH\" }", "\"in-the-file\"", 1);

@@ -599,7 +599,10 @@ fn a_secret_in_the_file_is_taken_with_a_warning_and_not_kept() {
 #[test]
 fn a_secret_that_is_not_there_turns_its_part_off_and_the_rest_runs() {
     for (reference, why) in [
-        ("{ env = \"METERSEAL_NOT_SET\" }", "the environment has no METERSEAL_NOT_SET"),
+        (
+            "{ env = \"METERSEAL_NOT_SET\" }",
+            "the environment has no METERSEAL_NOT_SET: set it for the service, or refer to a file",
+        ),
         ("{ file = \"/nowhere/x\" }", "/nowhere/x cannot be read: No such file or directory (os error 2)"),
     ] {
         let checked = check(&format!("{GOOD}{}", WEBHOOK.replace("URL", reference)));

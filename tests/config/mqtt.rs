@@ -191,7 +191,11 @@ fn a_faulty_subscription_is_told_alone() {
 #[test]
 fn a_broker_without_its_password_or_certificates_is_off_and_the_rest_runs() {
     for (line, other, why) in [
-        ("{ env = \"PATH\" }", "{ env = \"NOT_SET_ANYWHERE\" }", "the environment has no NOT_SET_ANYWHERE"),
+        (
+            "{ env = \"PATH\" }",
+            "{ env = \"NOT_SET_ANYWHERE\" }",
+            "the environment has no NOT_SET_ANYWHERE: set it for the service, or refer to a file",
+        ),
         ("mqtt://broker.plant\"", "mqtts://broker.plant\"\nca = \"/not/there.pem\"", "/not/there.pem cannot be read"),
     ] {
         let checked = check(&GOOD.replacen(line, other, 1));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 
-use super::fees::Coin;
+use super::fees::{self, Coin};
 use crate::model::{Alert, AlertKind, Anchor, Timestamp, Waiting};
 
 /// Beside two turns: a transaction takes its time.
@@ -14,6 +14,10 @@ const LATE_MS: u64 = 600_000;
 /// Days that the balance must last, and those at which it is well again.
 const LOW_DAYS: u64 = 14;
 const WELL_DAYS: u64 = 21;
+/// It must stay low so long, and the balance is looked at anew meanwhile: fees may leap for minutes.
+const LOW_MS: u64 = 3_600_000;
+/// Where it does not pay as many anchors it is told at once.
+const FEW_ANCHORS: u128 = 3;
 
 /// What is seen at one moment.
 #[derive(Clone, Debug)]
@@ -27,7 +31,8 @@ pub struct Seen<'a> {
     pub uncovered: Option<Timestamp>,
     pub waiting: Option<&'a Waiting>,
     pub balance: Option<u128>,
-    pub days_left: Option<u64>,
+    /// How many anchors the balance pays.
+    pub anchors_left: Option<u128>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -41,6 +46,8 @@ pub enum Act {
 pub struct Alarms {
     /// Since when anchors are late, ms since boot.
     late: Option<u64>,
+    /// Since when the balance is low, ms since boot.
+    low: Option<u64>,
 }
 
 impl Alarms {
@@ -57,10 +64,13 @@ impl Alarms {
             (Some(alert), None) => acts.push(Act::Clear(alert.id)),
             _ => {}
         }
-        if let Some(days) = seen.days_left {
+        if let Some(anchors) = seen.anchors_left {
+            let days = fees::days(anchors, seen.every);
+            self.low = (days < LOW_DAYS).then(|| self.low.unwrap_or(seen.now_ms));
+            let is_to_be_told = |since_ms: u64| anchors < FEW_ANCHORS || seen.now_ms.saturating_sub(since_ms) >= LOW_MS;
             match stands(AlertKind::AnchorFundsLow) {
-                None if days < LOW_DAYS => {
-                    let text = funds(seen, days);
+                None if self.low.is_some_and(is_to_be_told) => {
+                    let text = funds(seen, anchors, days);
                     acts.push(Act::Raise(alert(AlertKind::AnchorFundsLow, seen.now, seen.now, text)));
                 }
                 Some(alert) if days > WELL_DAYS => acts.push(Act::Clear(alert.id)),
@@ -97,11 +107,12 @@ fn overdue(seen: &Seen<'_>) -> String {
     format!("What was logged since {since} is not anchored yet, though it was due. {why}.")
 }
 
-fn funds(seen: &Seen<'_>, days: u64) -> String {
+fn funds(seen: &Seen<'_>, anchors: u128, days: u64) -> String {
     let Seen { account, chain_id, .. } = *seen;
     let has = Coin { wei: seen.balance.unwrap_or(0), chain_id };
     format!(
-        "The account that pays for anchors, {account} on chain {chain_id}, has {has}: at the present rate that lasts {days} days. Send it some."
+        "The account that pays for anchors, {account} on chain {chain_id}, has {has}: that pays {anchors} anchors at what the \
+         last ones cost, and lasts {days} days at one for each `every`. Send it some."
     )
 }
 
@@ -122,7 +133,7 @@ mod tests {
             uncovered: None,
             waiting: None,
             balance: Some(5),
-            days_left: None,
+            anchors_left: None,
         }
     }
 
@@ -169,12 +180,25 @@ mod tests {
     #[test]
     fn a_low_balance_is_told_until_it_is_well_again() {
         let mut alarms = Alarms::default();
-        let with = |days| Seen { days_left: Some(days), ..seen() };
-        assert_eq!(kinds(&alarms.judge(&with(13), &[])), [AlertKind::AnchorFundsLow]);
-        assert_eq!(alarms.judge(&with(14), &[]), []);
+        let with = |days: u128| Seen { anchors_left: Some(days * 4), ..seen() };
+        assert_eq!(alarms.judge(&with(13), &[]), [], "fees may leap for minutes");
+        let later = |days| Seen { now_ms: 1_000_000 + LOW_MS, ..with(days) };
+        let acts = alarms.judge(&later(13), &[]);
+        assert_eq!(kinds(&acts), [AlertKind::AnchorFundsLow]);
+        let [Act::Raise(alert_of_it)] = &acts[..] else { panic!("{acts:?}") };
+        assert!(alert_of_it.text.contains("pays 52 anchors"), "{}", alert_of_it.text);
+        assert_eq!(alarms.judge(&later(14), &[]), []);
+        assert_eq!(alarms.judge(&later(13), &[]), [], "it was well in between");
         let standing = [Alert { id: 4, ..alert(AlertKind::AnchorFundsLow, NOW, NOW, String::new()) }];
         assert_eq!(alarms.judge(&with(21), &standing), []);
         assert_eq!(alarms.judge(&seen(), &standing), [], "an unknown balance says nothing");
         assert_eq!(alarms.judge(&with(22), &standing), [Act::Clear(4)]);
+    }
+
+    #[test]
+    fn a_balance_that_pays_next_to_nothing_is_told_at_once() {
+        let with = |anchors| Seen { anchors_left: Some(anchors), ..seen() };
+        assert_eq!(Alarms::default().judge(&with(3), &[]), []);
+        assert_eq!(kinds(&Alarms::default().judge(&with(2), &[])), [AlertKind::AnchorFundsLow]);
     }
 }

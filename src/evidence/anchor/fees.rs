@@ -12,6 +12,22 @@ const POLYGON_TIP: u128 = 30 * GWEI;
 const POLYGON_LEAST_TIP: u128 = 25 * GWEI;
 /// Polygon and its test net.
 const POLYGON: [u64; 2] = [137, 80_002];
+
+/// No ceiling of whole gwei below this ever lets a transaction through: the base fee comes on top of the tip.
+pub fn least_ceiling(chain_id: u64) -> u64 {
+    if POLYGON.contains(&chain_id) { whole_gwei(POLYGON_TIP) + 1 } else { 1 }
+}
+
+/// Rounded up, as `max_fee_gwei` is written.
+pub fn whole_gwei(wei: u128) -> u64 {
+    u64::try_from(wei.div_ceil(GWEI)).unwrap_or(u64::MAX)
+}
+
+/// Rounded up to an amount as `daily_budget` is written, so that it suffices.
+pub fn enough(wei: u128, chain_id: u64) -> Coin {
+    let step = GWEI * GWEI / 10_000;
+    Coin { wei: wei.div_ceil(step).saturating_mul(step), chain_id }
+}
 /// What is spent is counted over this time.
 pub const DAY: Duration = Duration::from_secs(86_400);
 
@@ -150,14 +166,8 @@ pub fn budget<'a>(daily: u128, anchors: impl Iterator<Item = &'a Anchor>, except
     Budget { daily, left: daily.saturating_sub(sum), more }
 }
 
-/// How long the balance lasts at one anchor for each `every`.
-pub fn days_left(
-    balance: u128,
-    newest: &[Anchor],
-    market: Option<&Market>,
-    every: Duration,
-    chain: u64,
-) -> Option<u64> {
+/// How many anchors the balance pays, each as dear as the last ones were.
+pub fn anchors_left(balance: u128, newest: &[Anchor], market: Option<&Market>, chain: u64) -> Option<u128> {
     // A contract is dear, and made once.
     let counts = |anchor: &&Anchor| anchor.chain_id == chain && anchor.what != Anchored::Contract;
     let fees: Vec<u128> = newest.iter().filter(counts).filter_map(paid).take(10).collect();
@@ -168,8 +178,12 @@ pub fn days_left(
             market.base_fee.saturating_add(tip(market.tip, chain)).saturating_mul(ANCHOR_GAS)
         }
     };
-    let anchors = balance / fee.max(1);
-    u64::try_from(anchors.saturating_mul(every.as_millis()) / DAY.as_millis()).ok()
+    Some(balance / fee.max(1))
+}
+
+/// How long so many anchors last at one for each `every`: what was anchored by hand was wanted once, and is no rate.
+pub fn days(anchors: u128, every: Duration) -> u64 {
+    u64::try_from(anchors.saturating_mul(every.as_millis()) / DAY.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an anchor takes, at most.
@@ -352,13 +366,27 @@ mod tests {
         let anchors = [example::included(1), example::included(2)];
         let fee = paid(&anchors[0]).unwrap();
         let every = Duration::from_secs(6 * 3_600);
-        assert_eq!(days_left(fee * 41, &anchors, None, every, 137), Some(10));
+        let left = |balance, newest: &[Anchor]| anchors_left(balance, newest, None, 137);
+        assert_eq!(left(fee * 41, &anchors), Some(41));
+        assert_eq!((days(41, every), days(3, every), days(u128::MAX, every)), (10, 0, u64::MAX));
         let mut made = Anchor { what: Anchored::Contract, ..anchors[0].clone() };
         made.inclusion.as_mut().unwrap().gas_used *= 40;
         let [one, other] = anchors.clone();
-        assert_eq!(days_left(fee * 41, &[made, one, other], None, every, 137), Some(10), "a contract is made once");
-        assert_eq!(days_left(fee * 41, &anchors, None, every, 80_002), None, "another chain has other prices");
+        assert_eq!(left(fee * 41, &[made, one, other]), Some(41), "a contract is made once");
+        assert_eq!(anchors_left(fee * 41, &anchors, None, 80_002), None, "another chain has other prices");
         let market = market(20 * GWEI, 0);
-        assert_eq!(days_left(50 * GWEI * 30_000 * 8, &[], Some(&market), every, 137), Some(2));
+        assert_eq!(anchors_left(50 * GWEI * 30_000 * 8, &[], Some(&market), 137), Some(8));
+    }
+
+    #[test]
+    fn what_is_proposed_suffices() {
+        assert_eq!((whole_gwei(31 * GWEI), whole_gwei(31 * GWEI + 1)), (31, 32));
+        assert_eq!(enough(896_000 * GWEI, 137).to_string(), "0.0009 POL");
+        assert_eq!(enough(900_000 * GWEI, 137).to_string(), "0.0009 POL");
+        assert_eq!((least_ceiling(137), least_ceiling(80_002), least_ceiling(1)), (31, 31, 1));
+        let lowest = limits(137, gwei(least_ceiling(137)));
+        assert!(fresh(&market(GWEI, 0), 30_000, &lowest).is_ok());
+        let below = limits(137, gwei(least_ceiling(137) - 1));
+        assert!(fresh(&market(1, 0), 30_000, &below).is_err());
     }
 }

@@ -27,6 +27,7 @@ pub struct Health {
     pub balance: Option<(u128, Timestamp)>,
     balance_ms: Option<u64>,
     market: Option<Market>,
+    anchors_left: Option<u128>,
     pub days_left: Option<u64>,
 }
 
@@ -73,8 +74,9 @@ impl Health {
     pub async fn rate(&mut self, queue: &Queue, config: &Config) -> Result<(), StoreError> {
         let newest = queue.parts.reader.anchors(None, NEWEST).await?;
         let market = self.market.as_ref();
-        let days = |(balance, _)| fees::days_left(balance, &newest, market, config.every, config.chain_id);
-        self.days_left = self.balance.and_then(days);
+        let left = |(balance, _)| fees::anchors_left(balance, &newest, market, config.chain_id);
+        self.anchors_left = self.balance.and_then(left);
+        self.days_left = self.anchors_left.map(|anchors| fees::days(anchors, config.every));
         Ok(())
     }
 
@@ -101,7 +103,7 @@ impl Health {
             uncovered: uncovered(queue, config, unsettled).await?,
             waiting,
             balance: self.balance.map(|(balance, _)| balance),
-            days_left: self.days_left,
+            anchors_left: self.anchors_left,
         };
         for act in self.alarms.judge(&seen, &reader.alerts(true, STANDING).await?) {
             match act {

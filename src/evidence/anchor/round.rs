@@ -34,8 +34,8 @@ const SLOWEST_AFTER_MS: u64 = 3_600_000;
 const IDLE: Duration = Duration::from_secs(600);
 /// What a queued one waits for may pass.
 const WAITING: Duration = Duration::from_secs(20);
-/// The figures in the text of what it waits for are kept this often; the reason at once.
-const TEXT_MS: u64 = 600_000;
+/// The text of what it waits for has figures, and is kept this often; the reason at once, and all under a new config.
+const TEXT_MS: u64 = 60_000;
 /// Steps of one anchor in a row: signed, sent and found mined are three.
 const STEPS: usize = 5;
 /// What changed lately, at most as many: far more than a day's budget lets through.
@@ -99,6 +99,8 @@ impl Anchorer {
         };
         self.nodes = Nodes::new(self.config.as_ref().map_or(0, |config| config.chain_id), rpcs);
         self.health.forget();
+        // What they wait for may be of the old one.
+        self.kept_ms.clear();
     }
 
     /// Does all that is due; after how long to look again, or never.

@@ -399,21 +399,34 @@ fn told(too_dear: TooDear, anchor: &Anchor, gas_limit: u64, market: &Market, ter
         TooDear::Ceiling { least } => Trouble {
             reason: WaitReason::FeeCeiling,
             text: format!(
-                "a unit of gas takes {} at present (base fee {}), and max_fee_gwei allows {}",
+                "a unit of gas takes {} at present (base fee {}), and max_fee_gwei allows {}: wait until fees fall, or raise \
+                 max_fee_gwei to at least {}",
                 Gwei(least),
                 Gwei(market.base_fee),
-                Gwei(max_fee)
+                Gwei(max_fee),
+                fees::whole_gwei(least)
             ),
         },
         TooDear::Budget { least } => {
             let coin = |wei| Coin { wei, chain_id };
-            let until = budget.more.map_or_else(String::new, |more| format!("; more comes free at {more}"));
-            let text = format!(
-                "it takes up to {}, and {} of daily_budget ({}) are left{until}",
-                coin(needs(least)),
-                coin(budget.left),
-                coin(budget.daily)
-            );
+            let (needed, daily) = (coin(needs(least)), coin(budget.daily));
+            let raised = |wei| fees::enough(wei, chain_id);
+            let text = if needed.wei > daily.wei {
+                // However long it waits, there will never be as much.
+                format!(
+                    "it takes up to {needed}, and the whole daily_budget is {daily}: raise daily_budget to at least {}",
+                    raised(needed.wei)
+                )
+            } else {
+                let until = budget.more.map_or_else(String::new, |more| format!("; more comes free at {more}"));
+                let spent = budget.daily.saturating_sub(budget.left);
+                format!(
+                    "it takes up to {needed}, and {} of daily_budget ({daily}) are left{until}: wait, or raise daily_budget \
+                     to at least {}",
+                    coin(budget.left),
+                    raised(spent.saturating_add(needed.wei))
+                )
+            };
             Trouble { reason: WaitReason::Budget, text }
         }
         TooDear::Funds { least } => {

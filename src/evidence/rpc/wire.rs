@@ -1,5 +1,7 @@
 //! One question to a node, and what came back: JSON-RPC 2.0 over HTTP, bounded in size and time.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,10 +144,7 @@ impl Wire {
             .map_err(|error| self.malformed(method, format!("the question cannot be written: {error}")))?;
         let request =
             self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/json").body(question);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(format!("cannot be asked: {}", causes(&error.without_url()))))?;
+        let response = request.send().await.map_err(|error| self.unreachable(no_connection(error)))?;
         let status = response.status();
         Ok((id, status, self.body(method, response).await?))
     }
@@ -212,6 +211,39 @@ impl Wire {
         RpcError::Malformed { rpc: self.name.clone(), method, why }
     }
 }
+
+/// Why a node could not be asked, with what to look at.
+fn no_connection(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let (text, mut cause, mut kind) = (causes(&error), error.source(), None);
+    while let Some(deeper) = cause {
+        kind = kind.or(deeper.downcast_ref::<io::Error>().map(io::Error::kind));
+        cause = deeper.source();
+    }
+    match kind {
+        Some(ErrorKind::ConnectionRefused) => {
+            "refuses the connection: is the node running, and the port right?".to_owned()
+        }
+        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
+            "cannot be reached: is there a line to it?".to_owned()
+        }
+        Some(ErrorKind::TimedOut) => NO_CONNECTION_IN_TIME.to_owned(),
+        _ if error.is_timeout() => NO_CONNECTION_IN_TIME.to_owned(),
+        _ if text.contains("dns error") => {
+            "is not known by its name (DNS): is the name right, and is there a line?".to_owned()
+        }
+        _ if text.contains("InvalidContentType") => {
+            "speaks no TLS at this port: is the address one of http://?".to_owned()
+        }
+        _ if text.contains("certificate") => {
+            format!("shows a certificate that is not accepted; are the address and the clock right? ({text})")
+        }
+        _ => format!("cannot be asked: {text}"),
+    }
+}
+
+const NO_CONNECTION_IN_TIME: &str =
+    "takes no connection in time: is there a line to it, and does a firewall let it through?";
 
 /// What an answer that is no JSON-RPC says, with the remedy where there is one.
 fn answered(status: StatusCode, words: &str) -> String {
@@ -307,6 +339,17 @@ mod tests {
         ] {
             assert_eq!(wire(url).told(text), told, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_without_a_node_is_told_in_plain_words() {
+        let port = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let refused = wire(&format!("http://127.0.0.1:{port}")).ask::<u64>("eth_chainId", (), false).await.unwrap_err();
+        let text = format!("http://127.0.0.1:{port} refuses the connection: is the node running, and the port right?");
+        assert_eq!(refused.to_string(), text);
     }
 
     #[test]
