@@ -34,7 +34,7 @@ pub enum AnchorCommand {
     },
     /// Deploy the contract that anchors are written to, and print the line for the config
     #[command(after_help = "Example:\n  meterseal anchor deploy\n\n\
-        Costs some 200 000 gas, once. Without a contract anchors are call data, which cost the same and prove as much; a \
+        Costs some 100 000 gas, once. Without a contract anchors are call data, which cost the same and prove as much; a \
         contract\nmakes them easy to find by others.")]
     Deploy(AnchorArguments),
 }
@@ -82,7 +82,7 @@ pub fn anchor(command: AnchorCommand) -> Done {
             let anchor = followed(&arguments, Wanted::Contract)?;
             if let (false, Some(contract)) = (arguments.json, contract_address(&anchor)) {
                 print::out(&format!(
-                    "# the contract is there. Put this line into [anchor] of the config, and reload: systemctl reload meterseal\n\
+                    "# the contract is there. Put this line into [anchor] of the config, and reload: systemctl reload meterseal, or SIGHUP\n\
                      contract = \"{contract}\"\n"
                 ));
             }

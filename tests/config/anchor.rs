@@ -188,7 +188,7 @@ fn what_is_of_no_use_or_can_be_read_on_the_line_is_told() {
     let near = text.replace("http://192.0.2.9", "http://192.168.0.9");
     let told = |text: &str| check(text).warnings.into_iter().map(|told| (told.key, told.why)).collect::<Vec<_>>();
     let password = ("anchor.password".to_owned(), "the key is no keystore, and needs no password".to_owned());
-    assert_eq!(told(&near), [password.clone()]);
+    assert_eq!(told(&near), std::slice::from_ref(&password));
     let why = "asks over plain http: whoever is on the line can read it and change the answers";
     assert_eq!(told(&text), [("anchor.rpc[1]".to_owned(), why.to_owned()), password]);
 }
