@@ -35,6 +35,7 @@ JSON_LIMIT, ROW_LIMIT, PART_ROWS, WINDOW, CHUNK = 256 << 20, 16 << 20, 1_000_000
 CHAIN_LIMIT, ANSWER_LIMIT, PATIENCE = 1 << 20, 8 << 20, 20  # bytes of a node of a chain, of an answer by RPC; seconds
 DEEPEST = 16  # lists of RLP, each in the one before
 TOO_MANY = (-32005, -32029, 429)  # codes of JSON-RPC by which a provider says that it is asked too much
+NO_TAG = (-39001, -32602, -32001, -32000)  # codes by which a node says that it does not know the tag `finalized`
 WHOLE, I64, U64 = 1 << 53, (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 SITE, METER = r"[a-z0-9-]{1,63}", r"[A-Za-z0-9._-]{1,64}"
 ORIGIN = re.compile(rf"({SITE})/([0-9a-f]{{32}})/([0-9a-f]{{16}})")
@@ -1024,7 +1025,9 @@ class Unanswered(Exception):
 
 
 class Refused(Unanswered):
-    """A node answers that it will not tell."""
+    """A node answers that it will not tell, by this code."""
+
+    code = None
 
 
 class Straight(urllib.request.HTTPRedirectHandler):
@@ -1072,7 +1075,9 @@ class Node:
             error = value["error"]
             code = error.get("code") if type(error) is dict else None
             is_word = type(code) is int and code not in TOO_MANY
-            raise (Refused if is_word else Unanswered)(f"it refuses {method}: {ascii(error)[:200]}")
+            refused = (Refused if is_word else Unanswered)(f"it refuses {method}: {ascii(error)[:200]}")
+            refused.code = code
+            raise refused
         result = value.get("result") if type(value) is dict and "result" in value else self
         if result is not None and type(result) is not kind:
             raise Unanswered(f"its answer to {method} is none")
@@ -1120,7 +1125,9 @@ class Node:
     def final(self):
         try:
             block = self.ask("eth_getBlockByNumber", "finalized", False)
-        except Refused:
+        except Refused as error:
+            if error.code not in NO_TAG:
+                raise
             block = None
         if block is not None:
             return self.number(block.get("number"))

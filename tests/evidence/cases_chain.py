@@ -51,6 +51,16 @@ header_written("of-nothing", lambda items: b"")
 header_written("of-an-empty-list", lambda items: b"\xc0")
 header_written("with-a-length-of-all", lambda items: b"\xff" * 9 + rlp(items))
 
+# --- the largest ---
+
+LARGEST = 1 << 20
+for name in ("header", "transaction", "receipt"):
+    for words, size, code in (("above-1-mib", LARGEST + 1, 2), ("of-1-mib", LARGEST, 1)):
+        anchors(f"{name}-{words}", code, spoil=change(
+            *(("header",) if name == "header" else (name, 0)), to="00" * size))
+        if name != "header":
+            anchors(f"{name}-with-its-last-node-{words}", code, count=17, spoil=change(name, -1, to="00" * size))
+
 # --- the paths ---
 
 for name in ("transaction", "receipt"):

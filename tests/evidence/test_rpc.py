@@ -147,7 +147,8 @@ class Nodes(unittest.TestCase):
         for status in (400, 404, 422):
             self.expect(0, "HOLDS.", self.node(finalized=(status, refusal), latest=deep))
         for lie in ((503, refusal), (429, refusal), (400, b"<html>"), (500, None), (302, b""),
-                    b'{"error":{"code":-32005,"message":"daily request count exceeded"}}', b'{"error":"busy"}'):
+                    b'{"error":{"code":-32005,"message":"daily request count exceeded"}}', b'{"error":"busy"}',
+                    b'{"error":{"code":-32603,"message":"internal error"}}'):
             text = self.expect(3, "it has this block, but it", self.node(finalized=lie, latest=deep))
             self.assertIn("nobody vouched", text)
 

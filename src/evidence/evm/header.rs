@@ -20,9 +20,10 @@ const LEAST: usize = 15;
 
 impl Header {
     pub fn read(bytes: &[u8]) -> Result<Self, Unproven> {
-        let unproven = |why: String| Unproven { place: "header".to_owned(), why };
+        let unproven = |why: String| Unproven::at("header", why);
         if bytes.len() > LARGEST {
-            return Err(unproven(format!("{} bytes, at most {LARGEST} are read", bytes.len())));
+            let unread = unproven(format!("{} bytes, at most {LARGEST} are read", bytes.len()));
+            return Err(Unproven { is_unread: true, ..unread });
         }
         let list = rlp::list(bytes).map_err(|error| unproven(error.to_string()))?;
         let mut first = [Item::Bytes(&[]); LEAST];

@@ -36,11 +36,13 @@ pub struct Unproven {
     /// The member of the evidence, and which node of it.
     pub place: String,
     pub why: String,
+    /// It is beyond what is read, so that nothing was found wrong.
+    pub is_unread: bool,
 }
 
 impl Unproven {
     fn at(place: &str, why: String) -> Self {
-        Self { place: place.to_owned(), why }
+        Self { place: place.to_owned(), why, is_unread: false }
     }
 }
 

@@ -80,7 +80,8 @@ impl<'a> Way<'_, 'a> {
         let node = nodes.get(self.used).ok_or_else(|| self.unproven("the path ends before a value"))?;
         self.used += 1;
         if node.len() > LARGEST {
-            return Err(self.unproven(format!("{} bytes, at most {LARGEST} are read", node.len())));
+            let unread = self.unproven(format!("{} bytes, at most {LARGEST} are read", node.len()));
+            return Err(Unproven { is_unread: true, ..unread });
         }
         let found = keccak256(node);
         if found.as_slice() != hash {
@@ -109,7 +110,7 @@ impl<'a> Way<'_, 'a> {
 
     /// At the node that was read last.
     fn unproven(&self, why: impl Into<String>) -> Unproven {
-        Unproven { place: format!("{}[{}]", self.what, self.used.saturating_sub(1)), why: why.into() }
+        Unproven::at(&format!("{}[{}]", self.what, self.used.saturating_sub(1)), why.into())
     }
 }
 

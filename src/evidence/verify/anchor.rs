@@ -51,9 +51,10 @@ impl Anchors {
         for (at, section) in log.iter().enumerate() {
             let within = |name: &str| {
                 let element = format!("{name} {at}");
-                move |Unproven { place, why }| {
+                move |Unproven { place, why, is_unread }| {
                     let comma = if place.is_empty() { "" } else { ", " };
-                    Refused::new(file, format!("{element}{comma}{place}"), why)
+                    let refused = Refused::new(file, format!("{element}{comma}{place}"), why);
+                    if is_unread { refused.because(Cause::Unreadable) } else { refused }
                 }
             };
             let Some(text) = anchors[at] else {
@@ -245,7 +246,7 @@ fn evidence(members: &Members) -> Result<ChainEvidence, String> {
 }
 
 fn fault(place: &str, why: impl Into<String>) -> Unproven {
-    Unproven { place: place.to_owned(), why: why.into() }
+    Unproven { place: place.to_owned(), why: why.into(), is_unread: false }
 }
 
 /// Account, contract and chain are those that the auditor gave, and so is the block where somebody vouches for one.
