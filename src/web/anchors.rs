@@ -36,13 +36,17 @@ const AGAIN_S: u32 = 10;
 pub struct Covered {
     id: u64,
     chain_id: u64,
+    /// Its name, where it is known.
+    chain: Option<&'static str>,
     state: AnchorState,
     transaction: Option<B256>,
+    explorer: Option<String>,
 }
 
 impl From<&Coverage> for Covered {
     fn from(anchor: &Coverage) -> Self {
-        Self { id: anchor.id, chain_id: anchor.chain_id, state: anchor.state, transaction: anchor.transaction }
+        let Coverage { id, chain_id, state, transaction, .. } = *anchor;
+        Self { id, chain_id, chain: chain_name(chain_id), state, transaction, explorer: seen_at(chain_id, transaction) }
     }
 }
 
@@ -200,7 +204,7 @@ impl From<Anchor> for AnchorView {
             height: failed.height,
             at: At(failed.at),
             fee: decimal(failed.fee, COIN_DECIMALS),
-            explorer: explorer(chain, &format!("tx/{}", failed.transaction)),
+            explorer: seen_at(chain, Some(failed.transaction)),
         };
         Self {
             id: anchor.id,
@@ -224,7 +228,7 @@ impl From<Anchor> for AnchorView {
             gas,
             fee,
             waiting: anchor.waiting.map(Into::into),
-            explorer: transaction.and_then(|transaction| explorer(chain, &format!("tx/{transaction}"))),
+            explorer: seen_at(chain, transaction),
         }
     }
 }
@@ -287,7 +291,7 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
         configured: is_configured || off.is_some(),
         off,
         chain_id: is_configured.then_some(chain_id),
-        chain: chain(chain_id).map(|(name, _)| name),
+        chain: chain_name(chain_id),
         account: account.as_ref().map(Address::to_string),
         contract: contract.as_ref().map(Address::to_string),
         balance: balance.map(|(wei, _)| decimal(wei, COIN_DECIMALS)),
@@ -354,7 +358,7 @@ async fn covered(web: &Web) -> Result<Option<CoveredView>, Problem> {
             start: At(span.start()),
             end: At(span.end()),
         }),
-        chain: chain(anchor.chain_id).map(|(name, _)| name),
+        chain: chain_name(anchor.chain_id),
         anchor: Covered::from(&anchor),
     }))
 }
@@ -401,6 +405,15 @@ fn chain(id: u64) -> Option<(&'static str, &'static str)> {
         80_002 => Some(("Polygon Amoy", "https://amoy.polygonscan.com")),
         _ => None,
     }
+}
+
+fn chain_name(id: u64) -> Option<&'static str> {
+    chain(id).map(|(name, _)| name)
+}
+
+/// Where a person looks at a transaction.
+fn seen_at(chain_id: u64, transaction: Option<B256>) -> Option<String> {
+    explorer(chain_id, &format!("tx/{}", transaction?))
 }
 
 fn explorer(chain_id: u64, what: &str) -> Option<String> {

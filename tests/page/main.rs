@@ -15,11 +15,16 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterseal::clock::Clock;
-use meterseal::model::{Alert, AlertKind, Anchor, AnchorState, OpenBlock, RpcStatus, Timestamp, WaitReason, Waiting};
+use meterseal::model::{
+    Alert, AlertKind, Anchor, AnchorState, Digest, JobProgress, JobRequest, OpenBlock, RpcStatus, Timestamp,
+    WaitReason, Waiting, instant_ns,
+};
 use meterseal::simulate::{self, Simulation};
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
+use meterseal::store::JobEnd;
 use meterseal::web::ScanNow;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout_at};
@@ -115,6 +120,28 @@ async fn anchor_all(plant: &Plant) {
     plant.anchor.send_replace(anchor_status());
 }
 
+/// An export of November that is done with so many rows, or has failed.
+async fn export(plant: &Plant, name: &str, rows: Option<u64>) {
+    let ns = |text| instant_ns(text, &TimeZone::UTC).unwrap();
+    let request = JobRequest {
+        connection: "historian".into(),
+        query: json!({ "name": name }),
+        from_ns: ns("2025-10-31T16:00:00Z"),
+        to_ns: ns("2025-11-30T16:00:00Z"),
+    };
+    let ledger = plant.store.ledger();
+    let id = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap().id;
+    let end = match rows {
+        Some(rows) => JobEnd::Done {
+            manifest_sha256: Digest::of(name.as_bytes()),
+            stored: 1,
+            progress: JobProgress { rows, ..JobProgress::default() },
+        },
+        None => JobEnd::Failed { error: "the server is away".into() },
+    };
+    assert!(ledger.begin_job(id).await.unwrap() && ledger.end_job(id, end).await.unwrap());
+}
+
 /// Thirty blocks of the local day with one that is silent and one above the target, an alert and a problem.
 async fn fill(plant: &Plant) {
     let midnight = at("2026-11-20T16:00:00Z");
@@ -123,10 +150,12 @@ async fn fill(plant: &Plant) {
         24 => Some(130),
         n => Some(60 + n),
     };
+    export(plant, "sixth", Some(2)).await;
     let uwh = |n| kwh(n).map(|kwh| kwh * 1_000_000_000);
     for (blocks, state) in [(0..20, AnchorState::Final), (20..26, AnchorState::Included), (26..30, AnchorState::Queued)]
     {
         plant.seal(blocks.map(|n| block(midnight.plus_millis(n * HALF_MS), uwh(n))).collect()).await;
+        export(plant, state.as_str(), Some(12_345)).await;
         let waiting = Waiting {
             reason: WaitReason::FeeCeiling,
             text: "the least fee is 712 gwei, above the ceiling of 300: raise anchor.max_fee_gwei, or wait".into(),
@@ -140,6 +169,10 @@ async fn fill(plant: &Plant) {
             })
             .await;
     }
+    // Some that no anchor covers, one whose name is markup, and one that failed.
+    export(plant, "unanchored", Some(1)).await;
+    export(plant, "<b id=bold>no</b>", Some(0)).await;
+    export(plant, "failed", None).await;
     let mut status = anchor_status();
     status.rpcs.push(RpcStatus {
         name: "https://second.example:8443".into(),

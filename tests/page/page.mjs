@@ -99,15 +99,15 @@ assert.match(await text(page, "#alerts li"), /heading for 132 kWh/);
 // What stands on the chain, in words, with links that nobody follows by himself.
 assert.match(await text(page, "#evidence-verdict"), /^Anchoring waits since 21 Nov, 15:03: the least fee is 712 gwei, above the ceiling of 300/);
 assert.deepEqual(await page.locator("#evidence-figures div").allTextContents(), [
-  "Log31 entries, signed until 21 Nov, 15:18",
-  "Of these final21 entries",
+  "Log39 entries, signed until 21 Nov, 15:18",
+  "Of these final25 entries",
   "Newest block that is finalMain incomer, 21 Nov, 09:30 – 10:00",
   "Next anchor21 Nov, 16:18",
   "Balance20.0485 POL, enough for 812 days",
   "Account0x8ba1f109551bD432803012645Ac136ddd64DBA72",
 ]);
 assert.deepEqual(await page.locator("#evidence-list .now").allTextContents(), ["Waits to be signed", "On the chain, and not final yet", "Final on the chain"]);
-assert.equal(await text(page, "#evidence-list li:nth-child(3) .what"), "The first 21 entries, for 0.0009 POL");
+assert.equal(await text(page, "#evidence-list li:nth-child(3) .what"), "The first 25 entries, for 0.0009 POL");
 const link = page.locator("#evidence-list li:nth-child(3) a");
 assert.match(await link.getAttribute("href"), /^https:\/\/polygonscan\.com\/tx\/0x0{61}401$/);
 assert.equal(await link.getAttribute("rel"), "noopener noreferrer");
@@ -115,6 +115,25 @@ assert.equal(await page.locator("#evidence-list li:nth-child(1) a").count(), 0);
 assert.equal(await text(page, "#evidence-nodes li"), "https://second.example:8443: does not answer: connection refused");
 assert.equal(await page.locator("#blocks tbody tr:nth-child(20) td:last-child").textContent(), "final on the chain");
 assert.equal(await page.locator("#blocks tbody tr:nth-child(21) td:last-child").textContent(), "on the chain");
+assert.equal(await page.locator("#blocks tbody tr:nth-child(20) td:last-child a").getAttribute("href"), await link.getAttribute("href"));
+assert.equal(await page.locator("#blocks tbody tr:nth-child(27) a").count(), 0);
+
+// The newest exports that are done, each with what covers it.
+const exports = (part) => page.locator(`#evidence-exports-list .${part}`).allTextContents();
+assert.deepEqual(await exports("now"), ["<b id=bold>no</b>", "unanchored", "queued", "included", "final"].map((name) => `${name} from historian`));
+assert.deepEqual(await exports("when"), ["In no anchor yet", "In no anchor yet", "Its anchor waits to be signed", "On the chain, and not final yet", "Final on the chain"]);
+assert.deepEqual((await exports("what")).slice(0, 2).concat((await exports("what")).at(-1)), ["0 rows", "1 row", "12,345 rows"].map((rows) => `1 Nov 2025, 00:00 – 1 Dec 2025, 00:00, ${rows}`));
+assert.deepEqual(await exports("link"), ["", "", "Polygon", "Polygon, transaction 0x000000…000501", "Polygon, transaction 0x000000…000401"]);
+assert.equal(await page.locator("#evidence-exports-list a").count(), 2);
+assert.equal(await page.locator("#evidence-exports-list li:last-child a").getAttribute("href"), await link.getAttribute("href"));
+let asked = [];
+const note = (request) => asked.push(new URL(request.url()).pathname);
+page.on("request", note);
+await page.reload();
+await shown(page, "historian", "#evidence-exports-list");
+page.off("request", note);
+asked = asked.filter((path) => /^\/api\/(bulk|anchor)/.test(path)).sort();
+assert.deepEqual(asked, ["/api/anchor", "/api/bulk"]);
 await shot(page, "evidence-waits");
 const anchored = once(heard, "line");
 console.log("anchor");
@@ -124,10 +143,13 @@ await shown(page, "for good", "#evidence-verdict");
 assert.equal(await text(page, "#evidence-verdict"), "All that the log holds is on Polygon for good: nobody can change it unnoticed.");
 assert.deepEqual(await page.locator("#evidence-list .now").allTextContents(), ["Final on the chain", "Final on the chain", "Fell off the chain, and is sent again", "Final on the chain"]);
 assert.equal(await page.locator("#evidence-nodes li").count(), 0);
+assert.deepEqual(await exports("when"), ["Final on the chain", "Final on the chain", "Final on the chain", "Final on the chain", "Final on the chain"]);
 
 // Where nothing is to be anchored it says so; and what a node or a config says is text, never markup or a script.
 const none = { configured: false, off: null, chain_id: null, chain: null, account: null, contract: null, balance: null, balance_at: null, days_left: null, next: null, rpcs: [], waiting: null, explorer: null, log: null, covered: null, anchors: [] };
-const fake = async (answer, text) => {
+const fake = async (answer, text, exports = []) => {
+  await page.unroute("**/api/bulk?*");
+  await page.route("**/api/bulk?*", (route) => route.fulfill({ json: exports }));
   await page.unroute("**/api/anchor?*");
   await page.route("**/api/anchor?*", (route) => route.fulfill({ json: { ...none, ...answer } }));
   await page.reload();
@@ -136,17 +158,23 @@ const fake = async (answer, text) => {
 await fake({}, "It is not anchored on a public chain: the config has no part [anchor].");
 assert.deepEqual(await page.locator("#evidence-figures div").allTextContents(), ["Lognot signed yet"]);
 assert(await page.locator("#evidence-anchors").isHidden());
+assert(await page.locator("#evidence-exports").isHidden());
 await fake({ configured: true, off: "the file of its key is not there" }, "Nothing is anchored: the file of its key is not there");
 const bold = "<b id=bold>no</b>";
 const waiting = { reason: "funds", text: bold, since: "2026-11-21T07:00:00.000Z" };
 await fake({
   configured: true, chain_id: 31337, account: "0x00", balance: "0.00001", days_left: 1, explorer: "javascript:alert(1)",
   rpcs: [{ name: bold, height: null, finalized: null, answered: null, trouble: bold }], waiting,
-}, bold);
+}, bold, [{
+  state: "done", connection: bold, query: { name: bold }, from: "2025-11-01T00:00:00Z", to: "2025-12-01T00:00:00Z", rows: 1,
+  anchor: { id: 1, chain_id: 31337, chain: null, state: "sent", transaction: "0x00", explorer: "javascript:alert(1)" },
+}]);
+assert.match((await exports("link"))[0], /^chain 31337, transaction /);
 assert.equal(await page.locator("#bold").count() + await page.locator(".evidence a").count(), 0);
 assert.equal(await text(page, "#evidence-chain"), "chain 31337");
 assert(await page.getByText("less than 0.0001 coins, enough for 1 day").isVisible());
 await page.unroute("**/api/anchor?*");
+await page.unroute("**/api/bulk?*");
 await page.reload();
 await shown(page, "for good", "#evidence-verdict");
 
@@ -158,7 +186,7 @@ assert.match(await text(page, "#advice"), /No block is running/);
 await page.waitForFunction(() => document.getElementById("about").hidden);
 await page.getByLabel("Meter", { exact: true }).selectOption("main");
 await shown(page, "Shed", "#advice");
-assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Evidence", "Newest anchors", "Heard over MQTT", "Find meters"]);
+assert.deepEqual(await page.getByRole("heading").allTextContents(), ["Shah Alam plant", "To look at", "Running block", "Today’s blocks", "Meters", "Alerts", "Evidence", "Newest anchors", "Newest exports", "Heard over MQTT", "Find meters"]);
 assert.equal(await page.locator("#plant [aria-live]").count(), 0);
 assert.equal(await page.getByRole("columnheader", { name: "Power" }).count(), 1);
 await shot(page, "desk");

@@ -80,7 +80,11 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
     });
     assert_eq!(answer["log"], log);
     let hash = |nonce: u64, nth: u64| format!("0x{:064x}", nonce << 8 | nth);
-    let covering = json!({ "id": 1, "chain_id": 137, "state": "final", "transaction": hash(4, 1) });
+    let seen_at = |hash: String| format!("https://polygonscan.com/tx/{hash}");
+    let covering = json!({
+        "id": 1, "chain_id": 137, "chain": "Polygon", "state": "final", "transaction": hash(4, 1),
+        "explorer": seen_at(hash(4, 1)),
+    });
     let covered = json!({
         "epoch": epoch, "size": 11, "until": "2026-11-21T07:18:12.000Z", "chain": "Polygon", "anchor": covering,
         "block": { "meter": "main", "start": "2026-11-20T20:30:00.000Z", "end": "2026-11-20T21:00:00.000Z" },
@@ -122,7 +126,10 @@ async fn an_anchor_is_shown_with_exact_amounts_and_what_it_covers() {
     assert_eq!(plant.get("/api/anchor?before=2&limit=5").await["anchors"], json!([expected]));
 
     // Each block says what covers it, in each form, wherever it is shown.
-    let sent = json!({ "id": 2, "chain_id": 137, "state": "sent", "transaction": hash(5, 1) });
+    let sent = json!({
+        "id": 2, "chain_id": 137, "chain": "Polygon", "state": "sent", "transaction": hash(5, 1),
+        "explorer": seen_at(hash(5, 1)),
+    });
     for path in ["/api/meters/main/blocks/today", "/api/meters/main/readings?resolution=block&from=2026-11-21"] {
         let blocks = plant.get(path).await;
         let by: Vec<&Value> = blocks.as_array().unwrap().iter().map(|block| &block["anchor"]).collect();
@@ -190,8 +197,11 @@ async fn an_export_says_what_covers_it() {
             plant.anchor(anchor(&plant.sign().await, AnchorState::Reorganised, 3)).await;
         }
     }
-    let covering =
-        json!({ "id": 1, "chain_id": 137, "state": "reorganised", "transaction": format!("0x{:064x}", 3 << 8 | 1) });
+    let hash = format!("0x{:064x}", 3 << 8 | 1);
+    let covering = json!({
+        "id": 1, "chain_id": 137, "chain": "Polygon", "state": "reorganised", "transaction": hash,
+        "explorer": format!("https://polygonscan.com/tx/{hash}"),
+    });
     let exports = plant.get("/api/bulk").await;
     assert_eq!((&exports[0]["anchor"], &exports[1]["anchor"]), (&Value::Null, &covering));
     assert_eq!(plant.get(&format!("/api/bulk/{}", ids[0])).await["anchor"], covering);

@@ -1,9 +1,10 @@
-// The card "Evidence": what of the log stands on a public chain, in words. Nothing is asked of anybody but the gateway;
+// The card "Evidence": what of the log, and which exports, stand on a public chain, in words. Nothing is asked of anybody but the gateway;
 // a link is followed by whoever clicks it.
 
 const $ = (id) => document.getElementById(id);
 
-const SHOWN = 5;            // anchors
+const SHOWN = 5;            // anchors, and exports
+const ASKED = 50;           // exports, of which some may not be done
 const DECIMALS = 4;         // of a coin; the rest is at /api/anchor
 const STATES = {
   queued: "Waits to be signed",
@@ -13,9 +14,18 @@ const STATES = {
   final: "Final on the chain",
   reorganised: "Fell off the chain, and is sent again",
 };
+// The same of an export, which is not the anchor itself.
+const COVERED = {
+  queued: "Its anchor waits to be signed",
+  signed: "Its anchor is signed, and on its way",
+  sent: "Its anchor is sent, and not on the chain yet",
+  included: "On the chain, and not final yet",
+  final: "Final on the chain",
+  reorganised: "Its anchor fell off the chain, and is sent again",
+};
 const COINS = { 137: "POL", 80002: "POL" };
 
-let told = null;            // the last answer
+let told = null;            // the last answer, and the newest exports that are done
 let drawn = "";
 
 // `ask` sends a request with the token; `put` and `list` write to the page; `clock` and `meterName` write for this plant.
@@ -26,7 +36,9 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
 
   async function refresh() {
     try {
-      told = await (await ask(`/api/anchor?limit=${SHOWN}`)).json();
+      const paths = [`/api/anchor?limit=${SHOWN}`, `/api/bulk?limit=${ASKED}`];
+      const [anchors, exports] = await Promise.all(paths.map(async (path) => (await ask(path)).json()));
+      told = { ...anchors, exports: exports.filter((one) => one.state === "done").slice(0, SHOWN) };
     } catch {
       return; // what is shown stays; that nothing arrives is told elsewhere
     }
@@ -56,6 +68,12 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
     list($("evidence-list"), told.anchors, anchor, () => {
       const item = document.createElement("li");
       item.innerHTML = '<span class="now"></span><span class="when"></span><span class="what"></span><span class="link"></span><span class="why"></span>';
+      return item;
+    });
+    $("evidence-exports").hidden = told.exports.length === 0;
+    list($("evidence-exports-list"), told.exports, dataset, () => {
+      const item = document.createElement("li");
+      item.innerHTML = '<span class="now"></span><span class="when"></span><span class="what"></span><span class="link"></span>';
       return item;
     });
     const troubled = told.rpcs.filter((rpc) => rpc.trouble);
@@ -109,11 +127,25 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
     put(why, one.waiting && one.waiting.text !== waiting()?.text ? one.waiting.text : "");
   }
 
+  function dataset(item, one) {
+    const [now, when, what, link] = item.children;
+    const { anchor } = one;
+    item.dataset.state = anchor?.state ?? "none";
+    put(now, `${one.query.name} from ${one.connection}`);
+    put(when, anchor ? COVERED[anchor.state] ?? anchor.state : told.configured ? "In no anchor yet" : "In no anchor");
+    // An export may be of years ago.
+    const of = (time) => clock(time, { ...day, year: "numeric" });
+    put(what, `${of(one.from)} – ${of(one.to)}, ${one.rows.toLocaleString("en")} ${one.rows === 1 ? "row" : "rows"}`);
+    const chain = anchor ? anchor.chain ?? `chain ${anchor.chain_id}` : "";
+    place(link, anchor?.transaction ? `${chain}, transaction ${cut(anchor.transaction)}` : chain, anchor?.explorer);
+  }
+
   // A text, and where there is one, a link to a page of somebody else.
   function place(element, text, link) {
     const href = link?.startsWith("https://") ? link : null;
     let inner = element.querySelector("a");
     if (!href) {
+      inner?.remove();
       put(element, text);
       return;
     }
@@ -128,7 +160,7 @@ export function evidenceCard({ ask, put, list, clock, meterName }) {
     inner.title = `Opens ${new URL(href).hostname}`;
   }
 
-  return { refresh };
+  return { refresh, place };
 }
 
 const cut = (hash) => `${hash.slice(0, 8)}…${hash.slice(-6)}`;

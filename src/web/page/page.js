@@ -418,7 +418,7 @@ function drawToday() {
   const [width, height] = [box.clientWidth, box.clientHeight];
   if (!plant.today || width === 0) return;
   const target = meter?.peak_target_kwh ?? null;
-  const key = JSON.stringify([width, height, chosen, target, plant.today, sealed.length, sealed.at(-1)?.start, sealed.map((b) => [b.revision, b.anchor?.state]), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
+  const key = JSON.stringify([width, height, chosen, target, plant.today, sealed.length, sealed.at(-1)?.start, sealed.map((b) => [b.revision, b.anchor?.state, b.anchor?.explorer]), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
   if (key === drawnToday) return;
   drawnToday = key;
 
@@ -508,11 +508,18 @@ function describeToday(bars, target, block) {
     figure(bar.kwh),
     figure(bar.max_kw),
     `${figure(bar.coverage * 100, 0)} %`,
-    [bar.is_peak_hour ? "peak" : "", target !== null && bar.kwh > target ? "above target" : "", ...bar.flags.map((flag) => FLAGS[flag] ?? ""), bar.revision ? `revision ${bar.revision}` : "", ANCHORED[bar.anchor?.state] ?? ""].filter(Boolean).join(", "),
+    [bar.is_peak_hour ? "peak" : "", target !== null && bar.kwh > target ? "above target" : "", ...bar.flags.map((flag) => FLAGS[flag] ?? ""), bar.revision ? `revision ${bar.revision}` : ""].filter(Boolean).join(", "),
   ];
-  list($("blocks").tBodies[0], bars, (row, bar) => cells(bar).forEach((text, at) => put(row.children[at], text)), () => {
+  list($("blocks").tBodies[0], bars, (row, bar) => {
+    const [texts, anchored] = [cells(bar), ANCHORED[bar.anchor?.state] ?? ""];
+    const remarks = texts.pop();
+    texts.forEach((text, at) => put(row.children[at], text));
+    const [remarked, link] = row.lastElementChild.children;
+    put(remarked, remarks && anchored ? `${remarks}, ` : remarks);
+    evidence.place(link, anchored, anchored && bar.anchor.explorer);
+  }, () => {
     const row = document.createElement("tr");
-    row.innerHTML = '<th scope="row"></th><td class="number"></td><td class="number"></td><td class="number"></td><td></td>';
+    row.innerHTML = '<th scope="row"></th><td class="number"></td><td class="number"></td><td class="number"></td><td><span></span><span></span></td>';
     return row;
   });
 }
