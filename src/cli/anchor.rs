@@ -250,6 +250,7 @@ mod tests {
             tip: 1,
             gas_limit: 1,
             signed: now,
+            height: 1,
             sent: Some(now),
         };
         let (transaction, gas_used) = (hash, 1);
@@ -265,6 +266,7 @@ mod tests {
                 state,
                 since: now,
                 attempts: vec![attempt.clone()],
+                given_up: Vec::new(),
                 failed: Vec::new(),
                 inclusion: Some(inclusion.clone()),
                 next_check: None,

@@ -118,7 +118,7 @@ async fn ask(report: &mut Report, rpcs: &[Rpc], bar: &mut Bar) {
         }
         bar.show(|| format!("block {} of {all} is asked about", at + 1));
         let AnchorBlock { chain_id, height, hash, .. } = report.blocks[at];
-        let Canonical { finding, said } = rpc::canonical(rpcs, chain_id, height, hash).await;
+        let Canonical { finding, said, .. } = rpc::canonical(rpcs, chain_id, height, hash).await;
         let found = match finding {
             Finding::Final => OnChain::Confirmed,
             Finding::Another => OnChain::Other,

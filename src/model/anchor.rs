@@ -23,6 +23,9 @@ pub struct Anchor {
     /// Every transaction that was ever signed for it and may still be mined, in order; all of the same nonce, each
     /// dearer than the one before.
     pub attempts: Vec<Attempt>,
+    /// What was signed for it before and is taken for lost, the oldest first. All nodes may have been wrong: it is looked
+    /// for again before anything else is signed.
+    pub given_up: Vec<GivenUp>,
     /// Transactions that were mined and paid for, but achieved nothing; their nonces are gone.
     pub failed: Vec<Failed>,
     /// The height that holds it; kept when it is reorganised, as where it was.
@@ -34,6 +37,21 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// It gives up all that is signed for it, and remembers it.
+    pub fn give_up(self) -> Self {
+        let Self { what, chain_id, account, contract, attempts, mut given_up, .. } = self.clone();
+        given_up.push(GivenUp { what, chain_id, account, contract, attempts });
+        Self { attempts: Vec::new(), inclusion: None, given_up, ..self }
+    }
+
+    /// As it was when this transaction was signed for it, if it is one of those given up.
+    pub fn taken_back(&self, transaction: B256) -> Option<Self> {
+        let given_up = self.given_up.iter().find(|given_up| given_up.has(transaction))?;
+        let mut anchor = given_up.of(self);
+        anchor.given_up.retain(|given_up| !given_up.has(transaction));
+        Some(anchor)
+    }
+
     /// The transaction that was mined, while it is in a block; else the newest one that was sent.
     pub fn transaction(&self) -> Option<B256> {
         let is_mined = matches!(self.state, AnchorState::Included | AnchorState::Final);
@@ -107,6 +125,28 @@ impl AnchorState {
     }
 }
 
+/// Attempts whose nonce somebody else used, as all nodes say; and what the anchor was when they were signed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GivenUp {
+    pub what: Anchored,
+    pub chain_id: u64,
+    pub account: Address,
+    pub contract: Option<Address>,
+    pub attempts: Vec<Attempt>,
+}
+
+impl GivenUp {
+    /// Its anchor as it was.
+    pub fn of(&self, anchor: &Anchor) -> Anchor {
+        let Self { what, chain_id, account, contract, attempts } = self.clone();
+        Anchor { what, chain_id, account, contract, attempts, ..anchor.clone() }
+    }
+
+    pub fn has(&self, transaction: B256) -> bool {
+        self.attempts.iter().any(|attempt| attempt.hash == transaction)
+    }
+}
+
 /// One signed transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -119,6 +159,8 @@ pub struct Attempt {
     pub tip: u128,
     pub gas_limit: u64,
     pub signed: Timestamp,
+    /// The newest height at that time: no block up to there holds it.
+    pub height: u64,
     /// When a node first took it.
     pub sent: Option<Timestamp>,
 }

@@ -29,7 +29,7 @@ mod time;
 pub use alert::{Alert, AlertKind};
 pub use anchor::{
     Anchor, AnchorOrder, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Coverage, Failed,
-    Inclusion, RpcStatus, WaitReason, Waiting,
+    GivenUp, Inclusion, RpcStatus, WaitReason, Waiting,
 };
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use causes::causes;

@@ -71,7 +71,7 @@ impl Ledger {
     }
 
     /// Writes an anchor anew, whole. Without `evidence`, what there is stays as long as it is of the block that the
-    /// anchor is in.
+    /// anchor is, or was, in: one that comes back into that block has it at once.
     pub async fn save_anchor(&self, anchor: Anchor, evidence: Option<ChainEvidence>) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
         self.anchors(move |transaction| {
@@ -81,7 +81,7 @@ impl Ledger {
             }
             let evidence = match &evidence {
                 Some(evidence) => Some(serde_json::to_string(evidence).map_err(of_json)?),
-                None if mined_in(&anchor).is_some() && mined_in(&anchor) == mined_in(&kept) => {
+                None if block(&anchor).is_some() && block(&anchor) == block(&kept) => {
                     evidence_text(transaction, anchor.id)?
                 }
                 None => None,
@@ -163,9 +163,13 @@ impl Reader {
         .await
     }
 
-    /// What shows that an anchor is in the block that it says.
+    /// What shows that an anchor is in the block that it says; `None` while it is in none.
     pub async fn anchor_evidence(&self, id: u64) -> Result<Option<ChainEvidence>, StoreError> {
         self.evidence(move |connection| {
+            let is_in = |anchor: Anchor| matches!(anchor.state, AnchorState::Included | AnchorState::Final);
+            if !one(connection, id)?.is_some_and(is_in) {
+                return Ok(None);
+            }
             evidence_text(connection, id)?.map(|text| serde_json::from_str(&text).map_err(of_json)).transpose()
         })
         .await
@@ -306,10 +310,9 @@ impl Reader {
     }
 }
 
-/// The block of the chain that an anchor is in.
-fn mined_in(anchor: &Anchor) -> Option<B256> {
-    let is_in = matches!(anchor.state, AnchorState::Included | AnchorState::Final);
-    anchor.inclusion.as_ref().filter(|_| is_in).map(|inclusion| inclusion.hash)
+/// The block of the chain that an anchor is, or was, in.
+fn block(anchor: &Anchor) -> Option<B256> {
+    anchor.inclusion.as_ref().map(|inclusion| inclusion.hash)
 }
 
 fn one(connection: &Connection, id: u64) -> rusqlite::Result<Option<Anchor>> {

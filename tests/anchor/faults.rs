@@ -1,13 +1,17 @@
 //! What can go wrong with money, nonces and contracts, and that all goes on when it is mended.
 
-use alloy_primitives::address;
+use std::time::Duration;
+
+use alloy_primitives::{Address, address};
 use meterseal::evidence::anchor::{Wanted, fees};
+use meterseal::evidence::evm::DEPLOYED_CODE;
 use meterseal::model::{AlertKind, Anchor, AnchorState, WaitReason};
 use serde_json::json;
 
 use crate::harness::{ACCOUNT, Mining, Node, OTHERS, Proxy, Told};
 use crate::house::{EVERY, House, config, written};
 
+const HOUR: Duration = Duration::from_secs(3_600);
 const GWEI: u128 = 1_000_000_000;
 
 pub fn waits_for(reason: WaitReason) -> impl Fn(&Anchor) -> bool {
@@ -114,9 +118,14 @@ async fn a_nonce_that_somebody_else_takes_is_told_and_another_is_taken() {
     let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
     node.drop_transaction(sent.attempts[0].hash);
     node.send_as(ACCOUNT, rival);
-    node.mine(1);
+    house.pass(&node, HOUR * 11).await;
+    let waiting = house.newest().await.unwrap();
+    assert!(waits_for(WaitReason::Nonce)(&waiting), "{waiting:?}");
+    assert_eq!(waiting.attempts, sent.attempts, "they may only be late");
+    house.pass(&node, HOUR * 2).await;
     let anchor = house.until_final(&node).await;
     assert_eq!((anchor.id, anchor.attempts.len(), anchor.attempts[0].nonce), (sent.id, 1, 1));
+    assert_eq!(anchor.given_up[0].attempts, sent.attempts, "it stays known");
     let alerts = house.alerts().await;
     let taken: Vec<_> = alerts.iter().filter(|alert| alert.kind == AlertKind::AnchorNonceTaken).collect();
     assert!(matches!(taken[..], [alert] if alert.text.contains("nonce 0 is not ours")), "{alerts:?}");
@@ -148,10 +157,7 @@ async fn two_that_wait_for_one_epoch_never_anchor_the_same() {
     node.drop_transaction(first.attempts[0].hash);
     let rival = json!({ "to": OTHERS[0], "value": "0x1", "maxFeePerGas": dear, "maxPriorityFeePerGas": dear });
     node.send_as(ACCOUNT, rival);
-    for _ in 0..60 {
-        node.mine(1);
-        house.round().await;
-    }
+    house.pass(&node, HOUR * 14).await;
     let anchors = house.anchors().await;
     let states: Vec<_> = anchors.iter().map(|anchor| (anchor.id, anchor.state, &anchor.waiting)).collect();
     assert_eq!(states, [(second, AnchorState::Queued, &None), (first.id, AnchorState::Final, &None)]);
@@ -180,13 +186,42 @@ async fn a_contract_that_is_not_there_is_not_called() {
     assert_eq!(counts(&node), [1]);
 }
 
+/// It says that the contract is the right one, and that all goes well.
+fn pretending(node: &Node) -> Proxy {
+    let proxy = Proxy::start(node);
+    proxy.lie("eth_estimateGas", |_, _| Told::result(json!("0x7530")));
+    proxy.lie("eth_getCode", |_, _| Told::result(json!(alloy_primitives::hex::encode_prefixed(DEPLOYED_CODE))));
+    proxy
+}
+
+#[tokio::test]
+async fn a_contract_that_takes_any_call_holds_up_nothing() {
+    let node = Node::start(137, Mining::Manual);
+    let contract = address!("00000000000000000000000000000000000000f3");
+    // It stops at once, which is a success.
+    node.ask("anvil_setCode", json!([contract, "0x00"]));
+    let mut house = House::new(config(137, &[node.url()]));
+    house.reconfigure(|config| config.contract = Some(contract));
+    let waiting = house.until(Some(&node), waits_for(WaitReason::Contract)).await.waiting.unwrap();
+    assert!(waiting.text.contains("another contract than EvidenceAnchor"), "{}", waiting.text);
+    assert_eq!(counts(&node), [0_usize; 0]);
+    let proxy = pretending(&node);
+    house.reconfigure(|config| config.rpc = vec![proxy.url()]);
+    let failed = house.until(Some(&node), |anchor| !anchor.failed.is_empty()).await;
+    assert_eq!((failed.state, failed.attempts.len()), (AnchorState::Queued, 0));
+    assert!(failed.failed[0].fee > 0);
+    house.reconfigure(|config| config.contract = None::<Address>);
+    house.clock.advance(EVERY);
+    let anchor = house.until_final(&node).await;
+    assert_eq!((anchor.id, anchor.attempts[0].nonce), (failed.id, 1));
+}
+
 #[tokio::test]
 async fn what_reverted_is_paid_told_and_tried_again_in_its_time() {
     let node = Node::start(137, Mining::Manual);
     let contract = address!("00000000000000000000000000000000000000f2");
     node.ask("anvil_setCode", json!([contract, "0x60006000fd"]));
-    let proxy = Proxy::start(&node);
-    proxy.lie("eth_estimateGas", |_, _| Told::result(json!("0x7530")));
+    let proxy = pretending(&node);
     let mut house = House::new(config(137, &[proxy.url()]));
     house.reconfigure(|config| config.contract = Some(contract));
     let failed = house.until(Some(&node), |anchor| !anchor.failed.is_empty()).await;

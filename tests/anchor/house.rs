@@ -185,6 +185,16 @@ impl House {
         panic!("it never comes to it: {:#?}", self.anchors().await);
     }
 
+    /// So much time goes by, in which rounds have their turn and the node makes blocks.
+    pub async fn pass(&mut self, node: &Node, time: Duration) {
+        let end = self.clock.since_boot_ms() + u64::try_from(time.as_millis()).unwrap();
+        while self.clock.since_boot_ms() < end {
+            node.mine(1);
+            self.round().await;
+            self.clock.advance(Duration::from_secs(600));
+        }
+    }
+
     pub async fn until_final(&mut self, node: &Node) -> Anchor {
         self.until(Some(node), |anchor| anchor.state == AnchorState::Final).await
     }

@@ -7,7 +7,7 @@ use meterseal::model::{AlertKind, Anchor, AnchorState, WaitReason};
 use serde_json::{Value, json};
 
 use crate::faults::waits_for;
-use crate::harness::{Mining, Node, Proxy, Told};
+use crate::harness::{ACCOUNT, Asked, Mining, Node, OTHERS, Proxy, Told};
 use crate::house::{EVERY, House, config, written};
 
 fn is_included(anchor: &Anchor) -> bool {
@@ -212,6 +212,7 @@ async fn a_receipt_that_says_failed_where_it_was_not_is_not_believed() {
     }
     let anchor = house.newest().await.unwrap();
     assert!(anchor.failed.is_empty() && anchor.attempts.len() == 1, "{anchor:#?}");
+    assert!((1..3).contains(&liar.asked("eth_getBlockByHash").len()), "the whole block is fetched now and then");
     liar.be_honest();
     house.until_final(&node).await;
     assert_eq!(counts(&node), [1]);
@@ -235,6 +236,243 @@ async fn null_is_unknown_and_never_failed() {
     forgetful.be_honest();
     house.until_final(&node).await;
     assert_eq!(counts(&node), [1]);
+}
+
+/// Null for all that is of the account.
+fn without_ours(proxy: &Proxy) {
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+        proxy.lie(method, |_, truth| {
+            let by = truth["result"]["from"].as_str().and_then(|by| by.parse().ok());
+            if by == Some(ACCOUNT) { Told::result(Value::Null) } else { Told::Answer(truth) }
+        });
+    }
+}
+
+/// Somebody else's transactions are found from the first block on.
+fn with_others(node: &Node) {
+    node.send_as(OTHERS[0], json!({ "to": OTHERS[1], "value": "0x1" }));
+    node.mine(1);
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn receipts_that_are_late_for_hours_are_waited_for() {
+    let node = Node::start(137, Mining::Manual);
+    with_others(&node);
+    let late = Proxy::start(&node);
+    without_ours(&late);
+    let mut house = House::new(config(137, &[late.url()]));
+    let signed = house.until(None, |anchor| !anchor.attempts.is_empty()).await;
+    house.pass(&node, HOUR * 11).await;
+    assert_eq!(house.newest().await.unwrap().attempts, signed.attempts);
+    late.be_honest();
+    house.until_final(&node).await;
+    assert_eq!((counts(&node), house.alerts().await), (vec![1], vec![]));
+}
+
+#[tokio::test]
+async fn a_node_that_forgot_old_transactions_decides_nothing() {
+    let node = Node::start(137, Mining::Manual);
+    with_others(&node);
+    let pruned = Proxy::start(&node);
+    let mut house = House::new(config(137, &[pruned.url()]));
+    let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+        pruned.lie(method, |_, _| Told::result(Value::Null));
+    }
+    house.pass(&node, HOUR * 26).await;
+    let anchor = house.newest().await.unwrap();
+    assert_eq!(anchor.attempts, sent.attempts);
+    let waiting = anchor.waiting.unwrap();
+    assert!(waiting.text.contains("finds no transactions of as long ago as height 1"), "{}", waiting.text);
+    // Another one has them.
+    house.reconfigure(|config| config.rpc.push(node.url()));
+    house.until_final(&node).await;
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn a_node_that_knows_an_older_attempt_keeps_the_nonce() {
+    let node = Node::start(137, Mining::Manual);
+    with_others(&node);
+    node.set_base_fee(3_000_000_000);
+    let late = Proxy::start(&node);
+    let mut house = House::new(config(137, &[late.url()]));
+    let sent = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    node.set_base_fee(60_000_000_000);
+    node.mine(1);
+    let dearer = house.until(None, |anchor| anchor.attempts.len() == 2).await;
+    without_ours(&late);
+    let first = sent.attempts[0].hash;
+    late.lie("eth_getTransactionByHash", move |asked, truth| match asked.params[0] == json!(first) {
+        true => Told::result(json!({ "hash": first })),
+        false if truth["result"]["from"].as_str().is_some_and(|by| by.parse() == Ok(ACCOUNT)) => {
+            Told::result(Value::Null)
+        }
+        false => Told::Answer(truth),
+    });
+    house.pass(&node, HOUR * 14).await;
+    assert_eq!(house.newest().await.unwrap().attempts[..2], dearer.attempts);
+    late.be_honest();
+    house.until_final(&node).await;
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_keeps_the_nonce() {
+    let node = Node::start(137, Mining::Manual);
+    with_others(&node);
+    let late = Proxy::start(&node);
+    without_ours(&late);
+    let silent = Proxy::start(&node);
+    silent.lie_always(|_, _| Told::Status(503, String::new()));
+    let mut house = House::new(config(137, &[late.url(), silent.url()]));
+    let signed = house.until(None, |anchor| !anchor.attempts.is_empty()).await;
+    house.pass(&node, HOUR * 14).await;
+    let anchor = house.newest().await.unwrap();
+    assert_eq!(anchor.attempts, signed.attempts);
+    let text = anchor.waiting.unwrap().text;
+    assert!(text.contains(&format!("{} does not answer", silent.url())), "{text}");
+    silent.be_honest();
+    house.until_final(&node).await;
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn what_was_given_up_and_is_there_all_the_same_is_not_signed_again() {
+    let node = Node::start(137, Mining::Manual);
+    with_others(&node);
+    let late = Proxy::start(&node);
+    without_ours(&late);
+    let mut house = House::new(config(137, &[late.url()]));
+    let signed = house.until(None, |anchor| !anchor.attempts.is_empty()).await;
+    node.mine(1);
+    house.rounds(3).await;
+    house.reconfigure(|config| config.max_fee = 1);
+    house.pass(&node, HOUR * 14).await;
+    house.grow().await;
+    house.pass(&node, HOUR).await;
+    let given_up = house.newest().await.unwrap();
+    assert_eq!((given_up.state, given_up.id, given_up.attempts.len()), (AnchorState::Queued, signed.id, 0));
+    assert_eq!(given_up.given_up[0].attempts[0].hash, signed.attempts[0].hash);
+    house.restart();
+    late.be_honest();
+    house.reconfigure(|config| config.max_fee = 300_000_000_000);
+    house.round().await;
+    let there = house.reader().anchor(signed.id).await.unwrap().unwrap();
+    assert_eq!((&there.what, &there.attempts[0].hash), (&signed.what, &signed.attempts[0].hash));
+    assert_eq!((there.given_up.len(), counts(&node)), (0, vec![1]));
+    let shown = house.reader().anchor_evidence(there.id).await.unwrap().unwrap();
+    assert_eq!(meterseal::evidence::evm::check(&shown).unwrap().transaction, there.attempts[0].hash);
+    house.until_final(&node).await;
+    assert!(counts(&node).into_iter().all(|count| count == 1), "{:?}", written(&node));
+}
+
+#[tokio::test]
+async fn another_chain_behind_the_same_address_is_found_out_before_anything_is_signed() {
+    let (node, other) = (Node::start(137, Mining::Manual), Node::start(80_002, Mining::Manual));
+    other.ask("anvil_setNonce", json!([ACCOUNT, "0x32"]));
+    let proxy = Proxy::start(&node);
+    let mut house = House::new(config(137, &[proxy.url()]));
+    house.until_final(&node).await;
+    proxy.turn_to(&other);
+    house.grow().await;
+    house.order(meterseal::evidence::anchor::Wanted::Checkpoint).await.unwrap();
+    let waiting = house.until(Some(&other), waits_for(WaitReason::WrongChain)).await;
+    assert_eq!(waiting.attempts, []);
+    proxy.turn_to(&node);
+    let anchor = house.until_final(&node).await;
+    assert_eq!((anchor.attempts[0].nonce, counts(&node), counts(&other)), (1, vec![1, 1], vec![]));
+}
+
+#[tokio::test]
+async fn a_chain_that_is_exchanged_within_a_round_is_found_out_too() {
+    let node = Node::start(137, Mining::Manual);
+    let proxy = Proxy::start(&node);
+    // It is of the right chain when it is greeted, and of another when it is asked again.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    proxy.lie("eth_chainId", move |_, truth| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 {
+        0 => Told::Answer(truth),
+        _ => Told::result(json!("0x13882")),
+    });
+    let mut house = House::new(config(137, &[proxy.url()]));
+    house.until(Some(&node), waits_for(WaitReason::WrongChain)).await;
+    assert_eq!(house.newest().await.unwrap().attempts, []);
+    proxy.be_honest();
+    house.until_final(&node).await;
+}
+
+#[tokio::test]
+async fn a_lone_word_about_the_nonce_is_not_believed() {
+    let node = Node::start(137, Mining::Manual);
+    let (silent, liar) = (Proxy::start(&node), Proxy::start(&node));
+    silent.lie_always(|_, _| Told::Status(503, String::new()));
+    liar.lie("eth_getTransactionCount", |_, _| Told::result(json!("0x5")));
+    let mut house = House::new(config(137, &[silent.url(), liar.url()]));
+    house.until(Some(&node), waits_for(WaitReason::Nonce)).await;
+    silent.be_honest();
+    house.until(Some(&node), waits_for(WaitReason::Disagreement)).await;
+    liar.lie("eth_getTransactionCount", |_, _| Told::result(json!("0x20000000000000")));
+    house.round().await;
+    let trouble = house.status().rpcs[1].trouble.clone().unwrap();
+    assert!(trouble.contains("9007199254740992 is more than any account sends"), "{trouble}");
+    let anchor = house.until_final(&node).await;
+    assert_eq!((anchor.attempts[0].nonce, counts(&node)), (0, vec![1]));
+}
+
+#[tokio::test]
+async fn what_was_final_is_not_undone_by_a_node_for_which_nothing_is_final() {
+    let node = Node::start(137, Mining::Manual);
+    let fork = Proxy::start(&node);
+    let mut house = House::new(config(137, &[fork.url()]));
+    let first = house.until_final(&node).await;
+    let evidence = house.reader().anchor_evidence(first.id).await.unwrap();
+    let of_fork = |is_final: bool| {
+        move |asked: &Asked, mut truth: Value| {
+            match asked.params[0].as_str() {
+                Some("finalized") if !is_final => truth["result"]["number"] = json!("0x0"),
+                Some(at) if at.starts_with("0x") => truth["result"]["hash"] = json!(B256::repeat_byte(9)),
+                _ => {}
+            }
+            Told::Answer(truth)
+        }
+    };
+    fork.lie("eth_getBlockByNumber", of_fork(false));
+    house.pass(&node, HOUR).await;
+    assert_eq!((house.newest().await.unwrap().state, house.alerts().await), (AnchorState::Final, vec![]));
+    assert_eq!(house.reader().anchor_evidence(first.id).await.unwrap(), evidence);
+    fork.lie("eth_getBlockByNumber", of_fork(true));
+    house.until(Some(&node), |anchor| anchor.state == AnchorState::Reorganised).await;
+    assert_eq!(house.reader().anchor_evidence(first.id).await.unwrap(), None, "it is in no block");
+    // It is there again, without a block that shows it anew.
+    fork.be_honest();
+    fork.lie("eth_getBlockByHash", |_, _| Told::result(Value::Null));
+    let again = house.until_final(&node).await;
+    assert_eq!((again.id, &again.inclusion), (first.id, &first.inclusion));
+    assert_eq!(house.reader().anchor_evidence(first.id).await.unwrap(), evidence);
+    assert_eq!(counts(&node), [1]);
+}
+
+#[tokio::test]
+async fn a_receipt_whose_height_nobody_tells_is_not_believed() {
+    let node = Node::start(137, Mining::Manual);
+    let proxy = Proxy::start(&node);
+    proxy.lie("eth_getBlockByNumber", |asked, truth| {
+        match asked.params[0].as_str().is_some_and(|at| at.starts_with("0x")) {
+            true => Told::Status(503, String::new()),
+            false => Told::Answer(truth),
+        }
+    });
+    let mut house = House::new(config(137, &[proxy.url()]));
+    house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    for _ in 0..10 {
+        node.mine(1);
+        house.round().await;
+    }
+    assert_eq!(house.newest().await.unwrap().inclusion, None);
+    proxy.be_honest();
+    house.until_final(&node).await;
 }
 
 #[tokio::test]

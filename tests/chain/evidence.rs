@@ -37,7 +37,7 @@ pub async fn deploy(node: &Node, rpc: &Rpc) -> (Address, Receipt) {
     let receipt = rpc.receipt(deployment.hash).await.unwrap().unwrap();
     let contract = receipt.contract.unwrap();
     assert_eq!(contract, ACCOUNT.create(0));
-    assert!(rpc.has_code(contract).await.unwrap());
+    assert!(!rpc.code(contract).await.unwrap().is_empty());
     (contract, receipt)
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes};
-use meterseal::evidence::evm::CREATION_CODE;
+use meterseal::evidence::evm::{CREATION_CODE, DEPLOYED_CODE};
 use meterseal::evidence::rpc::{Line, Rpc, RpcError};
 use serde_json::{Value, json};
 
@@ -51,7 +51,8 @@ async fn a_node_tells_of_a_transaction_before_and_after_it_is_mined() {
     assert!(receipt.gas_used <= gas && receipt.price > 0, "{receipt:?}");
     let contract = receipt.contract.unwrap();
     assert_eq!(contract, account.create(0));
-    assert_eq!((rpc.has_code(contract).await, rpc.has_code(account).await), (Ok(true), Ok(false)));
+    assert_eq!(rpc.code(contract).await.unwrap(), *DEPLOYED_CODE);
+    assert!(rpc.code(account).await.unwrap().is_empty());
     let artifact: Value = serde_json::from_str(include_str!("../../contracts/EvidenceAnchor.json")).unwrap();
     assert_eq!(node.ask("eth_getCode", json!([contract, "latest"])), artifact["deployedBytecode"]);
     // Data that the contract does not know.

@@ -74,6 +74,7 @@ impl Chain {
             tip: call.tip,
             gas_limit: call.gas_limit,
             signed: time,
+            height: self.height - 1,
             sent: Some(time),
         };
         (self.height, self.nonce) = (self.height + 7, self.nonce + 1);

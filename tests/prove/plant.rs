@@ -230,6 +230,7 @@ impl Plant {
             state: AnchorState::Queued,
             since: now,
             attempts: Vec::new(),
+            given_up: Vec::new(),
             failed: Vec::new(),
             inclusion: None,
             next_check: None,

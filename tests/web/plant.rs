@@ -295,6 +295,7 @@ pub fn anchor(note: &SignedCheckpoint, state: AnchorState, nonce: u64) -> Anchor
         tip: 30_000_000_000,
         gas_limit: 40_000,
         signed: time,
+        height: 78_000_000,
         sent: (state != AnchorState::Signed).then_some(time),
     };
     let inclusion = Inclusion {
@@ -317,6 +318,7 @@ pub fn anchor(note: &SignedCheckpoint, state: AnchorState, nonce: u64) -> Anchor
         state,
         since: time,
         attempts: if state == AnchorState::Queued { Vec::new() } else { vec![attempt(0), attempt(1)] },
+        given_up: Vec::new(),
         failed: Vec::new(),
         inclusion: is_mined.then_some(inclusion),
         next_check: None,

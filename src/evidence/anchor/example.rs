@@ -22,6 +22,7 @@ pub fn queued(id: u64) -> Anchor {
         state: AnchorState::Queued,
         since: NOW,
         attempts: Vec::new(),
+        given_up: Vec::new(),
         failed: Vec::new(),
         inclusion: None,
         next_check: None,
@@ -38,6 +39,7 @@ pub fn attempt(nonce: u64) -> Attempt {
         tip: 30 * GWEI,
         gas_limit: 30_000,
         signed: NOW,
+        height: 80,
         sent: None,
     }
 }

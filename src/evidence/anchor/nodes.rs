@@ -23,8 +23,6 @@ pub struct Nodes {
 struct Node {
     rpc: Rpc,
     status: RpcStatus,
-    /// Whether it was asked which chain it is of since it last failed.
-    is_known: bool,
     of_chain: Option<u64>,
     failures: u32,
     not_before_ms: u64,
@@ -42,12 +40,18 @@ pub struct Present {
     pub lags: bool,
 }
 
+impl Present {
+    pub fn is(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
 impl Nodes {
     pub fn new(chain_id: u64, rpcs: Vec<Rpc>) -> Self {
         let node = |rpc: Rpc| {
             let status =
                 RpcStatus { name: rpc.name().to_owned(), height: None, finalized: None, answered: None, trouble: None };
-            Node { rpc, status, is_known: false, of_chain: None, failures: 0, not_before_ms: 0, blamed: None }
+            Node { rpc, status, of_chain: None, failures: 0, not_before_ms: 0, blamed: None }
         };
         Self { chain_id, nodes: rpcs.into_iter().map(node).collect() }
     }
@@ -64,32 +68,24 @@ impl Nodes {
 
     /// Asks all that may be asked for their newest height; those of the right chain that answer.
     pub async fn greet(&mut self, clock: &Clock) -> Vec<Present> {
-        let (chain_id, now_ms) = (self.chain_id, clock.since_boot_ms());
+        let now_ms = clock.since_boot_ms();
         let due = self.nodes.iter().enumerate().filter(|(_, node)| node.not_before_ms <= now_ms);
         let asked = due.map(|(at, node)| {
-            let (rpc, is_known) = (node.rpc.clone(), node.is_known);
-            async move {
-                let said = async {
-                    let of_chain = if is_known { chain_id } else { rpc.chain_id().await? };
-                    let (head, finalized) = futures_util::try_join!(rpc.head(), rpc.finalized())?;
-                    Ok::<_, RpcError>((of_chain, head, finalized))
-                };
-                (at, said.await)
-            }
+            let rpc = node.rpc.clone();
+            // Which chain, each time: behind one address there may be another node by now.
+            async move { (at, futures_util::try_join!(rpc.chain_id(), rpc.head(), rpc.finalized())) }
         });
         let said = join_all(asked).await;
         let mut present = Vec::new();
         for (at, said) in said {
             match said {
                 Ok((of_chain, head, finalized)) => {
-                    let node = &mut self.nodes[at];
-                    node.of_chain = Some(of_chain);
-                    node.status.answered = Some(clock.now());
-                    if of_chain != chain_id {
-                        node.note(format!("it is of chain {of_chain}, not {chain_id}"), clock);
+                    self.nodes[at].status.answered = Some(clock.now());
+                    if !self.is_of_chain(at, of_chain, clock) {
                         continue;
                     }
-                    (node.is_known, node.failures) = (true, 0);
+                    let node = &mut self.nodes[at];
+                    node.failures = 0;
                     (node.status.height, node.status.finalized) = (Some(head.height), finalized);
                     present.push(Present { at, rpc: node.rpc.clone(), head, finalized, lags: false });
                 }
@@ -104,6 +100,33 @@ impl Nodes {
                 node.lags.then(|| format!("it is {behind} heights behind another node"));
         }
         present
+    }
+
+    fn is_of_chain(&mut self, at: usize, of_chain: u64, clock: &Clock) -> bool {
+        let (chain_id, node) = (self.chain_id, &mut self.nodes[at]);
+        node.of_chain = Some(of_chain);
+        if of_chain != chain_id {
+            node.note(format!("it is of chain {of_chain}, not {chain_id}"), clock);
+        }
+        of_chain == chain_id
+    }
+
+    /// Asks each once more which chain it is of, before something is done that cannot be undone: what it said since it
+    /// was greeted was of that chain too.
+    pub async fn ask_chain(&mut self, present: &mut Vec<Present>, clock: &Clock) {
+        let said = self.each(present, clock, |rpc| async move { rpc.chain_id().await }).await;
+        let of_chain = said.into_iter().filter(|(node, of_chain)| self.is_of_chain(node.at, *of_chain, clock));
+        *present = of_chain.map(|(node, _)| node).collect();
+    }
+
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// One that is not among these, or is far behind.
+    pub fn absent(&self, present: &[Present]) -> Option<&str> {
+        let is_here = |at: usize| present.iter().any(|node| node.at == at && !node.lags);
+        self.nodes.iter().enumerate().find(|(at, _)| !is_here(*at)).map(|(_, node)| node.rpc.name())
     }
 
     /// Asks each of these the same; those that fail are noted, and left out from then on.
@@ -172,7 +195,6 @@ impl Node {
             tracing::warn!(rpc = self.status.name, "{trouble}");
         }
         self.status.trouble = Some(trouble);
-        self.is_known = false;
         self.failures = self.failures.saturating_add(1);
         let whole = FIRST_PAUSE_MS.saturating_mul(1 << (self.failures - 1).min(16)).min(GREATEST_PAUSE_MS);
         self.not_before_ms = clock.since_boot_ms() + less_some(whole);

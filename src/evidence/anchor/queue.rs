@@ -177,6 +177,7 @@ impl Queue {
             state: AnchorState::Queued,
             since: now,
             attempts: Vec::new(),
+            given_up: Vec::new(),
             failed: Vec::new(),
             inclusion: None,
             next_check: None,

@@ -251,7 +251,7 @@ impl Anchorer {
         let (now, id) = (self.queue.parts.clock.now(), anchor.id);
         let moved = |state| Anchor { state, since: now, waiting: None, ..anchor.clone() };
         match step {
-            Step::Sign { nonce, price, gas_limit } => {
+            Step::Sign { nonce, price, gas_limit, height } => {
                 // Until it is saved nobody is answered with this anchor: what was wanted while the nodes were asked is in it,
                 // and what is wanted later is in the next.
                 let _turn = self.queue.turn().await;
@@ -286,6 +286,7 @@ impl Anchorer {
                     tip: price.tip,
                     gas_limit,
                     signed: now,
+                    height,
                     sent: None,
                 });
                 // A crash from here on finds this very transaction, and sends it again.
@@ -297,7 +298,10 @@ impl Anchorer {
             Step::Send => self.send(round, at).await?,
             Step::Include { inclusion, evidence } => {
                 info!(anchor = id, transaction = %inclusion.transaction, height = inclusion.height, "included");
-                let next = Anchor { inclusion: Some(inclusion), ..moved(AnchorState::Included) };
+                // One that was given up is again what it was then.
+                let known = anchor.taken_back(inclusion.transaction).unwrap_or_else(|| anchor.clone());
+                let state = AnchorState::Included;
+                let next = Anchor { inclusion: Some(inclusion), state, since: now, waiting: None, ..known };
                 self.save(round, at, next, evidence).await?;
                 self.seen.remove(&id);
             }
@@ -321,6 +325,7 @@ impl Anchorer {
             Step::Fail(failed) => {
                 warn!(anchor = id, transaction = %failed.transaction, height = failed.height, "reverted");
                 let mut next = Anchor { attempts: Vec::new(), inclusion: None, ..moved(AnchorState::Queued) };
+                next.given_up.retain(|given_up| !given_up.has(failed.transaction));
                 next.failed.push(failed);
                 self.save(round, at, next, None).await?;
                 self.seen.remove(&id);
@@ -328,7 +333,7 @@ impl Anchorer {
             Step::GiveUpNonce => {
                 let nonce = anchor.attempts.last().map_or(0, |attempt| attempt.nonce);
                 health::tell_of_rival(&self.queue.parts, &anchor, nonce).await?;
-                let next = Anchor { attempts: Vec::new(), inclusion: None, ..moved(AnchorState::Queued) };
+                let next = moved(AnchorState::Queued).give_up();
                 self.save(round, at, next, None).await?;
                 self.seen.remove(&id);
             }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use alloy_primitives::B256;
+
 use super::fees::{self, Coin, Gwei, Limits, Market, Price, TooDear};
 use crate::model::{Anchor, AnchorState, Anchored, Attempt, ChainEvidence, Failed, Inclusion, Timestamp, WaitReason};
 
@@ -16,9 +18,14 @@ pub struct View {
     /// Of those, they know the newest attempt.
     pub known_by: usize,
     pub found: Found,
+    pub denial: Denial,
     pub standing: Standing,
-    /// The height up to which all is final.
+    /// The height up to which all is final, for every one of them.
     pub finalized: Option<u64>,
+    /// Nodes that are to be asked, whether they answer or not.
+    pub configured: usize,
+    /// How many transactions of the account are mined, by each node that does not lag.
+    pub counted: Vec<(String, u64)>,
     /// Asked where something is to be signed for the first time.
     pub cost: Cost,
 }
@@ -32,8 +39,11 @@ impl View {
             answering: 0,
             known_by: 0,
             found: Found::Nowhere,
+            denial: Denial::Unasked,
             standing: Standing::Unknown,
             finalized: None,
+            configured: 0,
+            counted: Vec::new(),
             cost: Cost::Unknown,
         }
     }
@@ -58,12 +68,24 @@ pub enum Found {
         inclusion: Inclusion,
         evidence: Option<ChainEvidence>,
     },
-    /// Mined for nothing; only what is final counts as gone.
+    /// Mined for nothing, as it reverted or did not anchor; only what is final counts as gone.
     Reverted {
         failed: Failed,
         is_final: bool,
     },
     Contradiction(String),
+}
+
+/// Whether the nodes deny all that was signed for a nonce that is used up. That they have no receipt is not enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    Unasked,
+    /// One knows an attempt: which, for a person.
+    Known(String),
+    /// Not all of them deny it, or not all would know of it: why, and the remedy.
+    Partial(String),
+    /// All that are configured answered, would know of any attempt, and know none.
+    Whole,
 }
 
 /// Whether the block that holds it is the chain's.
@@ -100,16 +122,32 @@ pub struct Seen {
     pub refused: Option<String>,
     /// Why it came to no node when it was sent, if none answered.
     pub unsent: Option<String>,
-    /// Since when, and since which height, its nonce is used up while nobody has a receipt; and how often that was
-    /// seen.
+    /// Its nonce is used up while nobody has a receipt.
     pub overtaken: Option<Overtaken>,
+    /// What nodes did not prove, for a while.
+    pub unproven: Vec<UnprovenBlock>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A block that a node did not prove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnprovenBlock {
+    pub rpc: String,
+    pub block: B256,
+    pub since_ms: u64,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overtaken {
     pub since_ms: u64,
     pub height: u64,
+    /// When the nodes were last asked whether they deny the attempts.
+    pub asked_ms: Option<u64>,
+    /// Since when none knew any, and at how many looks all denied them since.
+    pub denied_ms: Option<u64>,
     pub looks: u32,
+    /// Why the last look did not count.
+    pub why: Option<String>,
 }
 
 /// What bounds it.
@@ -133,6 +171,8 @@ pub enum Step {
         nonce: u64,
         price: Price,
         gas_limit: u64,
+        /// The newest one.
+        height: u64,
     },
     /// Give the newest attempt, or after a reorganisation all, to the nodes.
     Send,
@@ -150,7 +190,8 @@ pub enum Step {
     Reorganise,
     /// It was mined for nothing. It is tried anew with another nonce.
     Fail(Failed),
-    /// Somebody else used its nonce, so that none of its attempts can ever be mined. It is tried anew with another.
+    /// Somebody else used its nonce, so that none of its attempts can ever be mined. It is tried anew with another, and
+    /// the attempts stay known.
     GiveUpNonce,
     /// Nothing can be done until something changes.
     Wait(Trouble),
@@ -170,6 +211,8 @@ const CHECKS: [Duration; 8] = [
     Duration::from_secs(16 * 86_400),
 ];
 
+const LONGEST: Duration = CHECKS[CHECKS.len() - 1];
+
 /// An attempt that is not mined after so long, and so many heights, gives way to a dearer one.
 const STUCK_MS: u64 = 180_000;
 const STUCK_HEIGHTS: u64 = 5;
@@ -178,9 +221,10 @@ const OUTBID_MS: u64 = 10_000;
 /// Sent again to nodes that do not know it: to all of them, when none does; and to the rest.
 const SEND_AGAIN_MS: u64 = 15_000;
 const SPREAD_AGAIN_MS: u64 = 60_000;
-/// A nonce that is used up while nobody has a receipt: a node may be late with its receipts for a while.
-const OVERTAKEN_MS: u64 = 60_000;
-const OVERTAKEN_LOOKS: u32 = 3;
+/// A nonce that is used up while nobody has a receipt: nodes may be late with their receipts for hours. It would be
+/// anchored twice if this was too short; that it is long costs nothing but time.
+const OVERTAKEN_MS: u64 = 12 * 3_600_000;
+const OVERTAKEN_LOOKS: u32 = 36;
 /// After this it is told, though not yet certain.
 const OVERTAKEN_TOLD_MS: u64 = 30_000;
 /// What an estimate is raised by, since it holds for the moment: a quarter.
@@ -200,12 +244,15 @@ pub fn step(anchor: &Anchor, view: &View, seen: &Seen, terms: &Terms, now: Times
 }
 
 fn queued(anchor: &Anchor, view: &View, terms: &Terms, now: Timestamp) -> Step {
+    if let Some(step) = given_up(anchor, view) {
+        return step;
+    }
     if let Some(failed) = anchor.failed.last() {
         let again = failed.at.plus(terms.every);
         // Not where the clock went back behind the failure: it would wait for nobody knows how long.
         if (failed.at..again).contains(&now) {
             let text = format!(
-                "transaction {} was mined at height {} and reverted, which cost {}; it is tried again at {again}. See that \
+                "transaction {} was mined at height {} for nothing, which cost {}; it is tried again at {again}. See that \
                  contract is the address of an EvidenceAnchor",
                 failed.transaction,
                 failed.height,
@@ -237,11 +284,65 @@ fn queued(anchor: &Anchor, view: &View, terms: &Terms, now: Timestamp) -> Step {
         );
         return wait(WaitReason::Contract, text);
     }
-    match fees::fresh(market, gas_limit, &terms.limits) {
+    match (fees::fresh(market, gas_limit, &terms.limits), uncertain_count(anchor, view, terms)) {
+        (Ok(_), Some(trouble)) => Step::Wait(trouble),
         // What the chain counts above our own was used by somebody else, or by a store that was lost.
-        Ok(price) => Step::Sign { nonce: terms.next_nonce.max(market.nonce), price, gas_limit },
-        Err(too_dear) => Step::Wait(told(too_dear, anchor, gas_limit, market, terms)),
+        (Ok(price), None) => {
+            Step::Sign { nonce: terms.next_nonce.max(market.nonce), price, gas_limit, height: market.height }
+        }
+        (Err(too_dear), _) => Step::Wait(told(too_dear, anchor, gas_limit, market, terms)),
     }
+}
+
+/// What was given up may have been mined all the same: then nothing else is signed.
+fn given_up(anchor: &Anchor, view: &View) -> Option<Step> {
+    match &view.found {
+        Found::Nowhere => {}
+        Found::Mined { inclusion, evidence } => {
+            return Some(Step::Include { inclusion: inclusion.clone(), evidence: evidence.clone() });
+        }
+        Found::Reverted { failed, is_final: true } => return Some(Step::Fail(failed.clone())),
+        Found::Reverted { failed, is_final: false } => return Some(not_final_yet(failed)),
+        Found::Contradiction(text) | Found::Unproven(text) => {
+            return Some(wait(WaitReason::Disagreement, text.clone()));
+        }
+    }
+    // Without a node that answers there are other words for it.
+    view.market.as_ref().ok()?;
+    let nonce = anchor.given_up.iter().rfind(|given_up| given_up.chain_id == anchor.chain_id)?.attempts.last()?.nonce;
+    let why = match &view.denial {
+        Denial::Whole => return None,
+        Denial::Unasked => return Some(Step::Rest),
+        Denial::Known(why) | Denial::Partial(why) => why,
+    };
+    let text = format!("what was signed with nonce {nonce} before is looked for once more, and {why}");
+    Some(wait(WaitReason::Nonce, text))
+}
+
+/// A nonce too high would leave a gap that nothing fills: where the nodes count more than was ever signed here, they must
+/// agree, and one of several is not enough.
+fn uncertain_count(anchor: &Anchor, view: &View, terms: &Terms) -> Option<Trouble> {
+    let (_, first) = view.counted.first()?;
+    if view.counted.iter().all(|(_, count)| *count <= terms.next_nonce) {
+        return None;
+    }
+    let agree = view.counted.iter().all(|(_, count)| count == first);
+    if agree && (view.configured == 1 || view.counted.len() > 1) {
+        return None;
+    }
+    let said = view.counted.iter().map(|(rpc, count)| format!("{rpc} counts {count}")).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "of the transactions of {} that are mined on chain {}, {said}, and {} are known here. Until two rpcs agree and \
+         none says otherwise nothing is signed: mend those that are wrong or do not answer, or take them out of rpc",
+        anchor.account, anchor.chain_id, terms.next_nonce
+    );
+    Some(Trouble { reason: if agree { WaitReason::Nonce } else { WaitReason::Disagreement }, text })
+}
+
+fn not_final_yet(failed: &Failed) -> Step {
+    let (transaction, height) = (failed.transaction, failed.height);
+    let text = format!("transaction {transaction} was mined for nothing at height {height}, which is not final yet");
+    wait(WaitReason::Reverted, text)
 }
 
 fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, terms: &Terms) -> Step {
@@ -252,11 +353,7 @@ fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, term
         }
         // Until that is final the next attempt could land as well.
         Found::Reverted { failed, is_final: true } => return Step::Fail(failed.clone()),
-        Found::Reverted { failed, is_final: false } => {
-            let (transaction, height) = (failed.transaction, failed.height);
-            let text = format!("transaction {transaction} reverted at height {height}, which is not final yet");
-            return wait(WaitReason::Reverted, text);
-        }
+        Found::Reverted { failed, is_final: false } => return not_final_yet(failed),
         Found::Contradiction(text) => return wait(WaitReason::Disagreement, text.clone()),
     }
     let market = match &view.market {
@@ -289,19 +386,28 @@ fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, term
             Step::Rest
         } else {
             let text = format!(
-                "the chain has mined {} transactions of {} and this is number {}: a node lags behind, or transactions of \
-                 before are not mined",
-                market.nonce, anchor.account, newest.nonce
+                "the chain has mined {} transactions of {} and this is number {} from 0: a node lags behind, or \
+                 transactions of before are not mined. If they never are, send others with the numbers from {} to {} \
+                 from this account by hand",
+                market.nonce,
+                anchor.account,
+                newest.nonce,
+                market.nonce,
+                newest.nonce.saturating_sub(1)
             );
             wait(WaitReason::Nonce, text)
         };
     }
-    let is_held_up = view.known_by == 0 && market.pending > newest.nonce && seen.refused.is_some();
+    // Not by itself: a node that took it once may stand beside one that does not know it.
+    let was_taken = newest.sent.is_some();
+    let is_held_up = !was_taken && view.known_by == 0 && market.pending > newest.nonce && seen.refused.is_some();
     let is_minable = fees::is_minable(newest, market.base_fee, anchor.chain_id);
     let is_stuck = waited >= STUCK_MS && market.height >= since_height.saturating_add(STUCK_HEIGHTS);
     if (is_held_up && waited >= OUTBID_MS) || !is_minable || is_stuck {
         return match fees::dearer(newest, market, &terms.limits) {
-            Ok(price) if terms.can_sign => Step::Sign { nonce: newest.nonce, price, gas_limit: newest.gas_limit },
+            Ok(price) if terms.can_sign => {
+                Step::Sign { nonce: newest.nonce, price, gas_limit: newest.gas_limit, height: market.height }
+            }
             Ok(_) => {
                 let text = format!(
                     "it is not mined at the present fees, and a dearer one cannot be signed: the key of {} is not the one \
@@ -310,16 +416,16 @@ fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, term
                 );
                 wait(WaitReason::Refused, text)
             }
+            // It is good as it is, and a dearer one is not to be had.
+            Err(TooDear::Ceiling { .. }) if was_taken && is_minable => unproven.unwrap_or(Step::Rest),
+            Err(TooDear::Ceiling { least }) => wait(WaitReason::FeeCeiling, replacement_text(least, market, terms)),
             Err(too_dear) => Step::Wait(told(too_dear, anchor, newest.gas_limit, market, terms)),
         };
     }
     match &seen.refused {
         Some(_) if is_held_up => wait(
             WaitReason::Nonce,
-            format!(
-                "another transaction of {} waits with nonce {} and is not ours: it is outbid",
-                anchor.account, newest.nonce
-            ),
+            format!("another transaction of {} waits with nonce {}: it is outbid", anchor.account, newest.nonce),
         ),
         Some(_) if newest.sent.is_none() && market.balance < fees::worst(newest) => {
             let (has, needs) = (market.balance, fees::worst(newest));
@@ -340,18 +446,22 @@ fn outstanding(anchor: &Anchor, newest: &Attempt, view: &View, seen: &Seen, term
 /// The nonce is used up on the chain, and nobody has a receipt of ours. It is given up only when that use is final: or
 /// else the chain could go back, and both this and the next transaction land.
 fn overtaken(newest: &Attempt, view: &View, seen: &Seen) -> Step {
-    let Some(overtaken) = seen.overtaken else { return Step::Rest };
-    let waited = seen.now_ms.saturating_sub(overtaken.since_ms);
+    let Some(overtaken) = &seen.overtaken else { return Step::Rest };
     let is_final = view.finalized.is_some_and(|finalized| finalized >= overtaken.height);
-    if is_final && view.known_by == 0 && waited >= OVERTAKEN_MS && overtaken.looks >= OVERTAKEN_LOOKS {
+    let is_denied = view.denial == Denial::Whole && view.answering == view.configured && view.known_by == 0;
+    let is_long = overtaken.denied_ms.is_some_and(|since| seen.now_ms.saturating_sub(since) >= OVERTAKEN_MS);
+    if is_final && is_denied && is_long && overtaken.looks >= OVERTAKEN_LOOKS {
         return Step::GiveUpNonce;
     }
-    if waited < OVERTAKEN_TOLD_MS {
+    if seen.now_ms.saturating_sub(overtaken.since_ms) < OVERTAKEN_TOLD_MS {
         return Step::Rest;
     }
+    let but = overtaken.why.as_ref().map_or_else(String::new, |why| format!(". But {why}"));
     let text = format!(
-        "nonce {} is used up on the chain, and no node has a receipt of ours: somebody else signs with this key",
-        newest.nonce
+        "nonce {} is used up on the chain, and no node has a receipt of ours: they are late, or somebody else signs with \
+         this key. Another is taken when all in rpc have denied ours for {} h{but}",
+        newest.nonce,
+        OVERTAKEN_MS / 3_600_000
     );
     wait(WaitReason::Nonce, text)
 }
@@ -383,13 +493,14 @@ fn settled(anchor: &Anchor, view: &View, now: Timestamp) -> Step {
 
 /// When a final one is looked at next; none: never again.
 fn next_check(since: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    CHECKS.iter().map(|after| since.plus(*after)).find(|at| *at > now)
+    let next = CHECKS.iter().map(|after| since.plus(*after)).find(|at| *at > now);
+    // Where the clock was set back it must not look at once as if it had been again.
+    next.map(|at| at.min(now.plus(LONGEST)))
 }
 
 /// Its time has come, or lies so far ahead that the clock must have been set back.
 pub fn is_to_be_checked(anchor: &Anchor, now: Timestamp) -> bool {
-    let longest = CHECKS[CHECKS.len() - 1];
-    anchor.next_check.is_some_and(|at| at <= now || at > now.plus(longest))
+    anchor.next_check.is_some_and(|at| at <= now || at > now.plus(LONGEST))
 }
 
 fn told(too_dear: TooDear, anchor: &Anchor, gas_limit: u64, market: &Market, terms: &Terms) -> Trouble {
@@ -433,6 +544,16 @@ fn told(too_dear: TooDear, anchor: &Anchor, gas_limit: u64, market: &Market, ter
             Trouble { reason: WaitReason::Funds, text: funds_text(anchor, market.balance, needs(least)) }
         }
     }
+}
+
+fn replacement_text(least: u128, market: &Market, terms: &Terms) -> String {
+    format!(
+        "what was sent pays too little, one in its place takes {} for a unit of gas (base fee {}), and max_fee_gwei \
+         allows {}",
+        Gwei(least),
+        Gwei(market.base_fee),
+        Gwei(terms.limits.max_fee)
+    )
 }
 
 fn funds_text(anchor: &Anchor, has: u128, needs: u128) -> String {

@@ -8,9 +8,17 @@ pub const CREATION_CODE: &[u8] = &match hex::const_decode_to_array::<{ BYTECODE.
     Err(_) => panic!("the bytecode of the artifact is not hex"),
 };
 
+/// What it leaves at its address.
+pub const DEPLOYED_CODE: &[u8] = &match hex::const_decode_to_array::<{ DEPLOYED.len() / 2 - 1 }>(DEPLOYED) {
+    Ok(code) => code,
+    Err(_) => panic!("the deployed bytecode of the artifact is not hex"),
+};
+
 const ARTIFACT: &[u8] = include_bytes!("../../../contracts/EvidenceAnchor.json");
 /// With its prefix `0x`.
 const BYTECODE: &[u8] = text_after(ARTIFACT, b"\"bytecode\": \"");
+
+const DEPLOYED: &[u8] = text_after(ARTIFACT, b"\"deployedBytecode\": \"");
 
 /// What stands between the first `key` and the next quotation mark.
 const fn text_after<'a>(text: &'a [u8], key: &[u8]) -> &'a [u8] {

@@ -16,7 +16,7 @@ mod rlp;
 pub use address::{BadAddress, read_address};
 pub use block::{Block, evidence};
 pub use check::{Shown, check};
-pub use contract::CREATION_CODE;
+pub use contract::{CREATION_CODE, DEPLOYED_CODE};
 pub use header::Header;
 pub use key::{BadKey, Call, Key, Signed};
 

@@ -11,6 +11,8 @@ const DEPTH: u64 = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canonical {
     pub finding: Finding,
+    /// The same for a block that was final once: only a node that holds another one for final speaks against it.
+    pub of_final: Finding,
     /// What each node said, in their order, for a person.
     pub said: Vec<Said>,
 }
@@ -41,7 +43,10 @@ enum Word {
     Has {
         height_final: Result<Height, RpcError>,
     },
-    HasAnother(B256),
+    HasAnother {
+        found: B256,
+        height_final: Result<Height, RpcError>,
+    },
     HasNone {
         newest: u64,
     },
@@ -62,9 +67,14 @@ impl Height {
     fn reaches(&self, height: u64) -> bool {
         match self {
             Self::Told(up_to) => height <= *up_to,
-            Self::ByDepth { newest } => height.checked_add(DEPTH).is_some_and(|deep| deep <= *newest),
+            Self::ByDepth { newest } => final_height(None, *newest).is_some_and(|up_to| height <= up_to),
         }
     }
+}
+
+/// Up to which height all is final for a node that says so, or does not, and has this newest one.
+pub fn final_height(told: Option<u64>, newest: u64) -> Option<u64> {
+    told.or_else(|| newest.checked_sub(DEPTH))
 }
 
 /// Asks all of them at once.
@@ -74,12 +84,22 @@ pub async fn canonical(rpcs: &[Rpc], chain_id: u64, height: u64, hash: B256) -> 
         .iter()
         .zip(&words)
         .map(|(rpc, word)| Said { rpc: rpc.name().to_owned(), text: word.text(chain_id, height) });
-    Canonical { finding: finding(&words, height), said: said.collect() }
+    let said = said.collect();
+    Canonical { finding: finding(&words, height), of_final: finding_of_final(&words, height), said }
 }
 
 fn finding(words: &[Word], height: u64) -> Finding {
+    found(words, height, words.iter().any(|word| matches!(word, Word::HasAnother { .. })))
+}
+
+fn finding_of_final(words: &[Word], height: u64) -> Finding {
+    let is_against =
+        |word: &Word| matches!(word, Word::HasAnother { height_final: Ok(up_to), .. } if up_to.reaches(height));
+    found(words, height, words.iter().any(is_against))
+}
+
+fn found(words: &[Word], height: u64, has_another: bool) -> Finding {
     let has = words.iter().any(|word| matches!(word, Word::Has { .. }));
-    let has_another = words.iter().any(|word| matches!(word, Word::HasAnother(_)));
     let is_final = |word: &Word| matches!(word, Word::Has { height_final: Ok(up_to) } if up_to.reaches(height));
     match (has, has_another) {
         (true, true) => Finding::Contradiction,
@@ -104,7 +124,7 @@ async fn asked(rpc: &Rpc, chain_id: u64, height: u64, hash: B256) -> Result<Word
     let height_final = height_final(rpc).await;
     Ok(match rpc.hash_at(height).await? {
         Some(found) if found == hash => Word::Has { height_final },
-        Some(found) => Word::HasAnother(found),
+        Some(found) => Word::HasAnother { found, height_final },
         None => Word::HasNone { newest: rpc.head().await?.height },
     })
 }
@@ -132,7 +152,7 @@ impl Word {
                 };
                 format!("has this block at height {height}, {is_final} ({how})")
             }
-            Self::HasAnother(found) => format!("has another block at height {height}: {found}"),
+            Self::HasAnother { found, .. } => format!("has another block at height {height}: {found}"),
             Self::HasNone { newest } => format!("has no block at height {height} (the newest is {newest})"),
             Self::OtherChain(id) => format!("is of chain {id}, not {chain_id}"),
             Self::Error(error) => error.to_string(),
@@ -158,6 +178,10 @@ mod tests {
         RpcError::Unreachable { rpc: "http://node".to_owned(), why: "is silent".to_owned() }
     }
 
+    fn against(up_to: u64) -> Word {
+        Word::HasAnother { found: B256::ZERO, height_final: Ok(Height::Told(up_to)) }
+    }
+
     fn silent() -> Word {
         Word::Error(error())
     }
@@ -168,7 +192,7 @@ mod tests {
 
     #[test]
     fn one_word_suffices_if_none_says_otherwise() {
-        let another = || Word::HasAnother(B256::ZERO);
+        let another = || against(0);
         let none = || Word::HasNone { newest: 9 };
         for (words, found) in [
             (vec![], Finding::Unknown),
@@ -190,5 +214,18 @@ mod tests {
             assert_eq!(finding(&words, HEIGHT), found);
         }
         assert_eq!(finding(&[deep(u64::MAX)], u64::MAX), Finding::NotFinal);
+    }
+
+    #[test]
+    fn what_was_final_stands_against_words_that_are_not() {
+        for (words, found) in [
+            (vec![against(HEIGHT - 1)], Finding::Unknown),
+            (vec![against(HEIGHT - 1), told(HEIGHT)], Finding::Final),
+            (vec![against(HEIGHT)], Finding::Another),
+            (vec![against(HEIGHT), told(0)], Finding::Contradiction),
+            (vec![against(HEIGHT - 1), silent()], Finding::Unknown),
+        ] {
+            assert_eq!(finding_of_final(&words, HEIGHT), found);
+        }
     }
 }

@@ -8,7 +8,7 @@ mod evidence;
 mod quantity;
 mod wire;
 
-pub use canonical::{Canonical, Finding, Said, canonical};
+pub use canonical::{Canonical, Finding, Said, canonical, final_height};
 pub use error::RpcError;
 pub use wire::{BadAddress, Line, NoRoots, address};
 
@@ -22,6 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::Timestamp;
 use quantity::Quantity;
 use wire::Wire;
+
+/// No account ever sends as many transactions.
+const MOST_NONCES: u64 = 1 << 53;
+/// So many blocks in a row may be empty where one with a transaction is looked for.
+const MOST_EMPTY: usize = 64;
 
 /// The parameters of a method that has none.
 const NOTHING: [(); 0] = [];
@@ -147,12 +152,20 @@ impl Rpc {
 
     /// That of the next transaction of the account after all that are in blocks.
     pub async fn nonce(&self, account: Address) -> Result<u64, RpcError> {
-        self.number("eth_getTransactionCount", (account, "latest")).await
+        self.count(account, "latest").await
     }
 
     /// The same after all that the node knows of.
     pub async fn pending_nonce(&self, account: Address) -> Result<u64, RpcError> {
-        self.number("eth_getTransactionCount", (account, "pending")).await
+        self.count(account, "pending").await
+    }
+
+    async fn count(&self, account: Address, at: &'static str) -> Result<u64, RpcError> {
+        const METHOD: &str = "eth_getTransactionCount";
+        match self.number(METHOD, (account, at)).await? {
+            count if count < MOST_NONCES => Ok(count),
+            count => Err(self.wrong(METHOD, format!("{count} is more than any account sends"))),
+        }
     }
 
     /// Wei.
@@ -167,9 +180,9 @@ impl Rpc {
         Ok(tip.0)
     }
 
-    pub async fn has_code(&self, address: Address) -> Result<bool, RpcError> {
-        let code: Bytes = self.some("eth_getCode", (address, "latest")).await?;
-        Ok(!code.is_empty())
+    /// Empty where there is no contract.
+    pub async fn code(&self, address: Address) -> Result<Bytes, RpcError> {
+        self.some("eth_getCode", (address, "latest")).await
     }
 
     /// The gas that it would take; refused if it would fail.
@@ -233,6 +246,24 @@ impl Rpc {
             }
             answer => Ok(answer.is_some()),
         }
+    }
+
+    /// Whether it still finds transactions of as long ago as this height: else that it does not know one says nothing.
+    /// A transaction that is in no block up to this height is in none of the empty ones after it either.
+    pub async fn finds_from(&self, height: u64) -> Result<bool, RpcError> {
+        #[derive(Deserialize)]
+        struct Content {
+            transactions: Vec<B256>,
+        }
+        for height in (height..).take(MOST_EMPTY) {
+            let content: Option<Content> =
+                self.wire.ask("eth_getBlockByNumber", (format!("{height:#x}"), false), false).await?;
+            let Some(content) = content else { return Ok(false) };
+            if let Some(first) = content.transactions.first() {
+                return Ok(self.knows(*first).await? && self.receipt(*first).await?.is_some());
+            }
+        }
+        Ok(false)
     }
 
     async fn number(&self, method: &'static str, params: impl Serialize) -> Result<u64, RpcError> {
