@@ -4,8 +4,7 @@
 // A program of its own to the lints, but a test all the same.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/mqtt/mosquitto.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../tests/peers/mosquitto.rs"]
 mod mosquitto;
 #[path = "../tests/mqtt/plant.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]

@@ -1,4 +1,4 @@
-//! What the store costs: `cargo bench --bench store [-- ingest|device|blocks|readings|open]`, all of them by default.
+//! What the store costs: `cargo bench --bench store [-- ingest|device|blocks|readings|taken|open]`, all of them by default.
 //!
 //! `device` needs root and loop devices: it counts what reaches a block device of its own, the journal of its ext4
 //! included.
@@ -41,6 +41,9 @@ fn main() {
     if is_wanted("readings") {
         runtime.block_on(readings());
     }
+    if is_wanted("taken") {
+        runtime.block_on(taken());
+    }
     if is_wanted("open") {
         runtime.block_on(open());
     }
@@ -71,7 +74,7 @@ fn layout(meter: usize) -> Arc<Layout> {
         category: Category::Cons,
         interval_ms: Some(1_000),
         template: None,
-        simulated: true,
+        simulated: false,
         slots: names.iter().map(slot).collect(),
     })
 }
@@ -377,6 +380,49 @@ fn resident() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned();
     format!("{} (at most {})", line("VmRSS:"), line("VmHWM:"))
+}
+
+/// A backlog of 5 million readings of six values, read in order of seq as it is sent upstream: 5 000 at a time.
+async fn taken() {
+    const READINGS: u64 = 5_000_000;
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let path = folder.path().join("store");
+    let (store, clock) = made(&path);
+    let mut plant = Plant::new(METERS);
+    let mut time = NOON;
+    let mut last = 0;
+    while last < READINGS {
+        let mut group = Vec::new();
+        for _ in 0..10 {
+            time += 1_000;
+            group.extend(plant.second(time));
+        }
+        last = store.ingest().store(group).await.unwrap().last_seq;
+        clock.advance_to(Timestamp::from_millis(time));
+        if last % 90_000 == 0 {
+            store.tidy().await;
+        }
+    }
+    store.close().await.unwrap();
+    drop(plant);
+    let store = Store::open(config(&path), clock, None).unwrap();
+    // The highest so far is that of the writing: what counts is how much more it is from here on.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    println!("taken: resident before {}", resident());
+    let mut cursor = store.reader().taken();
+    let (started, mut after, mut count) = (Instant::now(), 0, 0_u32);
+    loop {
+        let found = cursor.next(after, last, 5_000).await.unwrap();
+        let Some(reading) = found.last() else { break };
+        after = reading.seq;
+        count += u32::try_from(found.len()).unwrap();
+    }
+    let whole = started.elapsed();
+    println!(
+        "taken: {count} in {whole:.1?}, {:.0} readings/s; resident {}",
+        f64::from(count) / whole.as_secs_f64(),
+        resident()
+    );
 }
 
 /// Opening a store of 30 million readings.

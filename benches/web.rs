@@ -14,7 +14,7 @@ use meterseal::model::{
     Ratio, Reading, Slot, Span, Stamp, Timestamp,
 };
 use meterseal::store::{self, Config, Sealing, Store};
-use meterseal::web::{self, Site, Views};
+use meterseal::web::{self, Site, Tls, Views};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -65,9 +65,11 @@ async fn measure() {
     let kept = senders();
     let views = Views {
         reader: store.reader(),
-        clock,
+        clock: clock.clone(),
         site: kept.0.subscribe(),
         meters: kept.1.subscribe(),
+        roster: watch::Sender::default().subscribe(),
+        simulators: mpsc::channel(1).0,
         open: watch::Sender::default().subscribe(),
         sources: watch::Sender::default().subscribe(),
         problems: watch::Sender::default().subscribe(),
@@ -80,11 +82,27 @@ async fn measure() {
         bulk: mpsc::channel(1).0,
         anchor: watch::Sender::default().subscribe(),
         anchors: mpsc::channel(1).0,
+        upstreams: watch::Sender::default().subscribe(),
+        upstream_orders: mpsc::channel(1).0,
+        alert_orders: mpsc::channel(1).0,
+        edits: mpsc::channel(1).0,
+        certificate: web::Certificate::default(),
+        config: watch::Sender::default().subscribe(),
+        registers: mpsc::channel(1).0,
+        log: meterseal::web::LogLines::default(),
+        started: (Timestamp::from_millis(NOON), 0),
+        gate: web::Gate::open(store.reader(), clock, mpsc::channel(1).0, web::SESSION_IDLE).await.unwrap(),
     };
-    let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
-    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let config = web::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: Tls::Off,
+        folder: folder.path().join("tls"),
+        session_idle: web::SESSION_IDLE,
+    };
+    let door = web::bind(&config).await.unwrap();
+    let (address, stop) = (door.address(), CancellationToken::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn(web::run(listener, views, stop.clone()));
+    tasks.spawn(web::run(door, views, stop.clone()));
 
     let month = format!("/api/meters/meter-3/readings?resolution=block&from={}&to={NOON}", NOON - 1_440 * HALF);
     let mut times = Vec::new();

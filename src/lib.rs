@@ -15,4 +15,5 @@ pub mod model;
 pub mod simulate;
 pub mod sources;
 pub mod store;
+pub mod upstream;
 pub mod web;

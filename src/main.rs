@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use meterseal::agent::LogLines;
 use meterseal::cli;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,11 +12,12 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    let lines = LogLines::default();
     if cli::logs(&arguments) {
         share_heaps();
-        log();
+        log(&lines);
     }
-    cli::run(arguments)
+    cli::run(arguments, lines)
 }
 
 /// glibc gives each thread a heap of its own, which keeps what that thread once used; two are enough for two cores. Run
@@ -29,24 +31,29 @@ fn share_heaps() {
     }
 }
 
-/// To the journal when stderr leads there, so that fields stay fields; else to stderr. METERSEAL_LOG says how much.
-fn log() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .with_env_var("METERSEAL_LOG")
-        .from_env_lossy();
+/// To the journal when stderr leads there, so that fields stay fields; else to stderr. The newest lines also stay in memory. METERSEAL_LOG says how much.
+fn log(lines: &LogLines) {
+    let filter = || {
+        EnvFilter::builder()
+            .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+            .with_env_var("METERSEAL_LOG")
+            .from_env_lossy()
+    };
     let journal = stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(layer) => {
             let layer = layer.with_syslog_identifier("meterseal".to_owned());
-            Box::new(layer.with_field_prefix(Some("METERSEAL".to_owned())).with_filter(filter))
+            Box::new(layer.with_field_prefix(Some("METERSEAL".to_owned())).with_filter(filter()))
         }
         None => {
             let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-            Box::new(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter))
+            Box::new(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter()))
         }
     };
-    tracing_subscriber::registry().with(layer).init();
+    let lines = lines.clone();
+    let kept =
+        tracing_subscriber::fmt::layer().with_writer(move || lines.line()).with_ansi(false).with_filter(filter());
+    tracing_subscriber::registry().with(layer).with(kept).init();
 }
 
 /// systemd names the journal's stream by device and inode (systemd.exec(5), JOURNAL_STREAM).

@@ -299,16 +299,13 @@ async fn an_alert_that_another_room_raises_reaches_the_webhook_without_a_restart
     plant.pass_target(START);
     timeout(PATIENCE, hook.tries.recv()).await.unwrap().unwrap();
     plant.alerts(|alerts| alerts.len() == 1 && alerts[0].delivered.is_some()).await;
-    let refused = Alert {
-        id: 0,
-        kind: AlertKind::ConfigRefused,
-        meter: None,
-        occasion: START,
-        raised: START.plus_millis(600_000),
-        cleared: None,
-        text: "The new config has 2 faults.".into(),
-        delivered: None,
-    };
+    let refused = Alert::new(
+        AlertKind::ConfigRefused,
+        None,
+        START,
+        START.plus_millis(600_000),
+        "The new config has 2 faults.".into(),
+    );
     plant.store.ledger().raise(refused).await.unwrap();
     let tried = plant.next_try(&mut hook).await;
     assert_eq!(tried.body["kind"], "config_refused");

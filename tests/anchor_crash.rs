@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use harness::{Mining, Node};
 use house::{EVERY, House, config, limits, written};
-use kill::Which;
+use kill::{Which, run};
 use meterseal::clock::Clock;
 use meterseal::model::{AnchorState, Timestamp};
 use meterseal::store;
@@ -43,19 +43,7 @@ fn main() -> ExitCode {
         ["anchor", dir, port] => run(anchor(Path::new(dir), port.parse().unwrap(), NOW.plus(EVERY))),
         words => Which::by_arguments("anchor_crash", words).map_or(Ok(()), matrix),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(wrong) => {
-            println!("{wrong}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// One thread for the store's work, so that the writes to a file are those of one thread.
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
-    runtime.block_on(work)
+    kill::told(done)
 }
 
 /// Anchors until all is final; before each round the node makes a block.

@@ -19,12 +19,116 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn every_command_shows_an_example() {
-    for command in ["init", "run", "demo", "check", "read", "scan", "simulate", "completions", "man"] {
+    for command in ["init", "run", "demo", "check", "read", "scan", "pin", "token", "simulate", "completions", "man"] {
         let help = stdout(&meterseal(&[command, "--help"]));
         assert!(help.contains("Example:\n  ") && help.contains(&format!("meterseal {command}")), "{command}: {help}");
     }
     let help = stdout(&meterseal(&["--help"]));
     assert!(help.contains("Example:\n  meterseal demo"), "{help}");
+}
+
+/// As [`meterseal`], with this on stdin.
+fn meterseal_told(arguments: &[&str], typed: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that refuses at once reads nothing.
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).ok();
+    child.wait_with_output().unwrap()
+}
+
+/// A store with its config, in a folder.
+fn with_store() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    let store = folder.path().join("store");
+    let text = format!(
+        "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[web]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\nreserve = \"1MB\"\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    let init = meterseal(&["init", "-c", &path]);
+    assert!(init.status.success(), "{}", stderr(&init));
+    (folder, path)
+}
+
+#[test]
+fn pins_and_tokens_are_looked_after_while_no_daemon_runs() {
+    let (_folder, path) = with_store();
+    let config = ["-c", &path];
+    let run = |arguments: &[&str], typed: &str| meterseal_told(&[arguments, &config[..]].concat(), typed);
+    for (pin, why) in
+        [("12345\n", "6 to 12 digits"), ("123456\n", "counts up or down"), ("777777\n", "one digit"), ("", "digits")]
+    {
+        let refused = run(&["pin", "set"], pin);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(stderr(&refused).contains(why), "{pin}: {}", stderr(&refused));
+    }
+    assert!(run(&["pin", "set"], "482915\n").status.success());
+    let same = run(&["pin", "set", "--role", "viewer"], "482915\n");
+    assert!(stderr(&same).contains("the other role's PIN"), "{}", stderr(&same));
+    assert!(run(&["pin", "set", "--role", "viewer"], "70931582").status.success());
+    assert!(run(&["pin", "revoke", "--role", "viewer"], "").status.success());
+    let none = run(&["pin", "revoke", "--role", "viewer"], "");
+    assert!(stderr(&none).contains("the viewer has no PIN"), "{}", stderr(&none));
+    let off = run(&["pin", "revoke", "--totp"], "");
+    assert!(stderr(&off).contains("TOTP is off"), "{}", stderr(&off));
+    let wrong = run(&["pin", "totp"], "000000\n");
+    assert!(stdout(&wrong).contains("otpauth://totp/meterseal:x?secret=") && stdout(&wrong).contains('█'));
+    assert!(stderr(&wrong).contains("not the code of now"), "{}", stderr(&wrong));
+
+    let made = run(&["token", "create", "grafana", "--scope", "read", "--json"], "");
+    let made: serde_json::Value = serde_json::from_str(&stdout(&made)).unwrap();
+    assert_eq!((&made["scope"], made["token"].as_str().unwrap().len()), (&"read".into(), 43));
+    let again = run(&["token", "create", "grafana", "--scope", "admin"], "");
+    assert!(stderr(&again).contains("there is a token `grafana` already"), "{}", stderr(&again));
+    let listed: serde_json::Value = serde_json::from_str(&stdout(&run(&["token", "list", "--json"], ""))).unwrap();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|token| token["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["first", "grafana"]);
+    assert!(listed[1]["token"].is_null() && listed[1]["by"].as_str().unwrap().starts_with("user "));
+    assert!(stdout(&run(&["token", "list"], "")).contains("grafana  read"));
+    assert!(run(&["token", "revoke", "grafana"], "").status.success());
+    assert!(stderr(&run(&["token", "revoke", "grafana"], "")).contains("there is no token `grafana`"));
+}
+
+fn curl(arguments: &[&str]) -> (String, String) {
+    let output = Command::new("curl").args(["-sS", "-w", "\n%{http_code}"]).args(arguments).output().unwrap();
+    let text = stdout(&output);
+    let (body, code) = text.rsplit_once('\n').unwrap();
+    (body.to_owned(), code.to_owned())
+}
+
+#[test]
+fn the_daemon_tells_a_set_up_code_and_takes_pins_and_tokens_at_once() {
+    let (_folder, path) = with_store();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let daemon = daemon.args(["run", "-c", &path]).env("METERSEAL_LOG", "info").stderr(Stdio::piped());
+    let mut daemon = Running(daemon.spawn().unwrap());
+    let lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut code, mut page) = (None, None);
+    for line in lines {
+        code = code.or(line.rsplit_once("set-up code: ").map(|(_, code)| code.trim().to_owned()));
+        page = page.or(line.split_once("page=").map(|(_, page)| page.split_whitespace().next().unwrap().to_owned()));
+        if code.is_some() && page.is_some() {
+            break;
+        }
+    }
+    let (code, page) = (code.unwrap(), page.unwrap());
+    let sign_in = |pin: &str| curl(&["-d", &format!(r#"{{"pin":"{pin}"}}"#), &format!("{page}api/session")]).1;
+    assert_eq!(sign_in("482915"), "403");
+    let body = format!(r#"{{"code":"{code}","pin":"482915"}}"#);
+    assert_eq!(curl(&["-d", &body, &format!("{page}api/setup")]).1, "200");
+    assert_eq!(sign_in("482915"), "200");
+
+    let config = ["-c", &path];
+    let made = meterseal(&[&["token", "create", "grafana", "--scope", "read"][..], &config].concat());
+    let bearer = format!("Authorization: Bearer {}", stdout(&made).trim());
+    let meters = || curl(&["-H", &bearer, &format!("{page}api/meters")]).1;
+    assert_eq!(meters(), "200", "{}", stderr(&made));
+    assert!(meterseal(&[&["token", "revoke", "grafana"][..], &config].concat()).status.success());
+    assert_eq!(meters(), "401");
+    assert!(meterseal_told(&["pin", "set", "-c", &path], "593817\n").status.success());
+    assert_eq!((sign_in("593817"), sign_in("482915")), ("200".to_owned(), "401".to_owned()));
 }
 
 /// Runs until it is dropped.
@@ -171,6 +275,116 @@ fn a_credential_is_what_systemd_put_into_its_folder() {
     assert!(check(Some(folder.path())).contains(&format!("{off}{}/hook cannot be read: ", folder.path().display())));
     std::fs::write(folder.path().join("hook"), "https://hooks.example/t0ken\n").unwrap();
     assert_eq!(check(Some(folder.path())), format!("{}: good, 0 meters on 0 lines\n", path.display()));
+}
+
+/// A store, and three upstreams of which one lacks its secret.
+const UPSTREAMS: &str = r#"
+    [site]
+    id = "x"
+    timezone = "UTC"
+
+    [store]
+    path = "STORE"
+
+    [[upstream]]
+    name = "cloud"
+    kind = "https"
+    url = "https://backend.example/v1/sync"
+    token = { env = "METERSEAL_TEST_CLOUD" }
+
+    [[upstream]]
+    name = "broker"
+    kind = "mqtt"
+    url = "mqtts://broker.example:8883"
+    username = "edge"
+    password = { env = "METERSEAL_TEST_NOT_SET" }
+
+    [[upstream]]
+    name = "ingestion"
+    kind = "telemetry"
+    url = "https://backend.example/v1/telemetry"
+"#;
+
+#[test]
+fn check_names_the_upstreams_and_what_goes_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    std::fs::write(&path, UPSTREAMS.replace("STORE", folder.path().join("store").to_str().unwrap())).unwrap();
+    let check = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        command.args(["check", "-c"]).arg(&path).args(more);
+        let output =
+            command.env("METERSEAL_TEST_CLOUD", "s3cret").env_remove("METERSEAL_TEST_NOT_SET").output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(!stdout(&output).contains("s3cret"), "{}", stdout(&output));
+        stdout(&output)
+    };
+    let said = check(&[]);
+    let lines: Vec<_> = said.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let all = "checkpoints, blocks, anchors, datasets, alerts, readings";
+    assert_eq!(lines[0], format!("upstream cloud: https to https://backend.example/v1/sync: {all}"), "{said}");
+    assert_eq!(lines[1], "upstream broker: mqtt to mqtts://broker.example:8883: off, as the warning says", "{said}");
+    assert!(said.contains("upstream broker is off: the environment has no METERSEAL_TEST_NOT_SET"), "{said}");
+    assert_eq!(lines[2], "upstream ingestion: telemetry to https://backend.example/v1/telemetry: blocks", "{said}");
+    assert_eq!(lines[3..], [format!("{}: good, 0 meters on 0 lines, 3 upstreams", path.display())], "{said}");
+
+    let json: serde_json::Value = serde_json::from_str(&check(&["--json"])).unwrap();
+    let [cloud, broker, _] = &json["upstreams"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!((&cloud["kind"], &cloud["streams"][1], &cloud["off"]), (&"https".into(), &"blocks".into(), &().into()));
+    assert!(broker["off"].as_str().unwrap().contains("METERSEAL_TEST_NOT_SET"), "{json}");
+}
+
+#[test]
+fn the_config_of_upstream_may_stand_before_what_it_shall_do_and_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    std::fs::write(&path, UPSTREAMS.replace("STORE", folder.path().join("store").to_str().unwrap())).unwrap();
+    let path = path.to_str().unwrap();
+    let init = meterseal(&["init", "-c", path]);
+    assert!(init.status.success(), "{}", stderr(&init));
+    let both = |arguments: &[&str]| {
+        let [before, after] =
+            [[&["upstream", "-c", path], arguments].concat(), [&["upstream"], arguments, &["--config", path]].concat()]
+                .map(|arguments| meterseal(&arguments));
+        assert_eq!((before.status.code(), stdout(&before)), (after.status.code(), stdout(&after)), "{arguments:?}");
+        assert_eq!(stderr(&before), stderr(&after));
+        (before.status.code(), stdout(&before), stderr(&before))
+    };
+    assert_eq!(both(&["dead-letters", "cloud"]), (Some(0), "there are none\n".to_owned(), String::new()));
+    let none = "cloud has refused nothing: there is nothing to send again\n";
+    assert_eq!(both(&["replay", "cloud"]), (Some(0), none.to_owned(), String::new()));
+    let none = "cloud has refused nothing: there is nothing to discard\n";
+    assert_eq!(both(&["discard", "cloud", "--all"]), (Some(0), none.to_owned(), String::new()));
+    let (code, _, said) = both(&["replay", "other"]);
+    assert!(code == Some(1) && said.contains("there is no upstream other"), "{said}");
+    for order in [&["flush", "cloud"][..], &["replay", "cloud", "3"]] {
+        let (code, _, said) = both(order);
+        assert!(code == Some(1) && said.contains("while the daemon does not run"), "{said}");
+    }
+    assert!(stdout(&meterseal(&["upstream", "-c", path])).starts_with("no daemon runs"));
+    assert!(stdout(&meterseal(&["upstream", "status", "-c", path])).starts_with("no daemon runs"));
+
+    for json in [&["--json", "dead-letters", "cloud"][..], &["dead-letters", "cloud", "--json"]] {
+        assert_eq!(both(json).1.trim(), "[]");
+    }
+    let (code, _, said) = both(&["--json", "flush", "cloud"]);
+    assert!(code == Some(2) && said.starts_with("meterseal: --json is for "), "{said}");
+    for command in ["status", "flush", "dead-letters", "replay", "discard"] {
+        let help = stdout(&meterseal(&["upstream", command, "--help"]));
+        assert!(help.contains("-c, --config <FILE>"), "{help}");
+    }
+}
+
+#[test]
+fn init_tells_what_is_missing_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, store, mark] = ["m.toml", "store", "usb/mark"].map(|name| folder.path().join(name));
+    let text = format!("[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {store:?}\nmark = {mark:?}\n");
+    std::fs::write(&path, text).unwrap();
+    let init = meterseal(&["init", "-c", path.to_str().unwrap()]);
+    assert!(init.status.success() && stdout(&init).starts_with("created the store"), "{}", stderr(&init));
+    let told = format!("warning: {}:6: store.mark: {} is not there", path.display(), mark.parent().unwrap().display());
+    assert!(stderr(&init).starts_with(&told), "{}", stderr(&init));
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
-#[path = "mqtt/mosquitto.rs"]
-#[allow(dead_code, reason = "the tests of MQTT sources use all of it")]
+#[path = "peers/mosquitto.rs"]
 mod mosquitto;
 
 use std::io::{BufRead, BufReader};
@@ -18,6 +17,7 @@ struct Demo {
     process: Child,
     page: String,
     token: String,
+    pin: String,
     curls: Vec<String>,
 }
 
@@ -29,13 +29,14 @@ impl Demo {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut next = || lines.next().expect("the demo ended before it was ready");
         let page = next().strip_prefix("page: ").unwrap().to_owned();
+        let pin = next().strip_prefix("pin: ").unwrap().to_owned();
         let token = next().strip_prefix("token: ").unwrap().to_owned();
         let curls = (0..3).map(|_| next()).collect();
-        Self { process, page, token, curls }
+        Self { process, page, pin, token, curls }
     }
 
     fn get(&self, path: &str) -> Value {
-        let site = self.page.split('#').next().unwrap().trim_end_matches('/');
+        let site = self.page.trim_end_matches('/');
         let text = shell(&format!("curl -sSf -H 'Authorization: Bearer {}' '{site}{path}'", self.token));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
@@ -89,7 +90,8 @@ fn the_demo_has_a_day_behind_it_and_goes_on_without_a_seam() {
     let ready = jiff::Timestamp::now();
 
     assert!(shell(&format!("curl -sSf '{}'", demo.page)).contains("<html"), "the page answers");
-    assert!(demo.page.ends_with(&format!("/#token={}", demo.token)));
+    let sign_in = format!("curl -sSf -d '{{\"pin\":\"{}\"}}' '{}api/session'", demo.pin, demo.page);
+    assert_eq!(serde_json::from_str::<Value>(&shell(&sign_in)).unwrap()["role"], "admin");
     let pasted: Vec<String> = demo.curls.iter().map(|line| shell(line)).collect();
     for json in &pasted[..2] {
         assert!(serde_json::from_str::<Value>(json).is_ok_and(|json| json.get("status").is_none()), "{json}");
@@ -176,7 +178,7 @@ fn the_demos_own_meters_are_found_between_its_polls() {
     );
     assert!(said.contains("3 units found, ") && pasted.contains("# Unit 3 is meter line-b of the running config."));
 
-    let site = demo.page.split('#').next().unwrap().trim_end_matches('/');
+    let site = demo.page.trim_end_matches('/');
     let post = format!("curl -sS -X POST -H 'Authorization: Bearer {}' '{site}/api/scan'", demo.token);
     let order = |address: &str, units: &str| {
         format!("{post} -d '{{\"tcp\": \"{address}\", \"units\": \"{units}\", \"timeout_ms\": 50}}'")
@@ -236,10 +238,10 @@ fn a_demo_whose_folder_is_kept_goes_on_where_it_ended() {
         demo.get(&format!("/api/meters/line-a/blocks?from={from}&to={now}")).as_array().unwrap().clone()
     };
     let first = started();
-    let (token, before) = (first.token.clone(), blocks(&first));
+    let (token, pin, before) = (first.token.clone(), first.pin.clone(), blocks(&first));
     first.interrupt();
     let second = started();
-    assert_eq!(second.token, token);
+    assert_eq!((&second.token, &second.pin), (&token, &pin));
     let after = blocks(&second);
     assert_eq!(after[..before.len()], before, "what was sealed stays as it was");
     let now = jiff::Timestamp::now();

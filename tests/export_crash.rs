@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use fake::{DATABASE, Fake, TOKEN, points};
 use house::{SECOND, T, checked_with_parts_of, energy, limits};
-use kill::{Which, Write, copy_folder};
+use kill::{Which, Write, copy_folder, run};
 use meterseal::clock::Clock;
 use meterseal::evidence::Config;
 use meterseal::evidence::dataset::Manifest;
@@ -60,19 +60,7 @@ fn main() -> ExitCode {
         ["export", dir, port] => run(export(Path::new(dir), port.parse().unwrap())).map(drop),
         words => Which::by_arguments("export_crash", words).map_or(Ok(()), matrix),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(wrong) => {
-            println!("{wrong}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// One thread for the store's work, so that the writes to a file are those of one thread.
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
-    runtime.block_on(work)
+    kill::told(done)
 }
 
 /// A store and all that is kept of it outside.

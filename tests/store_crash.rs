@@ -154,7 +154,7 @@ async fn write(dir: &Path, turn: i64, steps: i64) -> Result<(), String> {
         if step % 30 == 29 {
             let reasons = [Reason::KeyRotation, Reason::Site, Reason::Rollback, Reason::Clone];
             let reason = reasons[usize::try_from(dice.roll(4)).unwrap()];
-            let wish = Succession { reason, site: None, last_outside: None };
+            let wish = Succession { reason, site: None, last_outside: None, since_open: false };
             ledger.succeed(wish).await.map_err(|error| error.to_string())?;
         }
         if step % 25 == 24 {

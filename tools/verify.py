@@ -2102,7 +2102,11 @@ def main():
                                  ("rpc", "URL", "a node of the chain that is asked for the blocks of anchors")):
         parser.add_argument(f"--{name.rstrip('s')}", metavar=metavar, action="append", default=[], dest=name,
                             help=f"{words}; any number of times")
-    code, lines = verify(**vars(parser.parse_args()))
+    parser.add_argument("--offline", action="store_true", help="ask nobody, which is so without --rpc")
+    arguments = vars(parser.parse_args())
+    if arguments.pop("offline") and arguments["rpc"]:
+        parser.error("--offline and --rpc say opposite things: leave one of them out")
+    code, lines = verify(**arguments)
     print("\n".join(lines))
     return code
 

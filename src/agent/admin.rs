@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +21,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::access::{self, AccessOrder};
 use super::anchors;
 use super::exports;
+use super::upstreams::{self, UpstreamsTold};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::evidence::anchor::{Order, Wanted};
@@ -32,11 +33,11 @@ use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{
     Anchor, AnchorState, AnchorStatus, ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs, ScanEvent,
-    ScanOrder, SourcesStatus, Timestamp,
+    ScanOrder, SourcesStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamsStatus,
 };
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
-use crate::web::{BulkNow, ProveNow, ScanNow};
+use crate::web::{self, BulkNow, ProveNow, ScanNow, UpstreamNow};
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +70,14 @@ pub enum Request {
     Anchors {},
     /// Anchors something: each change of the [`Anchor`] as a line of its own, until it is as far as this.
     Anchor { wanted: Wanted, until: AnchorState },
+    /// How the upstreams do: an [`UpstreamsTold`].
+    Upstreams {},
+    /// Dead letters, the newest first, those before this id: at most [`upstreams::PAGE`].
+    DeadLetters { upstream: String, before: Option<u64> },
+    /// Does something with an upstream.
+    Upstream { order: UpstreamOrder },
+    /// Does something with PINs, TOTP or tokens: an [`AccessDone`](access::AccessDone).
+    Access { order: AccessOrder },
 }
 
 /// The command has its copy of the bundle.
@@ -114,7 +123,8 @@ pub struct Desk {
     pub path: Option<PathBuf>,
     pub clock: Clock,
     /// Where the page and the API are.
-    pub page: watch::Receiver<SocketAddr>,
+    pub page: watch::Receiver<web::Page>,
+    pub certificate: watch::Receiver<web::CertificateStatus>,
     pub reader: Reader,
     pub status: watch::Receiver<Arc<SourcesStatus>>,
     pub problems: watch::Receiver<Arc<Vec<String>>>,
@@ -128,6 +138,8 @@ pub struct Desk {
     pub running: watch::Receiver<Arc<RunningJobs>>,
     pub anchor: watch::Receiver<AnchorStatus>,
     pub anchors: mpsc::Sender<Order>,
+    pub upstreams: watch::Receiver<Arc<UpstreamsStatus>>,
+    pub upstream_orders: mpsc::Sender<UpstreamNow>,
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
@@ -138,8 +150,8 @@ const COPYING: Duration = Duration::from_secs(3_600);
 
 /// More than a person with a few scripts needs; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 8;
-/// A request names a meter, or the units to look for.
-const REQUEST_BYTES: u64 = 4_096;
+/// A request names a meter, the units to look for, or some thousand dead letters.
+const REQUEST_BYTES: u64 = 65_536;
 /// An answer is a poll of 255 values, or the status of some thousand meters.
 const REPLY_BYTES: u64 = 16 << 20;
 /// A poll of a meter that is slow or away, and then some.
@@ -221,7 +233,7 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 Ok(event) => desk.hand_over(id, event, exports::user(peer), &mut input, &mut output).await,
                 Err(none) => Err(none),
             },
-            Ok(request) => timeout(PATIENCE, desk.done(request)).await.context("it took too long")?,
+            Ok(request) => timeout(PATIENCE, desk.done(request, peer)).await.context("it took too long")?,
             Err(error) => Err(anyhow!("not a request: {error}")),
         };
         done.map_or_else(|error| Reply::Failed(format!("{error:#}")), Reply::Done)
@@ -246,7 +258,7 @@ fn allowed(uid: u32) -> bool {
 }
 
 impl Desk {
-    async fn done(&self, request: Request) -> anyhow::Result<Value> {
+    async fn done(&self, request: Request, peer: u32) -> anyhow::Result<Value> {
         match request {
             Request::Read { meter } => {
                 let (reply, answer) = oneshot::channel();
@@ -257,7 +269,8 @@ impl Desk {
             Request::Status {} => Ok(json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
-                "page": format!("http://{}/", *self.page.borrow()),
+                "page": self.page.borrow().to_string(),
+                "fingerprint": self.certificate.borrow().fingerprint,
                 "gateway": self.reader.identity().gateway,
                 "problems": **self.problems.borrow(),
                 "store": self.reader.health(),
@@ -288,6 +301,28 @@ impl Desk {
             Request::Anchors {} => {
                 let status = self.anchor.borrow().clone();
                 Ok(serde_json::to_value(anchors::told(&self.reader, status).await?)?)
+            }
+            Request::Upstreams {} => {
+                let upstreams = UpstreamsStatus::clone(&self.upstreams.borrow());
+                Ok(serde_json::to_value(UpstreamsTold { running: true, upstreams })?)
+            }
+            Request::DeadLetters { upstream, before } => {
+                if !self.upstreams.borrow().contains_key(&upstream) {
+                    return Err(UpstreamRefused::Unknown(upstream).into());
+                }
+                Ok(serde_json::to_value(self.reader.dead_letters(&upstream, before, upstreams::PAGE).await?)?)
+            }
+            Request::Upstream { order } => {
+                let told = order.to_string();
+                upstreams::ask(&self.upstream_orders, order).await?;
+                // Only now: what was asked of an unknown one may bear any text as its name.
+                info!("somebody asked to {told}");
+                Ok(Value::Null)
+            }
+            Request::Access { order } => {
+                let by = exports::user(peer);
+                let done = access::carry_out(&self.reader, &self.ledger, &self.clock, order, by).await?;
+                Ok(serde_json::to_value(done)?)
             }
             Request::Scan { .. }
             | Request::Prove { .. }
@@ -438,7 +473,11 @@ pub async fn anchor(
     mut told: impl FnMut(Anchor) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let told = |anchor| told(serde_json::from_value(anchor)?);
-    by_lines(socket, &Request::Anchor { wanted, until }, u64::MAX, told).await.map(|_| ())
+    let end = by_lines(socket, &Request::Anchor { wanted, until }, u64::MAX, told).await;
+    end.map(|_| ()).map_err(|error| match error.downcast_ref() {
+        Some(Ended) => anyhow!("{Ended}; what is queued or sent goes on when it is started again"),
+        None => error,
+    })
 }
 
 /// Lets the daemon behind `socket` prove something, and hands its text on piece by piece.
@@ -452,6 +491,11 @@ pub async fn prove(
     let end = by_lines(socket, &Request::Prove { claim, form }, u64::MAX, told).await?;
     Ok(serde_json::from_value(end)?)
 }
+
+/// The daemon closed the socket before it had told all.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon has ended")]
+struct Ended;
 
 /// Asks for something that is told in lines, of so many bytes altogether; what the last one says.
 async fn by_lines(
@@ -473,7 +517,7 @@ async fn by_lines(
             Reply::Failed(why) => return Err(anyhow!(why)),
         }
     }
-    bail!("the daemon has ended")
+    Err(Ended.into())
 }
 
 /// Lets the daemon behind `socket` make an export, or hand over one that is done. What `told` does with `Done` is done before the daemon is told that
@@ -504,7 +548,7 @@ pub async fn exported(
             Reply::Failed(why) => return Err(anyhow!(why)),
         }
     }
-    bail!("the daemon has ended; the export goes on when it is started again")
+    bail!("{Ended}; the export goes on when it is started again")
 }
 
 /// One poll of a meter: by the daemon that runs on this store, or straight from the meter when none does.
@@ -532,7 +576,9 @@ pub async fn keys(reader: &Reader) -> Result<Vec<KeyView>, StoreError> {
 
 /// Ends the epoch with an entry that names a new key, signed by both, and opens the next one.
 pub async fn rotate_key(reader: &Reader, ledger: &Ledger, publisher: &Publisher) -> anyhow::Result<KeyView> {
-    ledger.succeed(Succession { reason: Reason::KeyRotation, site: None, last_outside: None }).await?;
+    ledger
+        .succeed(Succession { reason: Reason::KeyRotation, site: None, last_outside: None, since_open: false })
+        .await?;
     publisher.publish().await?;
     keys(reader).await?.pop().context("the log has no epoch")
 }

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{self, AccessOrder};
 use super::{Agent, Setup};
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Files};
@@ -24,7 +25,8 @@ use crate::model::Timestamp;
 use crate::simulate::{self, Simulation};
 use crate::sources::mqtt::Broker;
 use crate::sources::template::{self, Template};
-use crate::store::{self, Store};
+use crate::store::{self, Role, Store};
+use crate::web::{LogLines, Pin};
 
 /// One request reads it all, and energy is whole watt-hours, so that small loads show in short times.
 const REGISTERS: &str = include_str!("demo/simulated.toml");
@@ -114,6 +116,7 @@ struct Demo {
     agent: Agent,
     folder: Folder,
     token: String,
+    pin: Pin,
     first_meter: String,
     /// The day before it was started, and the day after.
     shown: (Timestamp, Timestamp),
@@ -144,14 +147,24 @@ impl Demo {
         }
         let socket = super::admin::socket_path(&config.store.path);
         let store = Store::open(config.store.clone(), clock.clone(), Some(socket))?;
-        let setup = Setup { config, kept, path: Some(folder.config_file()), clock, refused: Vec::new() };
+        let pin = folder.pin()?;
+        let order = AccessOrder::Pin { role: Role::Admin, pin: pin.clone() };
+        access::carry_out(&store.reader(), &store.ledger(), &clock, order, "meterseal demo".to_owned()).await?;
+        let setup = Setup {
+            config,
+            kept,
+            path: Some(folder.config_file()),
+            clock,
+            refused: Vec::new(),
+            log: LogLines::default(),
+        };
         let agent = Agent::start(setup, store).await?;
         // What is printed next works when it is pasted at once.
         let mut open = agent.open_blocks();
         let running = open.wait_for(|open| !open.is_empty());
         tokio::time::timeout(FIRST_BLOCKS, running).await.context("no meter was read")??;
         let shown = (begin, now.plus_millis(86_400_000));
-        Ok(Self { agent, folder, token, first_meter, shown, meters: tasks, stop_meters })
+        Ok(Self { agent, folder, token, pin, first_meter, shown, meters: tasks, stop_meters })
     }
 
     /// What a person needs to begin: each line can be pasted.
@@ -159,7 +172,8 @@ impl Demo {
         let (address, token, meter, (from, to)) = (self.agent.address(), &self.token, &self.first_meter, self.shown);
         let ask = |path: &str| format!("curl -s -H 'Authorization: Bearer {token}' 'http://{address}{path}'\n");
         [
-            format!("page: http://{address}/#token={token}\n"),
+            format!("page: http://{address}/\n"),
+            format!("pin: {}\n", self.pin.reveal()),
             format!("token: {token}\n"),
             ask("/api/meters/summary"),
             ask(&format!("/api/meters/{meter}/current-block")),
@@ -254,6 +268,20 @@ impl Folder {
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path.join("token"));
         writeln!(file?, "{token}")?;
         Ok(token)
+    }
+
+    /// The PIN of the demo that is here already, or a new one; kept as the token is.
+    fn pin(&self) -> anyhow::Result<Pin> {
+        let path = self.path.join("pin");
+        match fs::read_to_string(&path) {
+            Ok(pin) => return Ok(pin.trim().parse()?),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Err(_) => {}
+        }
+        let pin = Pin::random()?;
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        writeln!(file?, "{}", pin.reveal())?;
+        Ok(pin)
     }
 
     /// Writes the demo's config and reads it as any other.

@@ -1,15 +1,22 @@
 //! The one place where parts are built, started, watched and stopped; signals and systemd notices live here.
 
+pub mod access;
 pub mod admin;
+pub mod alert_orders;
 pub mod anchors;
+mod config_edits;
 mod connections;
 pub mod demo;
+mod edits;
 pub mod exports;
 pub mod proofs;
+mod registers;
 pub mod search;
 mod settle;
+pub mod simulators;
 mod stages;
 mod systemd;
+pub mod upstreams;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -35,7 +42,8 @@ use crate::evidence::mark::Mark;
 use crate::evidence::prove::Prover;
 use crate::model::{Alert, AlertKind, Digest, Meter, SourcesStatus};
 use crate::store::{Ledger, Reader, Store, StoreError};
-use crate::{alerts, blocks, commissioning, evidence, sources, web};
+pub use crate::web::LogLines;
+use crate::{alerts, blocks, commissioning, evidence, sources, upstream, web};
 use admin::{ReloadNow, Reloaded};
 pub use settle::{open_alone, settle};
 use stages::Stages;
@@ -70,12 +78,12 @@ pub fn end_on_panic() {
 }
 
 /// The daemon: runs until SIGTERM or SIGINT, or until something fails.
-pub async fn run(path: &Path) -> Result<(), RunError> {
+pub async fn run(path: &Path, log: LogLines) -> Result<(), RunError> {
     let clock = Clock::system();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let (config, store, kept, refused) = opened(path, &clock).await?;
-    let setup = Setup { config, kept, path: Some(path.to_owned()), clock, refused };
+    let setup = Setup { config, kept, path: Some(path.to_owned()), clock, refused, log };
     let mut agent = Agent::start(setup, store).await?;
     systemd::tell(&[NotifyState::Ready]);
     let outcome = loop {
@@ -108,7 +116,7 @@ async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec
     // Off the async threads, as on a reload: a keystore takes seconds to open.
     let (file, now) = (path.to_owned(), clock.now());
     let loaded = tokio::task::spawn_blocking(move || config::load(&file, now).1).await?;
-    let Checked { config, faults, warnings, kept, store } = loaded;
+    let Checked { config, faults, warnings, kept, store, .. } = loaded;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -131,7 +139,8 @@ async fn opened(path: &Path, clock: &Clock) -> Result<(Config, Store, Files, Vec
             return Err(RunError::Config { faults });
         };
         // The path stays that of the store which is open.
-        let config = Config { store: crate::store::Config { path: store.path, ..config.store.clone() }, ..config };
+        let web = web::Config { folder: store.path.join("tls"), ..config.web.clone() };
+        let config = Config { store: crate::store::Config { path: store.path, ..config.store.clone() }, web, ..config };
         opened.reconfigure(&config.store);
         return Ok((config, opened, kept, faults));
     };
@@ -148,6 +157,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Faults of the file on disk, if this is the last good config in its stead.
     pub refused: Vec<Fault>,
+    /// Where the newest lines of the log are.
+    pub log: LogLines,
 }
 
 /// The running parts.
@@ -160,17 +171,25 @@ pub struct Agent {
     clock: Clock,
     reader: Reader,
     ledger: Ledger,
-    page: watch::Sender<SocketAddr>,
+    page: watch::Sender<web::Page>,
+    /// Where the page is asked for, for when it goes on there under another certificate.
+    door: web::Door,
     /// What the web looks at, for when it must move to another address.
     views: web::Views,
     socket: PathBuf,
     reloads: mpsc::Receiver<ReloadNow>,
+    edits: mpsc::Receiver<web::EditNow>,
+    shown: watch::Sender<Arc<web::ShownConfig>>,
+    /// The running config without what was made through the API, and what of that is left out.
+    of_files: Config,
+    left_out: Vec<String>,
     /// What is wrong with the config and the store, and with the webhook and the clock: together the problems that are shown.
     own_problems: Vec<String>,
     webhook: watch::Receiver<Option<String>>,
     mark: watch::Receiver<Option<String>>,
     /// What the sealing of blocks waits for.
     sealing: watch::Receiver<blocks::WaitsFor>,
+    certificate: watch::Receiver<web::CertificateStatus>,
 }
 
 /// Through these a new config reaches the parts that run.
@@ -182,12 +201,15 @@ struct Wires {
     meters: watch::Sender<Arc<Vec<Meter>>>,
     evidence: watch::Sender<Arc<evidence::Config>>,
     anchor: watch::Sender<Arc<anchor::Part>>,
+    upstream: watch::Sender<Arc<upstream::Config>>,
     exports: watch::Sender<Arc<web::Exports>>,
     problems: watch::Sender<Arc<Vec<String>>>,
     /// The config that the log is to name.
     running: watch::Sender<Option<Running>>,
 }
 
+/// Changed meters are shown within this time.
+const SHOWN: Duration = Duration::from_secs(2);
 /// `meterseal read` of several people at once; more of them wait.
 const POLLS: usize = 16;
 const RELOADS: usize = 4;
@@ -199,20 +221,22 @@ const CLOSING: Duration = Duration::from_secs(2);
 impl Agent {
     /// Starts all parts on a store that is open. Nothing here waits for the network.
     pub async fn start(setup: Setup, store: Store) -> anyhow::Result<Self> {
-        let Setup { config, kept, path, clock, refused } = setup;
+        let Setup { config, kept, path, clock, refused, log } = setup;
         // Another part of the process may have chosen it before: all choose the same.
         rustls::crypto::ring::default_provider().install_default().ok();
         let (reader, ledger) = (store.reader(), store.ledger());
-        let listener = web::bind(&config.web).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}", config.web.listen))?;
-        let page = watch::Sender::new(listener.local_addr()?);
+        let of_files = config;
+        let (config, left_out) = edits::merged(of_files.clone(), &reader, clock.now()).await?;
+        let door = web::bind(&config.web).await;
+        let door = door.with_context(|| format!("cannot listen on {}", config.web.listen))?;
+        let (page, certificate) = (watch::Sender::new(door.page()), web::Certificate::default());
         let socket = admin::socket_path(&config.store.path);
         let requests = admin::bind(&socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
 
         settle(&store, &config, &clock).await?;
         let publisher = Publisher::new(ledger.clone(), Mark::at(config.evidence.mark.clone()));
         let own_problems = problems(&config, &refused);
-        let wires = Wires::of(&config, own_problems.clone());
+        let wires = Wires::of(&config, [own_problems.clone(), left_out.clone()].concat());
         let status = watch::Sender::new(Arc::new(SourcesStatus::default()));
         let lines = watch::Sender::default();
         let open = watch::Sender::new(Arc::new(blocks::OpenBlocks::new()));
@@ -227,7 +251,29 @@ impl Agent {
         let (anchor_wishes, anchor_wished) = mpsc::channel(anchors::ASKED);
         let (anchor_orders, anchor_ordered) = mpsc::channel(anchors::ASKED);
         let anchored = watch::Sender::default();
+        let (upstream_wishes, upstream_wished) = mpsc::channel(upstreams::ASKED);
+        let (upstream_orders, upstream_ordered) = mpsc::channel(upstreams::ASKED);
+        let delivery = watch::Sender::default();
+        let (registers, registers_asked) = mpsc::channel(registers::ASKED);
+        let source = &of_files.source;
+        let told = (source.warnings.as_slice(), refused.as_slice());
+        let shown = config_edits::shown(path.as_deref(), &source.shown, told, clock.now());
+        let shown = watch::Sender::new(Arc::new(shown));
+        let (edits, edits_asked) = mpsc::channel(edits::ASKED);
+        let (alert_wishes, alert_wished) = mpsc::channel(alert_orders::ASKED);
+        let (access_wishes, access_wished) = mpsc::channel(access::ASKED);
+        let gate = web::Gate::open(reader.clone(), clock.clone(), access_wishes, config.web.session_idle).await?;
         let running = watch::Sender::default();
+        let (simulations, simulated) = mpsc::channel(simulators::ASKED);
+        let known = simulators::Told::new(&config.blocks);
+        let desk = simulators::Parts {
+            config: wires.blocks.subscribe(),
+            reader: reader.clone(),
+            ledger: ledger.clone(),
+            ingest: store.ingest(),
+            clock: clock.clone(),
+        };
+        let desk = simulators::Desk::open(desk, known.clone()).await?;
         let mut stages = Stages::default();
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
 
@@ -245,8 +291,9 @@ impl Agent {
                 Ok(())
             }
         });
+        stages.start("simulators", simulators::STOPPING, |stop| desk.run(simulated, stop));
         stages.start("blocks", millis(1_500), |stop| {
-            let config = wires.blocks.subscribe();
+            let config = known.blocks.subscribe();
             let told = blocks::Told { open: open.clone(), waits_for: sealing.clone() };
             let work = blocks::run(config, reader.clone(), ledger.clone(), clock.clone(), told, stop);
             async move { Ok(work.await?) }
@@ -258,6 +305,12 @@ impl Agent {
             let work = alerts::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
             async move { Ok(work.await?) }
         });
+        stages.start("alert requests", millis(20), |stop| {
+            let (reader, ledger, clock) = (reader.clone(), ledger.clone(), clock.clone());
+            let desk = alert_orders::Desk { config: wires.alerts.subscribe(), reader, ledger, clock };
+            alert_orders::run(alert_wished, desk, stop)
+        });
+        stages.start("register requests", millis(20), |stop| registers::run(registers_asked, polls.clone(), stop));
         stages.start("commissioning", millis(250), |stop| {
             let views = commissioning::Views { meters: wires.meters.subscribe(), sources: status.subscribe() };
             let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
@@ -304,11 +357,25 @@ impl Agent {
         stages.start("anchor requests", millis(50), |stop| {
             anchors::run(anchor_wished, anchor_orders.clone(), reader.clone(), stop)
         });
+        let parts = upstream::Parts {
+            reader: reader.clone(),
+            ledger: ledger.clone(),
+            clock: clock.clone(),
+            checkpoint: publisher.newest(),
+            status: delivery.clone(),
+        };
+        stages.start("upstream", millis(300), |stop| {
+            let work = upstream::run(wires.upstream.subscribe(), parts, upstream_ordered, stop);
+            async move { Ok(work.await?) }
+        });
+        stages.start("upstream requests", millis(50), |stop| upstreams::run(upstream_wished, upstream_orders, stop));
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),
             site: wires.site.subscribe(),
-            meters: wires.meters.subscribe(),
+            meters: known.meters.subscribe(),
+            roster: known.roster.subscribe(),
+            simulators: simulations,
             open: open.subscribe(),
             sources: status.subscribe(),
             problems: wires.problems.subscribe(),
@@ -321,9 +388,19 @@ impl Agent {
             bulk: bulk.clone(),
             anchor: anchored.subscribe(),
             anchors: anchor_wishes,
+            upstreams: delivery.subscribe(),
+            upstream_orders: upstream_wishes.clone(),
+            alert_orders: alert_wishes,
+            edits,
+            certificate: certificate.clone(),
+            config: shown.subscribe(),
+            registers,
+            log,
+            started: (clock.now(), clock.since_boot_ms()),
+            gate: gate.clone(),
         };
         stages.start("web", millis(750), |stop| {
-            let work = web::run(listener, views.clone(), stop);
+            let work = web::run(door.clone(), views.clone(), stop);
             async move { Ok(work.await?) }
         });
         stages.start("admin", millis(250), |stop| {
@@ -344,10 +421,16 @@ impl Agent {
                 running: running.subscribe(),
                 anchor: anchored.subscribe(),
                 anchors: anchor_orders,
+                upstreams: delivery.subscribe(),
+                upstream_orders: upstream_wishes,
+                certificate: certificate.status(),
             };
             admin::serve(requests, desk, stop)
         });
-        stages.start("watchdog", millis(100), |stop| {
+        stages.start("access", millis(50), |stop| {
+            access::run(access_wished, gate, (reader.clone(), ledger.clone()), stop)
+        });
+        stages.start("watchdog", millis(50), |stop| {
             let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
             systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters }, stop)
         });
@@ -363,26 +446,32 @@ impl Agent {
             reader,
             ledger,
             page,
+            door,
             views,
             socket,
             reloads: reloads_asked,
+            edits: edits_asked,
+            shown,
+            of_files,
+            left_out,
             own_problems,
             webhook: webhook.subscribe(),
             mark: publisher.trouble(),
             sealing: sealing.subscribe(),
+            certificate: certificate.status(),
         };
         if refused.is_empty() {
             agent.taken(&kept).await;
         } else {
             agent.refused(&refused).await;
         }
-        info!(site = %agent.running.site_id, page = %format!("http://{}/", agent.address()), "running");
+        info!(site = %agent.running.site_id, page = %*agent.page.borrow(), "running");
         Ok(agent)
     }
 
     /// Where the page and the API are.
     pub fn address(&self) -> SocketAddr {
-        *self.page.borrow()
+        self.page.borrow().address
     }
 
     /// The blocks that run.
@@ -402,6 +491,8 @@ impl Agent {
                 Ok(()) = self.webhook.changed() => self.show_problems(),
                 Ok(()) = self.mark.changed() => self.show_problems(),
                 Ok(()) = self.sealing.changed() => self.show_problems(),
+                Some(edit) = self.edits.recv() => self.edit(edit).await,
+                Ok(()) = self.certificate.changed() => self.show_problems(),
                 Some(ReloadNow(reply)) = self.reloads.recv() => {
                     let reloaded = self.reload().await;
                     if reply.send(reloaded).is_err() {
@@ -417,14 +508,16 @@ impl Agent {
         let Some(path) = &self.path else {
             return Reloaded { faults: vec!["this daemon has no config file".to_owned()], ..Reloaded::default() };
         };
+        self.views.certificate.look();
         let (path, now) = (path.clone(), self.clock.now());
         let load = tokio::task::spawn_blocking(move || config::load(&path, now).1);
-        let Ok(Checked { config, faults, warnings, kept, .. }) = load.await else {
+        let Ok(Checked { config, faults, warnings, kept, shown, .. }) = load.await else {
             return Reloaded { faults: vec!["the config could not be read".to_owned()], ..Reloaded::default() };
         };
-        for warning in warnings {
+        for warning in &warnings {
             warn!("{warning}");
         }
+        self.show_config(&shown, &warnings, &faults);
         let Some(config) = config else {
             self.refused(&faults).await;
             self.own_problems = problems(&self.running, &faults);
@@ -434,8 +527,19 @@ impl Agent {
         self.apply(config, &kept).await
     }
 
-    async fn apply(&mut self, new: Config, kept: &Files) -> Reloaded {
+    async fn apply(&mut self, of_files: Config, kept: &Files) -> Reloaded {
         let mut reloaded = Reloaded::default();
+        let new = match edits::merged(of_files.clone(), &self.reader, self.clock.now()).await {
+            Ok((new, left_out)) => {
+                self.left_out = left_out;
+                new
+            }
+            Err(error) => {
+                let why = format!("what was made through the API cannot be read: {error:#}");
+                return Reloaded { faults: vec![why], ..reloaded };
+            }
+        };
+        self.of_files = of_files;
         let mut later = |what: &str, differs: bool| {
             if differs {
                 reloaded.at_next_start.push(what.to_owned());
@@ -444,14 +548,17 @@ impl Agent {
         later("site.id", new.site_id != self.running.site_id);
         later("store.path", new.store.path != self.running.store.path);
         reloaded.changed = self.wires.tell(&new);
-        let mut web = new.web.clone();
+        // The certificate lies in the store, which does not move.
+        let mut web = web::Config { folder: self.running.web.folder.clone(), ..new.web.clone() };
         if web != self.running.web {
-            match self.move_web(&web).await {
+            self.views.gate.set_idle(web.session_idle);
+            let rest = web::Config { session_idle: self.running.web.session_idle, ..web.clone() };
+            match if rest == self.running.web { Ok(()) } else { self.move_web(&web).await } {
                 Ok(()) => reloaded.changed.push("web".to_owned()),
                 Err(error) => {
                     error!("the page stays where it is: {error:#}");
                     reloaded.at_next_start.push("web.listen".to_owned());
-                    web = self.running.web.clone();
+                    web = web::Config { session_idle: web.session_idle, ..self.running.web.clone() };
                 }
             }
         }
@@ -464,6 +571,7 @@ impl Agent {
         // What waits for the next start still differs at the next reload, and is told again.
         let site_id = self.running.site_id.clone();
         self.running = Config { store, site_id, web, ..new };
+        self.meters_shown().await;
         self.own_problems = problems(&self.running, &[]);
         self.own_problems.extend(
             reloaded.at_next_start.iter().map(|key| format!("{key} has changed: restart meterseal to apply it")),
@@ -474,22 +582,38 @@ impl Agent {
         reloaded
     }
 
-    /// Listens at the new address before the old one is given up.
+    /// Simulators are put beside the meters elsewhere: whoever asked for a change sees it afterwards.
+    async fn meters_shown(&self) {
+        let mut shown = self.views.meters.clone();
+        let is_shown = shown.wait_for(|shown| shown.starts_with(&self.running.blocks.meters));
+        if timeout(SHOWN, is_shown).await.is_err() {
+            warn!("the changed meters are not shown yet");
+        }
+    }
+
+    /// Listens at the new address before the old one is given up, or goes on at the old one.
     async fn move_web(&mut self, config: &web::Config) -> anyhow::Result<()> {
-        let listener = web::bind(config).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        let (address, views) = (listener.local_addr()?, self.views.clone());
-        let web = |stop| async move { Ok(web::run(listener, views, stop).await?) };
+        let door = if config.listen == self.running.web.listen {
+            self.door.under(config)?
+        } else {
+            web::bind(config).await.with_context(|| format!("cannot listen on {}", config.listen))?
+        };
+        let (page, views) = (door.page(), self.views.clone());
+        self.door = door.clone();
+        info!(%page, "the page moves");
+        let web = |stop| async move { Ok(web::run(door, views, stop).await?) };
         self.stages.replace("web", web).await;
-        self.page.send_replace(address);
-        info!(page = %format!("http://{address}/"), "the page has moved");
+        self.page.send_replace(page);
         Ok(())
     }
 
     fn show_problems(&mut self) {
         let mut all = self.own_problems.clone();
+        all.extend(self.left_out.clone());
         all.extend(self.webhook.borrow_and_update().clone());
         all.extend(self.mark.borrow_and_update().clone());
         all.extend(self.sealing.borrow_and_update().map(str::to_owned));
+        all.extend(self.certificate.borrow_and_update().problem.clone());
         self.wires.problems.send_replace(Arc::new(all));
     }
 
@@ -498,7 +622,8 @@ impl Agent {
         let ended = async {
             let kept = kept.to_kept();
             let meters = self.running.meters().iter().map(|meter| meter.id.clone()).collect();
-            let running = Running { config_sha256: Digest::of(kept.as_bytes()), meters };
+            let is_sent = !self.running.upstream.upstreams.is_empty();
+            let running = Running { config_sha256: Digest::of(kept.as_bytes()), meters, is_sent };
             self.ledger.save_config(kept).await?;
             self.wires.running.send_replace(Some(running));
             for alert in self.reader.alerts(true, OPEN_ALERTS).await? {
@@ -526,8 +651,7 @@ impl Agent {
             }
             let text = refusal(faults);
             let kind = AlertKind::ConfigRefused;
-            let alert =
-                Alert { id: 0, kind, meter: None, occasion: now, raised: now, cleared: None, text, delivered: None };
+            let alert = Alert::new(kind, None, now, now, text);
             self.ledger.raise(alert).await.map(|_| ())
         };
         let raised: Result<(), StoreError> = raised.await;
@@ -538,6 +662,8 @@ impl Agent {
 
     /// Drains in the direction of the data, then commits and closes the store: below 10 s in all.
     pub async fn stop(self) -> anyhow::Result<()> {
+        // Whoever connects from now on is refused, and does not wait for nothing.
+        drop(self.door);
         self.stages.drain().await;
         // While the lock is held: later it may be another process's.
         if let Err(error) = fs::remove_file(&self.socket) {
@@ -562,6 +688,7 @@ impl Wires {
             meters: watch::Sender::new(Arc::new(config.meters().to_vec())),
             evidence: watch::Sender::new(Arc::new(config.evidence.clone())),
             anchor: watch::Sender::new(Arc::new(config.anchor.clone())),
+            upstream: watch::Sender::new(Arc::new(config.upstream.clone())),
             exports: watch::Sender::new(Arc::new(config.exports.clone())),
             problems: watch::Sender::new(Arc::new(problems)),
             running: watch::Sender::new(None),
@@ -578,6 +705,7 @@ impl Wires {
             // Two views of one part: what is asked, and what is shown.
             ("exports", replaced(&self.evidence, &new.evidence) | replaced(&self.exports, &new.exports)),
             ("anchor", replaced(&self.anchor, &new.anchor)),
+            ("upstream", replaced(&self.upstream, &new.upstream)),
             ("sources", replaced(&self.sources, &new.sources)),
         ];
         told.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()

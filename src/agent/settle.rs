@@ -45,8 +45,7 @@ pub async fn settle(store: &Store, config: &Config, clock: &Clock) -> Result<(),
     if matches!(succession.reason, Reason::Clone | Reason::Rollback) {
         let (now, kind) = (clock.now(), AlertKind::LogBeganAnew);
         let text = format!("{what}. The log goes on as {}; `meterseal key show` prints its key.", identity.origin());
-        let alert =
-            Alert { id: 0, kind, meter: None, occasion: now, raised: now, cleared: None, text, delivered: None };
+        let alert = Alert::new(kind, None, now, now, text);
         ledger.raise(alert).await?;
     }
     Ok(())

@@ -67,7 +67,7 @@ impl Signs {
         let interval = |meter: &Meter| match meter.origin {
             Origin::Modbus { .. } => meter.interval_ms,
             // A publisher that says nothing is no sign of trouble here: the task that listens ticks by itself.
-            Origin::Mqtt { .. } | Origin::Sum { .. } => None,
+            Origin::Mqtt { .. } | Origin::Simulator | Origin::Sum { .. } => None,
         };
         // A disk that cannot be written is told and waited for, and the sources wait with it once the queue is full; a
         // restart would not mend it, and would lose what is queued.

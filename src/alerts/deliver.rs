@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Config, Webhook};
 use crate::clock::Clock;
-use crate::model::{Alert, AlertKind, causes};
+use crate::model::{Alert, AlertKind, Timestamp, causes};
 use crate::store::{Identity, Ledger, Reader, StoreError};
 
 /// One delivery, from connecting to the status of the answer.
@@ -181,7 +181,7 @@ impl Delivery {
             },
         };
         let identity = self.reader.identity();
-        let body = fill(&webhook.body, alert, &identity, &webhook.contact);
+        let body = fill(&webhook.body, (alert.kind.as_str(), alert), &identity, &webhook.contact);
         // The same alert sent twice, after an answer that was lost, is known by its key.
         let key = format!("{}-{}-alert-{}", identity.gateway, identity.epoch, alert.id);
         let request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json");
@@ -202,6 +202,28 @@ impl Delivery {
             warn!("{problem}");
         }
     }
+}
+
+/// Why a text that was sent to see whether the webhook works did not arrive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TestFailed {
+    #[error("no webhook is set: put `webhook = {{ url = \"https://...\" }}` under [alerts] of the config")]
+    NoWebhook,
+    #[error("the webhook did not take the test: {0}")]
+    NotTaken(String),
+}
+
+/// Sends one text that says that it is a test, now, past all that waits; the status of the answer.
+pub async fn send_test(config: &Config, identity: &Identity, now: Timestamp) -> Result<u16, TestFailed> {
+    let webhook = config.webhook.as_ref().ok_or(TestFailed::NoWebhook)?;
+    let failed = |cause| TestFailed::NotTaken(without_address(cause));
+    let client = new_client().map_err(failed)?;
+    let text = format!("TEST: a person at site {} has asked whether alerts arrive. Nothing is wrong.", identity.site);
+    let alert = Alert::new(AlertKind::MeterSilent, None, now, now, text);
+    let body = fill(&webhook.body, ("test", &alert), identity, &webhook.contact);
+    let request = client.post(&webhook.url).header(header::CONTENT_TYPE, "application/json").body(body);
+    let status = request.send().await.map_err(failed)?.status();
+    if status.is_success() { Ok(status.as_u16()) } else { Err(TestFailed::NotTaken(format!("it answers {status}"))) }
 }
 
 fn judge(status: StatusCode, retry_after: Option<&header::HeaderValue>) -> Outcome {
@@ -249,8 +271,8 @@ fn random_byte() -> u8 {
 }
 
 /// The body with its marks replaced, once: a text that holds a mark is not looked through again.
-fn fill(body: &str, alert: &Alert, identity: &Identity, contact: &str) -> String {
-    let mut filled = String::with_capacity(body.len() + alert.text.len());
+fn fill(body: &str, alert: (&str, &Alert), identity: &Identity, contact: &str) -> String {
+    let mut filled = String::with_capacity(body.len() + alert.1.text.len());
     let mut rest = body;
     while let Some((before, after)) = rest.split_once("{{") {
         filled.push_str(before);
@@ -272,11 +294,11 @@ fn fill(body: &str, alert: &Alert, identity: &Identity, contact: &str) -> String
     filled
 }
 
-fn value(mark: &str, alert: &Alert, identity: &Identity, contact: &str) -> Option<String> {
+fn value(mark: &str, (kind, alert): (&str, &Alert), identity: &Identity, contact: &str) -> Option<String> {
     Some(match mark {
         "text" if alert.cleared.is_some() => format!("{} (It is over by now.)", alert.text),
         "text" => alert.text.clone(),
-        "kind" => kind_name(alert.kind).to_owned(),
+        "kind" => kind.to_owned(),
         "meter" => alert.meter.as_ref().map_or_else(String::new, ToString::to_string),
         "site" => identity.site.to_string(),
         "time" => alert.raised.to_string(),
@@ -284,22 +306,6 @@ fn value(mark: &str, alert: &Alert, identity: &Identity, contact: &str) -> Optio
         "contact" => contact.to_owned(),
         _ => return None,
     })
-}
-
-fn kind_name(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::TargetAtRisk => "target_at_risk",
-        AlertKind::MeterSilent => "meter_silent",
-        AlertKind::ConfigRefused => "config_refused",
-        AlertKind::StoreFull => "store_full",
-        AlertKind::ClockUnsteady => "clock_unsteady",
-        AlertKind::LogBeganAnew => "log_began_anew",
-        AlertKind::MeterChanged => "meter_changed",
-        AlertKind::AnchorOverdue => "anchor_overdue",
-        AlertKind::AnchorFundsLow => "anchor_funds_low",
-        AlertKind::AnchorNonceTaken => "anchor_nonce_taken",
-        AlertKind::AnchorReorganised => "anchor_reorganised",
-    }
 }
 
 /// A text as it stands within the quotes of a JSON string.
@@ -317,19 +323,19 @@ mod tests {
     fn alert(text: &str) -> Alert {
         Alert {
             id: 7,
-            kind: AlertKind::MeterSilent,
-            meter: Some("main".parse().unwrap()),
-            occasion: Timestamp::from_millis(0),
-            raised: Timestamp::from_millis(0),
-            cleared: None,
-            text: text.into(),
-            delivered: None,
+            ..Alert::new(
+                AlertKind::MeterSilent,
+                Some("main".parse().unwrap()),
+                Timestamp::from_millis(0),
+                Timestamp::from_millis(0),
+                text.into(),
+            )
         }
     }
 
     fn filled(body: &str, text: &str) -> String {
         let identity = Identity { site: "plant-7".parse().unwrap(), gateway: "g".into(), epoch: "e".into() };
-        fill(body, &alert(text), &identity, "+60 12")
+        fill(body, ("meter_silent", &alert(text)), &identity, "+60 12")
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::model::{Meter, MeterId, OpenBlock, SourcesStatus};
 use crate::store::{Ledger, Reader, StoreError, StoreHealth};
 use deliver::Delivery;
+pub use deliver::{TestFailed, send_test};
 use rule::{Seen, Step, Watching};
 
 /// Part `[alerts]` of the config.
@@ -91,8 +92,12 @@ async fn watch(
     nudge: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let mut has_failed = false;
+    let (mut has_failed, mut off) = (false, Vec::new());
     loop {
+        // What cannot be read now stays as it was known.
+        if let Ok(known) = reader.alerts_off().await {
+            off = known;
+        }
         let steps = {
             let (meters, open) = (views.meters.borrow().clone(), views.open.borrow_and_update().clone());
             let sources = views.sources.borrow_and_update().clone();
@@ -101,7 +106,8 @@ async fn watch(
             let store_trouble = trouble.as_deref();
             let clock_trouble = *views.sealing.borrow_and_update();
             let (meters, open, sources) = (&meters, &open, &sources);
-            watching.judge(&Seen { now, since_boot_ms, meters, open, sources, store_trouble, clock_trouble })
+            let off = &off;
+            watching.judge(&Seen { now, since_boot_ms, meters, open, sources, store_trouble, clock_trouble, off })
         };
         match act(&mut watching, steps, &ledger, &clock, &nudge).await {
             Ok(()) => has_failed = false,

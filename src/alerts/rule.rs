@@ -33,6 +33,8 @@ pub struct Seen<'a> {
     pub store_trouble: Option<&'a str>,
     /// What the sealing of blocks waits for, for a person.
     pub clock_trouble: Option<&'a str>,
+    /// Kinds that somebody switched off: they raise nothing, and what stands of them is over.
+    pub off: &'a [AlertKind],
 }
 
 /// What is to be done.
@@ -123,6 +125,7 @@ impl Watching {
         }
         steps.extend(self.judge_store(seen));
         steps.extend(self.judge_clock(seen));
+        steps.retain(|step| !matches!(step, Step::Raise(alert) if seen.off.contains(&alert.kind)));
         steps.extend(self.raised.iter().filter(|alert| self.is_over(alert, seen)).map(|alert| Step::Clear(alert.id)));
         steps
     }
@@ -132,16 +135,13 @@ impl Watching {
         self.trouble = Some(seen.since_boot_ms);
         let stands = self.raised.iter().any(|alert| alert.kind == AlertKind::StoreFull);
         (!stands).then(|| {
-            Step::Raise(Alert {
-                id: 0,
-                kind: AlertKind::StoreFull,
-                meter: None,
-                occasion: seen.now,
-                raised: seen.now,
-                cleared: None,
-                text: format!("The store is in trouble: {why}."),
-                delivered: None,
-            })
+            Step::Raise(Alert::new(
+                AlertKind::StoreFull,
+                None,
+                seen.now,
+                seen.now,
+                format!("The store is in trouble: {why}."),
+            ))
         })
     }
 
@@ -153,16 +153,13 @@ impl Watching {
         let since = *self.unsteady.get_or_insert(seen.since_boot_ms);
         let stands = self.raised.iter().any(|alert| alert.kind == AlertKind::ClockUnsteady);
         (!stands && seen.since_boot_ms.saturating_sub(since) >= UNSTEADY_MS).then(|| {
-            Step::Raise(Alert {
-                id: 0,
-                kind: AlertKind::ClockUnsteady,
-                meter: None,
-                occasion: seen.now,
-                raised: seen.now,
-                cleared: None,
-                text: format!("No block is sealed: {why}. Readings are kept. Check the gateway's time service."),
-                delivered: None,
-            })
+            Step::Raise(Alert::new(
+                AlertKind::ClockUnsteady,
+                None,
+                seen.now,
+                seen.now,
+                format!("No block is sealed: {why}. Readings are kept. Check the gateway's time service."),
+            ))
         })
     }
 
@@ -212,6 +209,9 @@ impl Watching {
     }
 
     fn is_over(&self, alert: &Alert, seen: &Seen<'_>) -> bool {
+        if seen.off.contains(&alert.kind) {
+            return true;
+        }
         let Some(id) = &alert.meter else {
             let well = self.trouble.is_none_or(|last| seen.since_boot_ms.saturating_sub(last) >= WELL_MS);
             return match alert.kind {
@@ -244,14 +244,16 @@ impl Watching {
             | AlertKind::AnchorOverdue
             | AlertKind::AnchorFundsLow
             | AlertKind::AnchorNonceTaken
-            | AlertKind::AnchorReorganised => false,
+            | AlertKind::AnchorReorganised
+            | AlertKind::UpstreamStopped
+            | AlertKind::ReadingsLost => false,
         }
     }
 }
 
 fn alert(kind: AlertKind, meter: &Meter, occasion: Timestamp, now: Timestamp, text: String) -> Alert {
     let meter = Some(meter.id.clone());
-    Alert { id: 0, kind, meter, occasion, raised: now, cleared: None, text, delivered: None }
+    Alert::new(kind, meter, occasion, now, text)
 }
 
 fn risk_text(meter: &Meter, open: &OpenBlock) -> String {
@@ -344,11 +346,20 @@ mod tests {
         log: Vec<String>,
         trouble: Option<&'static str>,
         clock: Option<&'static str>,
+        off: Vec<AlertKind>,
     }
 
     impl Plant {
         fn new() -> Self {
-            Self { watching: Watching::default(), ms: 1_000, next_id: 1, log: Vec::new(), trouble: None, clock: None }
+            Self {
+                watching: Watching::default(),
+                ms: 1_000,
+                next_id: 1,
+                log: Vec::new(),
+                trouble: None,
+                clock: None,
+                off: Vec::new(),
+            }
         }
 
         fn see(&mut self, after_ms: u64, open: Option<OpenBlock>, condition: Condition) -> &mut Self {
@@ -364,6 +375,7 @@ mod tests {
                 sources: &sources,
                 store_trouble: self.trouble,
                 clock_trouble: self.clock,
+                off: &self.off,
             };
             for step in self.watching.judge(&seen) {
                 match step {
@@ -412,6 +424,22 @@ mod tests {
         plant.clock = Some(why);
         plant.see(1_000, None, Condition::Answering).see(400_000, None, Condition::Answering);
         assert_eq!(plant.log[2..], [told], "another time is another alert");
+    }
+
+    #[test]
+    fn a_rule_that_is_off_is_over_and_tells_the_next_occasion_once_it_is_on() {
+        let mut plant = Plant::new();
+        plant.see(0, None, Condition::Silent).see(61_000, None, Condition::Silent);
+        assert_eq!(plant.log.len(), 1);
+        plant.off = vec![AlertKind::MeterSilent];
+        plant.see(1_000, None, Condition::Silent).see(61_000, None, Condition::Silent);
+        assert_eq!(plant.log[1..], ["over 1"]);
+        plant.see(1_000, None, Condition::Answering).see(30_000, None, Condition::Answering);
+        plant.see(1_000, None, Condition::Silent).see(120_000, None, Condition::Silent);
+        assert_eq!(plant.log.len(), 2, "nothing is told while it is off");
+        plant.off.clear();
+        plant.see(1_000, None, Condition::Silent);
+        assert_eq!(plant.log.len(), 3, "it stands still, and nobody was told");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::calendar::Spans;
 use super::rule::{Carry, Tally, reach_ms, share};
+use super::seal::spans_of;
 use super::sum::parts;
 use super::window::View;
 use super::{Config, OpenBlocks};
@@ -11,7 +12,7 @@ use crate::model::{
     Block, BlockFlag, Category, Energy, Layout, Meter, MeterId, Method, OpenBlock, Power, Role, Span, StoredReading,
     Timestamp,
 };
-use crate::store::StoreError;
+use crate::store::{Reader, StoreError};
 
 /// The open blocks of all meters that have been heard.
 #[derive(Default)]
@@ -33,6 +34,42 @@ struct Open {
 
 /// Energy in µWh is power in mW times ms, divided by this.
 const MW_MS_PER_UWH: i128 = 3_600;
+
+/// The block of a meter that has power alone, at `at`, and the number of its readings: what is known with power held no
+/// further than `until`. For whoever cannot wait for the next look at the open blocks.
+pub async fn look(
+    config: &Config,
+    reader: &Reader,
+    meter: &Meter,
+    (at, until): (Timestamp, Timestamp),
+) -> Result<(OpenBlock, u64), StoreError> {
+    let spans = spans_of(config);
+    let span = spans.containing(at).span;
+    let interval_ms = meter.interval_ms.unwrap_or(60_000);
+    let mut carry = Carry::default();
+    if let Some(before) = reader.last_before(&meter.id, Role::Power, span.start()).await?
+        && let Some(held) = Span::new(before.time, span.start())
+    {
+        let mut tally = Tally::begin(held, carry, interval_ms, false);
+        tally.push(&before);
+        carry = tally.carry();
+    }
+    let mut open = Open {
+        tally: Tally::begin(span, carry, interval_ms, false),
+        newest: None,
+        through_seq: 0,
+        category: meter.category,
+        interval_ms,
+        simulated: meter.simulated,
+        stale: false,
+    };
+    let mut readings = reader.readings(meter.id.clone(), span.start(), span.end());
+    while let Some(batch) = readings.next().await {
+        batch?.iter().for_each(|reading| open.tally.push(reading));
+    }
+    let block = open.show(&meter.id, &spans, meter.peak_target, until.min(span.end()));
+    Ok((block, open.tally.readings()))
+}
 
 impl Live {
     /// Takes a committed reading.

@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::live::Live;
+pub use self::live::look;
 use self::seal::Sealer;
 use crate::clock::Clock;
-use crate::model::{Meter, MeterId, OpenBlock};
+use crate::model::{Meter, MeterId, OpenBlock, Span, Timestamp};
 use crate::store::{Ledger, Reader, StoreError};
 
 /// Tariff and meters, as far as blocks need them.
@@ -162,6 +163,11 @@ async fn renew(live: &mut Live, sealer: &Sealer, reader: &Reader, clock: &Clock)
         live.take_anew(&view, sealer.spans(), last.as_ref(), configured, clock.now()).await?;
     }
     Ok(())
+}
+
+/// The block that lies around `at`.
+pub fn span_at(config: &Config, at: Timestamp) -> Span {
+    seal::spans_of(config).containing(at).span
 }
 
 /// Seals and revises all that is due at the clock's present time, and returns.

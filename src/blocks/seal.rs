@@ -23,7 +23,8 @@ use super::walk::{Nature, Walk};
 use super::window::View;
 use crate::clock::Clock;
 use crate::model::{
-    Block, Border, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading, Timestamp,
+    Block, BlockFlag, Border, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading,
+    Timestamp,
 };
 use crate::store::{Ledger, Reader, Sealing, StoreError};
 
@@ -306,10 +307,20 @@ impl Sealer {
     }
 
     /// One transaction. Between any two of them the program may end.
-    async fn write(&self, sealing: Sealing) -> Result<(), StoreError> {
+    async fn write(&self, mut sealing: Sealing) -> Result<(), StoreError> {
         #[cfg(test)]
         fuse::burn()?;
+        let made_up = sealing.blocks.iter().filter(|block| self.is_made_up(block));
+        sealing.unlogged = made_up.map(|block| block.meter.clone()).collect();
         self.ledger.seal(sealing).await
+    }
+
+    /// Whether a simulator made up what the block tells of. One that is forgotten meanwhile is no meter of the config.
+    fn is_made_up(&self, block: &Block) -> bool {
+        match self.config.meters.iter().find(|meter| meter.id == block.meter) {
+            Some(meter) => matches!(meter.origin, Origin::Simulator),
+            None => block.flags.has(BlockFlag::Simulated),
+        }
     }
 
     /// Meters that have a block due or a reading that came late.
@@ -692,7 +703,7 @@ fn nature(configured: Option<&Meter>) -> Nature {
 }
 
 /// The config was checked, so its zone is known; were it not, UTC would do.
-fn spans_of(config: &Config) -> Spans {
+pub fn spans_of(config: &Config) -> Spans {
     let new = |zone: &str| Spans::new(zone, config.block_minutes, config.clock_offset_ms, config.peaks.clone());
     new(&config.timezone)
         .or_else(|unknown| {

@@ -23,7 +23,7 @@ pub fn parts(meter: &Meter) -> Vec<(&MeterId, bool)> {
         Origin::Sum { add, subtract } => {
             add.iter().map(|part| (part, true)).chain(subtract.iter().map(|part| (part, false))).collect()
         }
-        Origin::Modbus { .. } | Origin::Mqtt { .. } => Vec::new(),
+        Origin::Modbus { .. } | Origin::Mqtt { .. } | Origin::Simulator => Vec::new(),
     }
 }
 

@@ -11,8 +11,8 @@ use super::{Done, Failed, complete, good_config, print};
 use crate::agent::anchors::{self, AnchorsTold};
 use crate::clock::Clock;
 use crate::config;
+use crate::evidence::anchor::Wanted;
 use crate::evidence::anchor::fees::Coin;
-use crate::evidence::anchor::{Wanted, contract_address};
 use crate::model::proof::AnchoredBy;
 use crate::model::{Anchor, AnchorRefused, AnchorState, AnchorStatus, Anchored};
 
@@ -80,7 +80,7 @@ pub fn anchor(command: AnchorCommand) -> Done {
         }
         AnchorCommand::Deploy(arguments) => {
             let anchor = followed(&arguments, Wanted::Contract)?;
-            if let (false, Some(contract)) = (arguments.json, contract_address(&anchor)) {
+            if let (false, Some(contract)) = (arguments.json, anchor.made_contract()) {
                 print::out(&format!(
                     "# the contract is there. Put this line into [anchor] of the config, and reload: systemctl reload meterseal, or SIGHUP\n\
                      contract = \"{contract}\"\n"
@@ -173,7 +173,7 @@ fn status(path: &std::path::Path, json: bool) -> Done {
     let config = good_config(path, &Clock::system())?;
     let told = complete(anchors::status(&config))?.map_err(unable)?;
     if json {
-        let contract = told.anchors.iter().find_map(contract_address);
+        let contract = told.anchors.iter().find_map(Anchor::made_contract);
         print::json(
             &json!({ "status": told.status, "anchors": told.anchors, "deployed": contract, "former": told.former }),
         );
@@ -220,7 +220,7 @@ fn table(told: &AnchorsTold) -> String {
     }
     text += "\n";
     for anchor in &told.anchors {
-        let what = match (&anchor.what, contract_address(anchor)) {
+        let what = match (&anchor.what, anchor.made_contract()) {
             (Anchored::Checkpoint { epoch, size, .. }, _) => format!("{size} entries of {epoch}"),
             (Anchored::Contract, Some(contract)) => format!("contract {contract}"),
             (Anchored::Contract, None) => "contract".to_owned(),
@@ -258,19 +258,10 @@ mod tests {
         let told = |state| {
             line(&Anchor {
                 id: 3,
-                what: Anchored::Contract,
-                chain_id: 137,
-                account: Address::ZERO,
-                contract: None,
-                queued: now,
                 state,
-                since: now,
                 attempts: vec![attempt.clone()],
-                given_up: Vec::new(),
-                failed: Vec::new(),
                 inclusion: Some(inclusion.clone()),
-                next_check: None,
-                waiting: None,
+                ..Anchor::queued(Anchored::Contract, 137, Address::ZERO, None, now)
             })
         };
         assert_eq!(told(AnchorState::Included), "anchor 3: included at height 12");

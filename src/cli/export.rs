@@ -249,6 +249,10 @@ fn duration(seconds: u64) -> String {
 
 /// Copies a bundle; it has its name only when it is whole and on the disk. The store may delete its own from then on.
 fn copy_bundle(from: &Path, to: &Path) -> io::Result<()> {
+    if to.symlink_metadata().is_ok() {
+        let why = format!("{} is there already: verify it, move it away, or name another folder with -o", to.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+    }
     let making = to.with_extension("part");
     // What an earlier copy left, that was killed.
     if making.symlink_metadata().is_ok() {

@@ -4,9 +4,12 @@ mod anchor;
 mod export;
 mod key;
 mod packaging;
+mod pin;
 mod print;
 mod prove;
 mod scan;
+mod token;
+mod upstream;
 mod verify;
 
 use std::net::SocketAddr;
@@ -16,12 +19,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::agent::{self, admin};
+use crate::agent::{self, LogLines, admin};
 use crate::clock::Clock;
 use crate::config::{self, Checked};
 use crate::model::{MeterId, Origin, nearest};
 use crate::sources::Wire;
-use crate::store;
+use crate::{store, web};
 
 /// The seal on the meter for energy data: reads meters, loses no acknowledged reading, closes 30-minute energy blocks.
 #[derive(Parser)]
@@ -99,6 +102,12 @@ enum Command {
     /// Show the keys that the log is signed with, or go over to a new one
     #[command(subcommand, after_help = "Example:\n  meterseal key show")]
     Key(key::KeyCommand),
+    /// Set the PINs with which people sign in on the page, and TOTP
+    #[command(subcommand, after_help = "Example:\n  sudo meterseal pin set")]
+    Pin(pin::PinCommand),
+    /// Make, list and revoke tokens for programs that use the API
+    #[command(subcommand, after_help = "Example:\n  meterseal token create grafana --scope read")]
+    Token(token::TokenCommand),
     /// Write a proof of a block, a period, a dataset or one of its rows, which `verify` accepts anywhere
     #[command(
         after_help = "Examples:\n  meterseal prove main-incomer --block 2026-11-21T08:00\n  meterseal prove main-incomer \
@@ -126,6 +135,12 @@ enum Command {
     /// Anchor checkpoints of the log on a public chain: now, status, deploy
     #[command(subcommand, after_help = "Example:\n  meterseal anchor status")]
     Anchor(anchor::AnchorCommand),
+    /// What is sent to others: status, flush, dead-letters, replay, discard
+    #[command(
+        after_help = "Example:\n  meterseal upstream\n  meterseal upstream flush cloud\n  meterseal upstream dead-letters cloud\n\n\
+        Goes through the daemon when it runs. Without it the store tells how far each upstream is."
+    )]
+    Upstream(upstream::UpstreamArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -198,25 +213,31 @@ const EX_CONFIG: u8 = 78;
 /// `check` found faults.
 const FAULTY: u8 = 2;
 
+/// Arguments that do not go together, as clap has it.
+const USAGE: u8 = 2;
+
 /// True for commands that run long and log: the others print.
 pub fn logs(arguments: &Arguments) -> bool {
     matches!(arguments.command, Command::Run { .. } | Command::Demo { .. } | Command::Simulate { .. })
 }
 
 /// Does what was asked, prints what came of it, and gives the exit code.
-pub fn run(arguments: Arguments) -> ExitCode {
+pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
     let done = match arguments.command {
         Command::Init { config } => init(&config.path),
-        Command::Run { config } => daemon(&config.path),
+        Command::Run { config } => daemon(&config.path, log),
         Command::Demo { listen, data, meters, mqtt } => demo(listen, data, meters, mqtt),
         Command::Check { config, json } => check(&config.path, json),
         Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
         Command::Scan(arguments) => scan::scan(arguments),
         Command::Key(command) => key::key(command),
+        Command::Pin(command) => pin::pin(command),
+        Command::Token(command) => token::token(command),
         Command::Prove(arguments) => prove::prove(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
         Command::Export(arguments) => export::export(arguments),
         Command::Anchor(command) => anchor::anchor(command),
+        Command::Upstream(arguments) => upstream::upstream(arguments),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
@@ -237,7 +258,8 @@ type Done = Result<ExitCode, Failed>;
 
 fn init(path: &Path) -> Done {
     let clock = Clock::system();
-    let config = good_config(path, &clock)?;
+    let (config, warnings) = config_and_warnings(path, &clock)?;
+    print::warnings(&warnings);
     let created = store::init(&config.store, &config.site_id, &clock).map_err(|error| match error {
         store::StoreError::Exists { .. } => {
             Failed::from(error).hint("Nothing was changed. To begin anew, move that folder away first.")
@@ -258,9 +280,9 @@ fn init(path: &Path) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn daemon(path: &Path) -> Done {
+fn daemon(path: &Path, log: LogLines) -> Done {
     agent::end_on_panic();
-    match complete(agent::run(path))? {
+    match complete(agent::run(path, log))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(agent::RunError::Config { faults }) => {
             print::faults(&faults);
@@ -277,8 +299,8 @@ fn daemon(path: &Path) -> Done {
 
 fn demo(listen: SocketAddr, data: Option<PathBuf>, meters: u16, mqtt: Option<String>) -> Done {
     if !listen.ip().is_loopback() {
-        let why = format!("--listen {listen} can be reached from outside, which needs TLS and sign-in");
-        let hint = "This version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L.";
+        let why = format!("--listen {listen} can be reached from outside, and a demo is for this machine alone");
+        let hint = "Listen on 127.0.0.1 and come through a tunnel, such as ssh -L.";
         return Err(Failed::new(why).hint(hint));
     }
     agent::end_on_panic();
@@ -297,6 +319,10 @@ fn check(path: &Path, json: bool) -> Done {
         print::check_json(&checked);
     } else {
         print::check(path, &checked);
+        let web = checked.config.as_ref().map(|config| &config.web);
+        if let Some(fingerprint) = web.and_then(|web| web::look_at(&web.tls, &web.folder, Clock::system().now()).0) {
+            print::out(&format!("certificate of the page (SHA-256): {fingerprint}\n"));
+        }
     }
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
 }
@@ -354,12 +380,17 @@ fn known_meters(config: &config::Config, wanted: &MeterId) -> String {
 
 /// The config, when it has no fault; otherwise they are printed.
 fn good_config(path: &Path, clock: &Clock) -> Result<config::Config, Failed> {
-    let (_, Checked { config, faults, .. }) = config::load(path, clock.now());
-    config.ok_or_else(|| {
+    config_and_warnings(path, clock).map(|(config, _)| config)
+}
+
+fn config_and_warnings(path: &Path, clock: &Clock) -> Result<(config::Config, Vec<config::Fault>), Failed> {
+    let (_, Checked { config, faults, warnings, .. }) = config::load(path, clock.now());
+    let config = config.ok_or_else(|| {
         print::faults(&faults);
         let why = format!("{} has {}", path.display(), print::counted(faults.len(), "fault"));
         Failed { code: FAULTY, ..Failed::new(why) }.hint("Mend it, and see with `meterseal check`.")
-    })
+    })?;
+    Ok((config, warnings))
 }
 
 /// Runs the work of a command on this thread; polling and the store have threads of their own. Blocking threads are

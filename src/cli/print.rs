@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::config::{Checked, Fault};
 use crate::model::{Identity, MeterId, Origin, PollReport};
 use crate::sources::template::{Template, WordOrder};
+use crate::upstream::{Kind, Upstream};
 
 /// Prints to stdout. A reader that closes its end early, such as `head`, is no failure.
 pub fn out(text: &str) {
@@ -26,8 +27,19 @@ pub fn faults(faults: &[Fault]) {
     }
 }
 
+/// What does not stop a config from running, on stderr.
+pub fn warnings(warnings: &[Fault]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
 pub fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+pub fn counted_as(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// What `check` has to say: faults on stderr, the rest on stdout.
@@ -59,7 +71,15 @@ pub fn check(path: &Path, checked: &Checked) {
             (0, brokers) => counted(brokers, "broker"),
             (lines, brokers) => format!("{} and {}", counted(lines, "line"), counted(brokers, "broker")),
         };
-        text += &format!("{}: good, {meters}{sums} on {on}\n", path.display());
+        let upstreams = &config.upstream.upstreams;
+        for upstream in upstreams {
+            text += &format!("{}\n", destination(upstream));
+        }
+        let sent = match upstreams.len() {
+            0 => String::new(),
+            count => format!(", {}", counted(count, "upstream")),
+        };
+        text += &format!("{}: good, {meters}{sums} on {on}{sent}\n", path.display());
     }
     out(&text);
     if checked.config.is_none() {
@@ -67,14 +87,31 @@ pub fn check(path: &Path, checked: &Checked) {
     }
 }
 
+/// An upstream in a line: where it goes and what it is sent. Why one is off stands among the warnings, with its line.
+fn destination(Upstream { name, kind, streams, .. }: &Upstream) -> String {
+    let what = match kind {
+        Kind::Off { .. } => "off, as the warning says".to_owned(),
+        _ => streams.iter().map(|stream| stream.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    format!("upstream {name}: {} to {}: {what}", kind.as_str(), kind.to())
+}
+
 pub fn check_json(checked: &Checked) {
     let unverified: Vec<_> =
         unverified(checked).map(|(meter, template)| json!({ "meter": meter, "template": template.name })).collect();
+    let upstreams = checked.config.iter().flat_map(|config| &config.upstream.upstreams);
+    let upstreams: Vec<_> = upstreams
+        .map(|Upstream { name, kind, streams, .. }| {
+            let off = if let Kind::Off { why, .. } = kind { Some(why) } else { None };
+            json!({ "name": name, "kind": kind.as_str(), "to": kind.to(), "streams": streams, "off": off })
+        })
+        .collect();
     json(&json!({
         "good": checked.config.is_some(),
         "faults": checked.faults,
         "warnings": checked.warnings,
         "unverified": unverified,
+        "upstreams": upstreams,
     }));
 }
 

@@ -77,15 +77,8 @@ pub fn next(records: &[Commissioning], told: &Told<'_>, now: Timestamp) -> Optio
 
 /// The alerts of a meter's changes that nobody announced, as long as they stand.
 pub fn alerts(records: &[Commissioning], name: &str, now: Timestamp) -> Vec<Alert> {
-    let alert = |changed: &Commissioning| Alert {
-        id: 0,
-        kind: AlertKind::MeterChanged,
-        meter: Some(changed.meter.clone()),
-        occasion: changed.since,
-        raised: now,
-        cleared: None,
-        text: text(changed, name),
-        delivered: None,
+    let alert = |changed: &Commissioning| {
+        Alert::new(AlertKind::MeterChanged, Some(changed.meter.clone()), changed.since, now, text(changed, name))
     };
     changes_in_effect(records).into_iter().filter(|changed| stands(changed, now)).map(alert).collect()
 }

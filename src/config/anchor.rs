@@ -10,7 +10,7 @@ use reqwest::Url;
 use zeroize::Zeroizing;
 
 use super::report::Place;
-use super::secret::{Fetched, fetch};
+use super::secret::{Found, found};
 use super::section::{Field, Section};
 use super::tree::Value;
 use crate::evidence::anchor::{Config, Part, fees};
@@ -24,8 +24,10 @@ const MAX_FEE_GWEI: i64 = 300;
 const DAILY_BUDGET: &str = "0.5";
 /// Nodes that are asked side by side.
 const RPCS: usize = 8;
-/// What simulated data are never anchored outside of: a node of one's own.
-const DEMO: &str = "demo";
+/// What is off when a secret is not there.
+const PART: &str = "anchoring";
+/// The site whose data are simulated. They are anchored at a node of one's own at the most, and sent to nobody.
+pub const DEMO: &str = "demo";
 
 /// Reads `[anchor]`, and where secrets stand in the text.
 pub fn read(root: &mut Section, site: Option<&SiteId>) -> (Part, Vec<Place>) {
@@ -110,7 +112,7 @@ fn node(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut
     // Most bear no secret but a key in their path, which is kept: without it there would be no node to ask.
     let text = match field.value {
         Value::Text(text) => Zeroizing::new(text.clone()),
-        _ => match fetched(field, inline) {
+        _ => match found(field, PART, inline) {
             Found::Here(text) => text,
             Found::Off(why) => return Found::Off(why),
             Found::Faulty => return Found::Faulty,
@@ -132,7 +134,7 @@ fn node(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut
     if !known.insert(url.to_string()) {
         return faulty("names the same node again".to_owned(), "take it out, or name another");
     }
-    if is_demo && !is_loopback(&url) {
+    if is_demo && !is_loopback(url.host_str().unwrap_or_default()) {
         let why = "is a node outside of this machine, and the data of site \"demo\" are simulated".to_owned();
         return faulty(why, "anchor them at a node on 127.0.0.1, or give the site another id");
     }
@@ -151,11 +153,11 @@ fn is_near(url: &Url) -> bool {
         Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
         Err(_) => false,
     };
-    is_private || is_loopback(url)
+    is_private || is_loopback(host)
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
+/// On this machine.
+pub fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -181,18 +183,11 @@ fn coins(field: &Field) -> Option<u128> {
     }
 }
 
-/// What a secret is good for, if it can be had: without it the part is off, and the rest runs.
-enum Found<T> {
-    Here(T),
-    Off(String),
-    Faulty,
-}
-
 /// Reads the key. One that is not there turns the part off, and one that is not right is a fault.
 fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Found<Key> {
-    let secret = fetched(field, inline);
+    let secret = found(field, PART, inline);
     let password_field = password;
-    let password = password.map(|field| fetched(field, inline));
+    let password = password.map(|field| found(field, PART, inline));
     let (secret, password) = match (secret, password) {
         (Found::Here(secret), None) => (secret, None),
         (Found::Here(secret), Some(Found::Here(password))) => (secret, Some(password)),
@@ -219,23 +214,5 @@ fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Foun
             field.fault::<()>(bad.to_string(), mend);
             Found::Faulty
         }
-    }
-}
-
-/// The text of a secret, which is wiped when it is dropped.
-fn fetched(field: &Field, inline: &mut Vec<Place>) -> Found<Zeroizing<String>> {
-    match fetch(field) {
-        Fetched::Here(secret) => Found::Here(secret.into_text()),
-        Fetched::Inline(secret) => {
-            inline.push(field.place);
-            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
-            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
-            Found::Here(secret.into_text())
-        }
-        Fetched::Missing(why) => {
-            field.report.off(field.place, &field.path, "anchoring", &why);
-            Found::Off(format!("anchoring is off: {why}"))
-        }
-        Fetched::Faulty => Found::Faulty,
     }
 }

@@ -21,6 +21,9 @@ pub struct Files {
 struct Text {
     path: PathBuf,
     text: String,
+    /// It lies in the store and in no file; `path` says what it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    made: bool,
 }
 
 /// A file of a config cannot be read.
@@ -42,7 +45,38 @@ impl Files {
 
     /// A config that is one text, as if it stood at `path`.
     pub fn of_text(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { config: vec![Text { path: path.into(), text: text.into() }], meters: Vec::new() }
+        Self { config: vec![Text { path: path.into(), text: text.into(), made: false }], meters: Vec::new() }
+    }
+
+    /// These, and one more file that is merged last.
+    #[must_use]
+    pub fn with(&self, path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        let mut files = self.clone();
+        files.config.push(Text { path: path.into(), text: text.into(), made: false });
+        files
+    }
+
+    /// These with another text in the stead of the main file's.
+    #[must_use]
+    pub fn with_main(&self, text: impl Into<String>) -> Self {
+        let mut files = self.clone();
+        if let Some(main) = files.config.first_mut() {
+            main.text = text.into();
+        }
+        files
+    }
+
+    /// These, and what was made through the API: what it is, and its text.
+    #[must_use]
+    pub fn with_made(&self, parts: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
+        let mut files = self.clone();
+        files.config.extend(parts.into_iter().map(|(path, text)| Text { path, text, made: true }));
+        files
+    }
+
+    /// Whether a file of these was made through the API, and so is none.
+    pub fn is_made(&self, file: usize) -> bool {
+        self.config.get(file).is_some_and(|text| text.made)
     }
 
     /// As the store keeps it.
@@ -99,7 +133,7 @@ impl Files {
 impl Text {
     fn read(path: PathBuf) -> Result<Self, Unreadable> {
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text }),
+            Ok(text) => Ok(Self { path, text, made: false }),
             Err(source) => Err(Unreadable { path, source }),
         }
     }

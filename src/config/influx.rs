@@ -71,9 +71,10 @@ fn shown_query(asked: &Asked) -> web::Asks {
     }
 }
 
-/// The file that a part stands in.
-fn file(part: &Section) -> String {
-    part.report.files().path(part.place.file).display().to_string()
+/// The file that a part stands in; none for one that was made through the API.
+fn file(part: &Section) -> Option<String> {
+    let (files, file) = (part.report.files(), part.place.file);
+    (!files.is_made(file)).then(|| files.path(file).display().to_string())
 }
 
 fn take_name(part: &mut Section, mend: &str, what: &str, taken: &mut Taken) -> Option<LineName> {

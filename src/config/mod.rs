@@ -5,23 +5,28 @@
 mod anchor;
 mod files;
 mod influx;
+pub mod made;
 mod meters;
 mod mqtt;
 mod parts;
 mod report;
 mod secret;
 mod section;
+mod shown;
 mod templates;
 mod tree;
 mod units;
+mod upstream;
 mod wire;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::model::{Meter, SiteId, Timestamp};
 use crate::{alerts, blocks, evidence, sources, store, web};
 
 pub use files::{Files, Unreadable};
+pub use made::Source;
 pub use report::Fault;
 pub use secret::Secret;
 
@@ -41,10 +46,12 @@ pub struct Config {
     pub alerts: alerts::Config,
     pub evidence: evidence::Config,
     pub anchor: evidence::anchor::Part,
+    pub upstream: crate::upstream::Config,
     /// The same as it is shown, with those that are off.
     pub exports: web::Exports,
     /// Parts that are turned off for want of a secret, for a person.
     pub off: Vec<String>,
+    pub source: Arc<Source>,
 }
 
 /// What there is to say of a config.
@@ -56,6 +63,8 @@ pub struct Checked {
     pub warnings: Vec<Fault>,
     /// The texts as they may be kept: secrets that stand in them are left out.
     pub kept: Files,
+    /// The texts as they may be shown.
+    pub shown: Vec<(PathBuf, String)>,
     /// What the file says of the store, faulty as the rest may be: there lies the last good config.
     pub store: store::Config,
 }
@@ -78,7 +87,7 @@ pub fn load(path: &Path, now: Timestamp) -> (Option<Files>, Checked) {
             let why = format!("cannot be read: {source}");
             let fault = Fault { file: path, line: 0, key: String::new(), why, mend };
             let (faults, warnings, kept) = (vec![fault], Vec::new(), Files::default());
-            (None, Checked { config: None, faults, warnings, kept, store: parts::default_store() })
+            (None, Checked { config: None, faults, warnings, kept, shown: Vec::new(), store: parts::default_store() })
         }
     }
 }
@@ -88,9 +97,12 @@ pub fn check(files: &Files, now: Timestamp) -> Checked {
     let report = report::Report::new(files);
     let (table, torn) = tree::merged(&report);
     let parts::Read { config, inline, store } = parts::read(&table, &report, now);
+    let shown = shown::texts(files, &table, &inline, &torn);
+    let set = made::set_in_files(&table, &report);
     let (faults, warnings, off) = report.told_in_order(&torn);
-    let config = config.filter(|_| faults.is_empty()).map(|config| Config { off, ..config });
+    let source = || Arc::new(Source { files: files.clone(), shown: shown.clone(), warnings: warnings.clone(), set });
+    let config = config.filter(|_| faults.is_empty()).map(|config| Config { off, source: source(), ..config });
     // A credential that never exists: the part that needs it is off when this text is read again.
     let kept = files.replaced(&inline, "{ credential = \"not-kept-in-the-store\" }");
-    Checked { config, faults, warnings, kept, store }
+    Checked { config, faults, warnings, kept, shown, store }
 }

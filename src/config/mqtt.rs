@@ -20,7 +20,7 @@ pub struct Of<'s> {
 }
 
 const FORMATS: [&str; 5] = ["acrel-adw", "json", "plain", "shelly", "tasmota"];
-const VERSIONS: [&str; 2] = ["3.1.1", "5"];
+pub const VERSIONS: [&str; 2] = ["3.1.1", "5"];
 
 /// Longer than any message of a meter; a broker of 64 gateways may send longer ones.
 const MAX_PACKET: u64 = 256_000;
@@ -120,14 +120,14 @@ fn broker(
     }
 }
 
-struct Url {
-    host: String,
-    port: u16,
-    tls: bool,
+pub struct Url {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
 }
 
 /// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
-fn address(field: &Field) -> Option<Url> {
+pub fn address(field: &Field) -> Option<Url> {
     let text = field.text()?;
     let mend = "write it as \"mqtts://broker.plant:8883\" or \"mqtt://192.0.2.20:1883\"";
     let Ok(url) = reqwest::Url::parse(text) else { return field.fault("is no URL", mend) };
@@ -190,7 +190,7 @@ fn tls(part: &mut Section, is_tls: bool, inline: &mut Vec<Place>) -> Option<Tls>
 }
 
 /// MQTT 3.1.1, 3.1.3.1, asks brokers for 23 characters at least; all known ones take more.
-fn client_id(field: &Field) -> Option<String> {
+pub fn client_id(field: &Field) -> Option<String> {
     let text = field.text()?;
     if (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic()) {
         return Some(text.to_owned());
@@ -206,7 +206,7 @@ fn topic_name(field: &Field) -> Option<String> {
     field.fault(format!("{} is no topic", field.shown()), "a topic has no wildcards")
 }
 
-fn packet_size(field: &Field) -> Option<u64> {
+pub fn packet_size(field: &Field) -> Option<u64> {
     let size = field.text().map(super::units::size)?;
     match size.filter(|size| (1_000..=LARGEST_PACKET).contains(size)) {
         Some(size) => Some(size),

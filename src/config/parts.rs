@@ -1,5 +1,6 @@
 //! The parts of the file: site, tariff, store, web and alerts; meters and InfluxDB have files of their own.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,14 +11,12 @@ use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
 use super::section::{Field, Section};
 use super::tree::{Table, Value};
-use super::{Config, anchor, influx, meters, mqtt, units};
+use super::{Config, anchor, influx, meters, mqtt, units, upstream};
 use crate::blocks::PeakWindow;
 use crate::model::{SiteId, Timestamp, nearest};
 use crate::sources::BlockGrid;
+use crate::web::Tls;
 use crate::{alerts, blocks, evidence, sources, store, web};
-
-/// Parts of the format that this version does not have.
-const LATER: &[&str] = &["upstream"];
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -35,14 +34,15 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
     let site = site(&mut root);
     let tariff = tariff(&mut root);
     let (store, mark) = store(&mut root);
-    let web = web(&mut root);
+    let web = web(&mut root, &store.path, now);
     let of = site.as_ref().map(|site| mqtt::Of { site: &site.id, timezone: &site.timezone });
     let (meters, mut inline) = meters::read(&mut root, of.as_ref());
     let (alerts, in_alerts) = alerts(&mut root);
     let (evidence, exports, in_connections) = influx::read(&mut root);
     let (anchor, in_anchor) = anchor::read(&mut root, site.as_ref().map(|site| &site.id));
-    inline.extend(in_alerts.into_iter().chain(in_connections).chain(in_anchor));
-    root.done(LATER);
+    let (upstream, in_upstreams) = upstream::read(&mut root, site.as_ref().map(|site| &site.id));
+    inline.extend(in_alerts.into_iter().chain(in_connections).chain(in_anchor).chain(in_upstreams));
+    root.done(&[]);
 
     let (Some(site), Some(tariff), Some(web)) = (site, tariff, web) else {
         return Read { config: None, inline, store };
@@ -73,8 +73,10 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
         alerts,
         evidence: evidence::Config { mark, ..evidence },
         anchor,
+        upstream,
         exports,
         off: Vec::new(),
+        source: std::sync::Arc::default(),
     };
     Read { config: Some(config), inline, store }
 }
@@ -203,6 +205,15 @@ fn store(root: &mut Section) -> (store::Config, PathBuf) {
         let why = format!("{} lies in the store, and would go back in time with it", field.shown());
         field.fault::<()>(why, "name a place outside of store.path, on another disk if there is one");
     }
+    // No fault: its disk may be one that comes later, and nothing but the notice of a rollback is missing meanwhile.
+    if let Some((Some(mark), field)) = &mark
+        && let Some(folder) = mark.parent()
+        && folder.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    {
+        let why = format!("{} is not there: a store that goes back in time is not noticed", folder.display());
+        let mend = "make that folder and let meterseal write there, or mount its disk; meterseal makes none";
+        field.report.warn(field.place, &field.path, why, mend);
+    }
     part.done(&[]);
     let mark = mark.and_then(|(mark, _)| mark).unwrap_or_else(|| default_mark(&config.path));
     (config, mark)
@@ -238,32 +249,65 @@ pub fn default_store() -> store::Config {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn web(root: &mut Section) -> Option<web::Config> {
+fn web(root: &mut Section, store: &Path, now: Timestamp) -> Option<web::Config> {
     let mut part = root.table("web");
     let listen = match part.get("listen") {
         None => Some(SocketAddr::from(([127, 0, 0, 1], 3001))),
         Some(field) => listen(&field),
     };
-    if let Some(field) = part.get("tls")
-        && !matches!(field.value, Value::Text(text) if text == "off")
-    {
-        field.fault::<()>("this version of meterseal has no TLS", "say \"off\", and listen on 127.0.0.1");
-    }
-    part.done(&["session_idle"]);
-    Some(web::Config { listen: listen? })
+    let is_open = listen.is_some_and(|listen| !web::is_own(listen));
+    let tls = match part.get("tls") {
+        None if is_open => Some(Tls::SelfSigned),
+        None => Some(Tls::Off),
+        Some(field) => {
+            let tls = tls(&field);
+            if tls == Some(Tls::Off) && is_open {
+                let why =
+                    "an address that others can reach needs TLS: a PIN or a token would cross the network in the clear";
+                field.fault::<()>(why, "say \"self-signed\" or { cert = \"…\", key = \"…\" }, or listen on 127.0.0.1");
+            }
+            // What is wrong with the pair may be mended while the program runs, which goes on meanwhile.
+            if let Some(why) = tls.as_ref().and_then(|tls| web::look_at(tls, Path::new(""), now).1) {
+                field.report.warn(field.place, &field.path, why, "");
+            }
+            tls
+        }
+    };
+    let session_idle = part.duration("session_idle", Duration::from_secs(60)..=DAY / 2).unwrap_or(web::SESSION_IDLE);
+    part.done(&[]);
+    Some(web::Config { listen: listen?, tls: tls?, folder: store.join("tls"), session_idle })
 }
 
 fn listen(field: &Field) -> Option<SocketAddr> {
-    let Ok(address) = field.text()?.parse::<SocketAddr>() else {
-        let mend = "write it as \"127.0.0.1:3001\" or \"[::1]:3001\"";
-        return field.fault(format!("{} is no address and port", field.shown()), mend);
-    };
-    if !address.ip().is_loopback() {
-        let why = format!("{address} can be reached from outside, which needs TLS and sign-in");
-        return field
-            .fault(why, "this version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L");
+    let address = field.text()?.parse::<SocketAddr>().ok();
+    address.or_else(|| {
+        let mend = "write it as \"127.0.0.1:3001\", \"192.0.2.7:3001\" or \"[::]:3001\"";
+        field.fault(format!("{} is no address and port", field.shown()), mend)
+    })
+}
+
+fn tls(field: &Field) -> Option<Tls> {
+    const CHOICE: &str = "say \"self-signed\", { cert = \"PATH\", key = \"PATH\" } or \"off\"";
+    match field.value {
+        Value::Text(text) if text == "off" => Some(Tls::Off),
+        Value::Text(text) if text == "self-signed" => Some(Tls::SelfSigned),
+        Value::Table(_) => {
+            let mut part = field.section()?;
+            let mut path = |key: &'static str| {
+                let at = part.need(key, CHOICE)?;
+                let path = PathBuf::from(at.text()?);
+                if path.is_absolute() {
+                    Some(path)
+                } else {
+                    at.fault(format!("{} is not an absolute path", at.shown()), "")
+                }
+            };
+            let (cert, key) = (path("cert"), path("key"));
+            part.done(&[]);
+            Some(Tls::Own { cert: cert?, key: key? })
+        }
+        _ => field.fault(format!("{} is no way of TLS", field.shown()), CHOICE),
     }
-    Some(address)
 }
 
 /// Placeholders of a webhook's body.

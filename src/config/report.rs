@@ -29,6 +29,15 @@ pub struct Fault {
     pub mend: String,
 }
 
+impl Fault {
+    /// The fault of one part by itself, whose file and place in a list tell nothing.
+    pub fn within(&self) -> String {
+        let key = self.key.rsplit_once("].").map_or(self.key.as_str(), |(_, key)| key);
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        if self.mend.is_empty() { format!("{key}{}", self.why) } else { format!("{key}{}; {}", self.why, self.mend) }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;

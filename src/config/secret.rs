@@ -91,30 +91,87 @@ pub fn fetch(field: &Field) -> Fetched {
 
 /// The text of a secret that `part` needs; without it that part is off.
 pub fn given(field: &Field, part: &str, inline: &mut Vec<Place>) -> Option<String> {
-    match fetch(field) {
-        Fetched::Here(secret) => Some(secret.reveal().to_owned()),
-        Fetched::Inline(secret) => {
-            inline.push(field.place);
-            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
-            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
-            Some(secret.reveal().to_owned())
-        }
-        Fetched::Missing(why) => {
-            field.report.off(field.place, &field.path, part, &why);
-            None
-        }
-        Fetched::Faulty => None,
+    match found(field, part, inline) {
+        Found::Here(secret) => Some(secret.to_string()),
+        Found::Off(_) | Found::Faulty => None,
     }
 }
 
-/// A file of `part` that is no secret.
+/// A file of `part` that is no secret; without it that part is off.
 pub fn pem(field: &Field, part: &str) -> Option<Vec<u8>> {
-    let path = field.text()?;
+    match found_file(field, part) {
+        Found::Here(bytes) => Some(bytes),
+        Found::Off(_) | Found::Faulty => None,
+    }
+}
+
+/// What a part needs, if it can be had: without it the part is off, and the rest runs.
+pub enum Found<T> {
+    Here(T),
+    /// Why, for a person.
+    Off(String),
+    Faulty,
+}
+
+impl<T> Found<T> {
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Found<U> {
+        match self {
+            Self::Here(value) => Found::Here(to(value)),
+            Self::Off(why) => Found::Off(why),
+            Self::Faulty => Found::Faulty,
+        }
+    }
+
+    /// Both, or why one of them is not to be had.
+    pub fn and<U>(self, other: Found<U>) -> Found<(T, U)> {
+        match (self, other) {
+            (Self::Faulty, _) | (_, Found::Faulty) => Found::Faulty,
+            (Self::Off(why), _) | (_, Found::Off(why)) => Found::Off(why),
+            (Self::Here(one), Found::Here(other)) => Found::Here((one, other)),
+        }
+    }
+
+    /// What may be left out.
+    pub fn optional(found: Option<Self>) -> Found<Option<T>> {
+        found.map_or(Found::Here(None), |found| found.map(Some))
+    }
+
+    /// What is wrong has been told.
+    pub fn good(value: Option<T>) -> Self {
+        value.map_or(Self::Faulty, Self::Here)
+    }
+}
+
+/// The text of a secret that `part` needs, which is wiped when it is dropped.
+pub fn found(field: &Field, part: &str, inline: &mut Vec<Place>) -> Found<Zeroizing<String>> {
+    match fetch(field) {
+        Fetched::Here(secret) => Found::Here(secret.into_text()),
+        Fetched::Inline(secret) => {
+            inline.push(field.place);
+            if field.report.files().is_made(field.place.file) {
+                return Found::Here(secret.into_text());
+            }
+            let mend = "refer to it with { file = \"PATH\" } or { credential = \"NAME\" }";
+            field.report.warn(field.place, &field.path, "a secret stands in the file for all who may read it", mend);
+            Found::Here(secret.into_text())
+        }
+        Fetched::Missing(why) => {
+            field.report.off(field.place, &field.path, part, &why);
+            Found::Off(format!("{part} is off: {why}"))
+        }
+        Fetched::Faulty => Found::Faulty,
+    }
+}
+
+/// The bytes of a file that `part` needs, and that is no secret.
+pub fn found_file(field: &Field, part: &str) -> Found<Vec<u8>> {
+    let Some(path) = field.text() else { return Found::Faulty };
     match fs::read(path) {
-        Ok(bytes) => Some(bytes),
+        Ok(bytes) => Found::Here(bytes),
         Err(error) => {
-            field.report.off(field.place, &field.path, part, &format!("{path} cannot be read: {error}"));
-            None
+            let why = format!("{path} cannot be read: {error}");
+            field.report.off(field.place, &field.path, part, &why);
+            Found::Off(format!("{part} is off: {why}"))
         }
     }
 }

@@ -46,6 +46,15 @@ impl Value {
     }
 }
 
+/// The tables of the list under `key`; none where it is something else.
+pub fn tables<'t>(table: &'t Table, key: &str) -> impl Iterator<Item = &'t Table> {
+    let list = match table.0.get(key) {
+        Some((_, Node { value: Value::List(items), .. })) => items.as_slice(),
+        _ => &[],
+    };
+    list.iter().filter_map(|node| if let Value::Table(table) = &node.value { Some(table) } else { None })
+}
+
 /// Parses all files and merges them. Also gives the places that are no TOML; each is a fault of `report`.
 pub fn merged(report: &Report) -> (Table, Vec<Place>) {
     let (mut all, mut torn) = (Table::default(), Vec::new());

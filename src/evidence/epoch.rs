@@ -37,7 +37,7 @@ pub fn successor(found: &Found<'_>) -> Option<Succession> {
     } else {
         return None;
     };
-    Some(Succession { reason, site: (was != is).then(|| is.clone()), last_outside })
+    Some(Succession { reason, site: (was != is).then(|| is.clone()), last_outside, since_open: false })
 }
 
 /// Whether the store has all that `outside` has seen. A checkpoint of another gateway says nothing of this store.

@@ -1,11 +1,13 @@
 //! When the log is signed and shown, and what a store must do before it goes on with it.
 
+use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -20,6 +22,8 @@ use crate::store::{Append, Epoch, Ledger, Reader, Sealing, StoreError, Successio
 
 /// At most so often the log is signed of itself; whoever needs a proof now has it signed at once.
 const SIGN_EVERY: Duration = Duration::from_secs(10);
+/// Where blocks are sent to others, they are signed so soon after their sealing: those of other meters come with them.
+const SIGN_SEALED: Duration = Duration::from_secs(1);
 
 /// Under these names the store keeps what this room must remember.
 const HARDWARE: &str = "evidence.hardware";
@@ -97,6 +101,8 @@ pub struct Running {
     /// Of its texts, without the secrets that stand in them.
     pub config_sha256: Digest,
     pub meters: Vec<MeterId>,
+    /// Blocks are sent to others, who get them only when they are signed.
+    pub is_sent: bool,
 }
 
 /// Logs each config that runs, and signs what was appended, until stopped; then once more.
@@ -107,11 +113,14 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut failing = false;
+    let (mut failing, mut sealed) = (false, reader.sealed());
     loop {
         // Asked first, so that there is a whole round after the stop: other stages may have appended until then.
         let is_last = stop.is_cancelled();
         let config = running.borrow_and_update().clone();
+        let is_sent = config.as_ref().is_some_and(|config| config.is_sent);
+        // What was sealed until here is signed now, and what comes from here on is heard of.
+        sealed = sealed.resubscribe();
         let done = async {
             if let Some(config) = &config {
                 log_config(&reader, &publisher.0.ledger, config).await?;
@@ -130,9 +139,16 @@ pub async fn run(
         if is_last {
             return Ok(());
         }
+        let soon = async {
+            if matches!(sealed.recv().await, Err(RecvError::Closed)) {
+                return pending().await;
+            }
+            clock.sleep(SIGN_SEALED).await;
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             Ok(()) = running.changed() => {}
+            () = soon, if is_sent => {}
             () = clock.sleep(SIGN_EVERY) => {}
         }
     }
@@ -232,7 +248,7 @@ async fn own_root(
 
 /// Logs which config runs, unless this epoch says so already.
 async fn log_config(reader: &Reader, ledger: &Ledger, config: &Running) -> Result<(), StoreError> {
-    let Running { config_sha256, meters } = config.clone();
+    let Running { config_sha256, meters, .. } = config.clone();
     let program = concat!("meterseal ", env!("CARGO_PKG_VERSION")).to_owned();
     let epoch = reader.identity().epoch.clone();
     let running = json!({ "config_sha256": config_sha256, "epoch": epoch, "meters": meters, "program": program });
@@ -248,13 +264,14 @@ async fn log_config(reader: &Reader, ledger: &Ledger, config: &Running) -> Resul
 mod tests {
     use super::super::hardware::tests::root_of;
     use super::*;
-    use crate::model::Timestamp;
     use crate::model::entry::Reason;
+    use crate::model::{Block, BlockFlags, Borders, Category, Method, Span, Timestamp};
     use crate::store::{self, Store};
 
     struct House {
         _folder: tempfile::TempDir,
         store: Store,
+        clock: Clock,
         mark: Mark,
     }
 
@@ -270,8 +287,8 @@ mod tests {
             };
             let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
             store::init(&config, &"site".parse().unwrap(), &clock).unwrap();
-            let store = Store::open(config, clock, None).unwrap();
-            Self { mark: Mark::at(folder.path().join("mark")), store, _folder: folder }
+            let store = Store::open(config, clock.clone(), None).unwrap();
+            Self { clock, mark: Mark::at(folder.path().join("mark")), store, _folder: folder }
         }
 
         async fn settle(&self, site: &str, machine: &tempfile::TempDir) -> Option<Reason> {
@@ -356,11 +373,69 @@ mod tests {
         std::fs::remove_file(house.mark.path()).unwrap();
         assert_eq!(publisher.publish().await.unwrap(), first);
         assert_eq!(house.mark.read().unwrap(), None, "nothing new, nothing written");
-        let running = Running { config_sha256: Digest::of(b"config"), meters: Vec::new() };
+        let running = Running { config_sha256: Digest::of(b"config"), meters: Vec::new(), is_sent: false };
         for wanted in [2, 2] {
             log_config(&house.store.reader(), &house.store.ledger(), &running).await.unwrap();
             assert_eq!(publisher.publish().await.unwrap().checkpoint.size, wanted, "logged once");
         }
         assert_eq!(house.mark.read().unwrap().as_ref(), publisher.newest().borrow().as_deref());
+    }
+
+    fn block() -> Block {
+        let (start, half) = (Timestamp::from_millis(1_699_999_200_000), 1_800_000);
+        Block {
+            meter: "main".parse().unwrap(),
+            span: Span::new(start, start.plus_millis(half)).unwrap(),
+            nominal_ms: 1_800_000,
+            revision: 0,
+            category: Category::Cons,
+            import: None,
+            export: None,
+            max_power: None,
+            min_power: None,
+            covered_ms: 0,
+            coverage: 0,
+            method: Method::Counter,
+            is_peak_hour: false,
+            flags: BlockFlags::NONE,
+            readings_sha256: Digest::of(b""),
+            through_seq: 0,
+            borders: Borders::default(),
+            zone: "UTC".to_owned(),
+            interval_ms: 1_000,
+            template: None,
+            sealed: start.plus_millis(half),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sealed_block_that_is_sent_is_signed_soon() {
+        for is_sent in [true, false] {
+            let house = House::new();
+            let (clock, stop) = (house.clock.clone(), CancellationToken::new());
+            let publisher = Publisher::new(house.store.ledger(), house.mark.clone());
+            let config = Running { config_sha256: Digest::of(b"config"), meters: Vec::new(), is_sent };
+            let (running, mut newest) = (watch::Sender::new(Some(config)), publisher.newest());
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(run(running.subscribe(), publisher, house.store.reader(), clock.clone(), stop.clone()));
+            let size = |note: &Option<Arc<SignedCheckpoint>>| note.as_ref().map_or(0, |note| note.checkpoint.size);
+            newest.wait_for(|note| size(note) == 2).await.unwrap();
+            house.store.ledger().seal(Sealing { blocks: vec![block()], ..Sealing::default() }).await.unwrap();
+
+            // In steps, as nobody knows when the task begins to wait: until just before it would be signed in any case.
+            let step = Duration::from_millis(250);
+            for _ in 1..SIGN_EVERY.as_millis() / step.as_millis() {
+                clock.advance(step);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if !is_sent {
+                assert_eq!(size(&newest.borrow()), 2, "there is no hurry");
+                clock.advance(step);
+            }
+            let signed = newest.wait_for(|note| size(note) == 3);
+            tokio::time::timeout(Duration::from_secs(20), signed).await.expect("it is signed").unwrap();
+            stop.cancel();
+            tasks.join_next().await.unwrap().unwrap().unwrap();
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Alerts: what a person must know before it is too late.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{MeterId, Timestamp};
 
 /// What an alert is about.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
     /// The open block is about to pass its target.
@@ -30,6 +31,55 @@ pub enum AlertKind {
     AnchorNonceTaken,
     /// A final anchor is not on the chain any more.
     AnchorReorganised,
+    /// An upstream refuses us, and a person must act.
+    UpstreamStopped,
+    /// Readings went before every upstream had them.
+    ReadingsLost,
+}
+
+impl AlertKind {
+    pub const ALL: [Self; 13] = [
+        Self::TargetAtRisk,
+        Self::MeterSilent,
+        Self::MeterChanged,
+        Self::UpstreamStopped,
+        Self::ReadingsLost,
+        Self::AnchorOverdue,
+        Self::AnchorFundsLow,
+        Self::AnchorNonceTaken,
+        Self::AnchorReorganised,
+        Self::ConfigRefused,
+        Self::ClockUnsteady,
+        Self::StoreFull,
+        Self::LogBeganAnew,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TargetAtRisk => "target_at_risk",
+            Self::MeterSilent => "meter_silent",
+            Self::ConfigRefused => "config_refused",
+            Self::StoreFull => "store_full",
+            Self::ClockUnsteady => "clock_unsteady",
+            Self::LogBeganAnew => "log_began_anew",
+            Self::MeterChanged => "meter_changed",
+            Self::AnchorOverdue => "anchor_overdue",
+            Self::AnchorFundsLow => "anchor_funds_low",
+            Self::AnchorNonceTaken => "anchor_nonce_taken",
+            Self::AnchorReorganised => "anchor_reorganised",
+            Self::UpstreamStopped => "upstream_stopped",
+            Self::ReadingsLost => "readings_lost",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether it may be switched off. What tells that readings or evidence are lost, or soon will be, may not.
+    pub fn may_be_off(self) -> bool {
+        !matches!(self, Self::StoreFull | Self::LogBeganAnew | Self::ReadingsLost)
+    }
 }
 
 /// One alert, from its cause to its end.
@@ -48,4 +98,27 @@ pub struct Alert {
     pub text: String,
     /// When the webhook took it.
     pub delivered: Option<Timestamp>,
+    /// When somebody said that it is seen to, and who.
+    #[serde(default)]
+    pub acknowledged: Option<Timestamp>,
+    #[serde(default)]
+    pub acknowledged_by: Option<String>,
+}
+
+impl Alert {
+    /// One that is to be raised now.
+    pub fn new(kind: AlertKind, meter: Option<MeterId>, occasion: Timestamp, now: Timestamp, text: String) -> Self {
+        Self {
+            id: 0,
+            kind,
+            meter,
+            occasion,
+            raised: now,
+            cleared: None,
+            text,
+            delivered: None,
+            acknowledged: None,
+            acknowledged_by: None,
+        }
+    }
 }

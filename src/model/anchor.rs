@@ -2,6 +2,7 @@
 
 use alloy_primitives::{Address, B256, Bytes};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 
@@ -37,6 +38,26 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// One of which nothing is signed yet, before the store numbers it.
+    pub fn queued(what: Anchored, chain_id: u64, account: Address, contract: Option<Address>, now: Timestamp) -> Self {
+        Self {
+            id: 0,
+            what,
+            chain_id,
+            account,
+            contract,
+            queued: now,
+            state: AnchorState::Queued,
+            since: now,
+            attempts: Vec::new(),
+            given_up: Vec::new(),
+            failed: Vec::new(),
+            inclusion: None,
+            next_check: None,
+            waiting: None,
+        }
+    }
+
     /// It gives up all that is signed for it, and remembers it.
     pub fn give_up(self) -> Self {
         let Self { what, chain_id, account, contract, attempts, mut given_up, .. } = self.clone();
@@ -50,6 +71,12 @@ impl Anchor {
         let mut anchor = given_up.of(self);
         anchor.given_up.retain(|given_up| !given_up.has(transaction));
         Some(anchor)
+    }
+
+    /// Where the contract is, or will be, that it makes: this follows from account and nonce.
+    pub fn made_contract(&self) -> Option<Address> {
+        let nonce = self.attempts.last()?.nonce;
+        (self.what == Anchored::Contract).then(|| self.account.create(nonce))
     }
 
     /// The transaction that was mined, while it is in a block; else the newest one that was sent.
@@ -72,7 +99,7 @@ pub enum Anchored {
 
 /// How far an anchor is. Each is written before it is acted on. They have no order: one falls back; what one is worth
 /// is its [`merit`](Self::merit).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnchorState {
     /// Nothing of it is signed.
@@ -199,7 +226,7 @@ pub struct Waiting {
     pub since: Timestamp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitReason {
     /// No RPC answers.
@@ -226,19 +253,22 @@ pub enum WaitReason {
 
 /// What shows, without asking anybody but for one block hash, that a transaction was mined and what came of it.
 /// docs/evidence-format.md section 6.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChainEvidence {
     /// RLP of the block header.
     #[serde(with = "hex")]
+    #[schema(value_type = String, pattern = "^[0-9a-f]*$")]
     pub header: Vec<u8>,
     /// Of the transaction in the block.
     pub index: u64,
     /// The nodes from `receiptsRoot` to the receipt, the root's first.
     #[serde(with = "hex_list")]
+    #[schema(value_type = Vec<String>)]
     pub receipt: Vec<Vec<u8>>,
     /// The nodes from `transactionsRoot` to the transaction, the root's first.
     #[serde(with = "hex_list")]
+    #[schema(value_type = Vec<String>)]
     pub transaction: Vec<Vec<u8>>,
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::jcs::{self, NotCanonical};
 use super::{Category, Digest, Identity, LineName, MeterId, Ratio, Timestamp};
@@ -47,7 +48,7 @@ impl Commissioning {
 }
 
 /// Why there is a new record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The meter was heard for the first time.
@@ -73,7 +74,7 @@ pub struct Change {
 }
 
 /// A part of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     Line,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Why a text cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,10 +17,11 @@ pub struct BadId {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $rule:literal, $allowed:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $rule:literal, $pattern:literal, $allowed:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String, pattern = $pattern)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -76,6 +78,7 @@ name!(
     "meter id",
     64,
     "1 to 64 of A-Z a-z 0-9 . _ -",
+    "^[A-Za-z0-9._-]{1,64}$",
     |b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
 );
 name!(
@@ -84,14 +87,26 @@ name!(
     "site id",
     63,
     "1 to 63 of a-z 0-9 -",
+    "^[a-z0-9-]{1,63}$",
     |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
 );
+name!(
+    /// An upstream's name, under which its positions are kept: `[a-z0-9-]{1,63}`.
+    UpstreamName,
+    "name of an upstream",
+    63,
+    "1 to 63 of a-z 0-9 -",
+    "^[a-z0-9-]{1,63}$",
+    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
+);
+
 name!(
     /// The name of one line, broker or other source: `[A-Za-z0-9._-]{1,64}`.
     LineName,
     "name",
     64,
     "1 to 64 of A-Z a-z 0-9 . _ -",
+    "^[A-Za-z0-9._-]{1,64}$",
     |b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
 );
 

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Energy, Identity, LineName, MeterId, Quantity, Setup, Timestamp};
 
 /// What a meter stands at. Positive power is what the name says.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Category {
     /// Produces.
     #[serde(rename = "PROD")]
@@ -85,12 +86,14 @@ pub enum Origin {
     Modbus { line: LineName, unit: u8, template: String, verified: bool },
     /// A publisher on an MQTT broker, by what it calls itself.
     Mqtt { broker: LineName, name: String },
+    /// A program that makes up its readings and hands them in. Its blocks are neither logged nor sent.
+    Simulator,
     /// Made of other meters, block by block.
     Sum { add: Vec<MeterId>, subtract: Vec<MeterId> },
 }
 
 /// How a meter is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Not asked yet.
@@ -247,7 +250,7 @@ pub struct PollReport {
 }
 
 /// One register of a poll.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PolledValue {
     pub quantity: Quantity,
     /// In the quantity's unit; `None` when absent.
@@ -257,6 +260,7 @@ pub struct PolledValue {
     pub words: Vec<u16>,
     /// The power of ten that a SunSpec device gave beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub scale_factor: Option<i16>,
     /// Why there is no value: a sentinel, an exception, no answer.
     pub absent: Option<String>,

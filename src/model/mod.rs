@@ -5,6 +5,7 @@ mod anchor;
 mod block;
 mod causes;
 mod commissioning;
+pub mod decimal;
 mod digest;
 pub mod entry;
 mod export;
@@ -12,6 +13,7 @@ mod id;
 mod identity;
 pub mod jcs;
 mod job;
+mod made;
 pub mod merkle;
 mod meter;
 mod nearest;
@@ -24,7 +26,11 @@ mod recompute;
 pub mod record;
 mod row;
 mod scan;
+mod simulator;
+pub mod tar;
 mod time;
+mod told;
+mod upstream;
 
 pub use alert::{Alert, AlertKind};
 pub use anchor::{
@@ -36,9 +42,10 @@ pub use causes::causes;
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
 pub use export::{ExportEvent, ExportListed, ExportOrder, ExportRefused, instant_ns, written_ns};
-pub use id::{BadId, LineName, MeterId, SiteId};
+pub use id::{BadId, LineName, MeterId, SiteId, UpstreamName};
 pub use identity::Identity;
 pub use job::{Artifact, Job, JobId, JobProgress, JobRequest, JobState, NotAJobId, RunningJob, RunningJobs};
+pub use made::{Made, MadeKind};
 pub use meter::{
     BrokerStatus, Category, Condition, LineStatus, MalformedMessage, Meter, MeterStatus, Origin, PollReport,
     PolledValue, Proposal, SourcesStatus,
@@ -55,4 +62,10 @@ pub use row::{Cell, FieldType, FieldValue, ResultRow, Row, Tags};
 pub use scan::{
     BadOrder, Bus, Candidate, FoundUnit, Parity, RecognisedBy, ScanEvent, ScanOrder, ScanRequest, SerialSettings, Units,
 };
+pub use simulator::{Introduction, Roster, Simulated, SimulatedReading, Simulator, SimulatorRefused};
 pub use time::{Span, Timestamp};
+pub use told::told;
+pub use upstream::{
+    DeadLetter, Event, LoggedBlock, NewDeadLetter, Position, Stream, StreamStatus, TakenReading, Unsent, UpstreamOrder,
+    UpstreamRefused, UpstreamState, UpstreamStatus, UpstreamsStatus,
+};

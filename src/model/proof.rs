@@ -2,6 +2,7 @@
 
 use alloy_primitives::Address;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{JobId, JobState, MeterId, Span, Timestamp};
 
@@ -20,7 +21,7 @@ pub enum Claim {
 }
 
 /// How a proof is written.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProofForm {
     #[default]
@@ -102,6 +103,10 @@ pub enum NotProven {
         "the block of meter {meter} that contains {at} starts at {start} and is not sealed yet: it is due at {due}"
     )]
     NotSealed { meter: MeterId, at: Timestamp, start: Timestamp, due: Timestamp },
+    #[error(
+        "a simulator makes up the readings of {0}: its blocks are not in the log, and nothing of them can be proven"
+    )]
+    Simulated(MeterId),
     #[error("there is no dataset {0} in the log: `meterseal export` tells the id of what it has exported")]
     NoDataset(JobId),
     #[error("the export of dataset {dataset} is {}: a proof can be had when it is done", .state.as_str())]

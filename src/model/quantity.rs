@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A measured quantity such as `power_kw`, `voltage_l1_v` or `soc_percent`: lower-case words joined by `_`, the last
 /// one the unit. At most 48 characters.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[a-z][a-z0-9_]{0,47}$")]
 pub struct Quantity(Arc<str>);
 
 /// The text names no quantity.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Category, Digest, MeterId, Number, Quantity, Ratio, Role, Span, Timestamp};
 
@@ -38,7 +39,7 @@ pub struct Slot {
 
 /// Energy that a source states interval by interval ("so many Wh in these 15 minutes"), and no register. The reading's
 /// time is the label that the source gave it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Interval {
     /// At most [`Interval::LONGEST_MS`].
     pub ms: u32,
@@ -46,7 +47,7 @@ pub struct Interval {
 }
 
 /// Which end of its interval a reading's time is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     Start,
@@ -95,7 +96,7 @@ impl Layout {
 pub type Values = Box<[(u8, Number)]>;
 
 /// What is known of the clock when a reading was taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockState {
     Synchronised,

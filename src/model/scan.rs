@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Identity, LineName, MeterId};
 
@@ -39,7 +40,7 @@ pub struct SerialSettings {
     pub stop_bits: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Parity {
     None,
@@ -60,13 +61,14 @@ pub struct BadOrder {
 }
 
 /// What is told while a search goes on; `End` or `Failed` is the last.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ScanEvent {
     /// How it is asked: with the settings that are taken for a serial port. `line` is the line of the running config
     /// that has this bus, between whose polls the questions go.
     Begun {
         #[serde(flatten)]
+        #[schema(value_type = ScanRequest)]
         order: ScanOrder,
         line: Option<LineName>,
     },
@@ -94,7 +96,7 @@ pub enum ScanEvent {
 }
 
 /// A unit that answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FoundUnit {
     pub unit: u8,
     /// Which of several SunSpec devices behind this unit it is, from 1.
@@ -113,7 +115,7 @@ pub struct FoundUnit {
 }
 
 /// A template that fits a unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
     pub template: String,
     pub title: String,
@@ -123,7 +125,7 @@ pub struct Candidate {
     pub reason: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecognisedBy {
     /// It says what it is.
@@ -255,7 +257,7 @@ impl fmt::Display for Units {
 }
 
 /// An order as it is written: in the API, on the command line, and to the daemon.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScanRequest {
     #[serde(skip_serializing_if = "Option::is_none")]

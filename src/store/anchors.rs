@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
-use super::{Ledger, Reader, StoreError, ledger};
+use super::{Ledger, Reader, StoreError, events, ledger};
 use crate::model::proof::AnchoredBy;
 use crate::model::{Anchor, AnchorState, Anchored, Block, ChainEvidence, Coverage, JobId, MeterId, Span, Timestamp};
 
@@ -64,7 +64,9 @@ impl Ledger {
             }
             let last: Option<i64> = transaction.query_row("SELECT max(id) FROM anchors", [], |row| row.get(0))?;
             let id = last.unwrap_or(0) + 1;
-            write(transaction, id, &Anchor { id: id.cast_unsigned(), ..anchor.clone() }, None, now)?;
+            let anchor = Anchor { id: id.cast_unsigned(), ..anchor.clone() };
+            write(transaction, id, &anchor, None, now)?;
+            events::anchor(transaction, &anchor, None, now)?;
             Ok(Ok(id.cast_unsigned()))
         })
         .await
@@ -86,6 +88,9 @@ impl Ledger {
                 }
                 None => None,
             };
+            if anchor.state != kept.state {
+                events::anchor(transaction, &anchor, evidence.as_deref(), now)?;
+            }
             write(transaction, anchor.id.cast_signed(), &anchor, evidence, now)?;
             Ok(Ok(()))
         })
@@ -97,15 +102,17 @@ impl Ledger {
         &self,
         work: impl Fn(&Transaction<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.write(move |connection| {
+        let done = self.write(move |connection| {
             let transaction = connection.unchecked_transaction()?;
             let done = work(&transaction)?;
             if done.is_ok() {
                 transaction.commit()?;
             }
             Ok(done)
-        })
-        .await?
+        });
+        let done = done.await?;
+        self.shared.tell_sendable();
+        done
     }
 }
 
@@ -318,6 +325,20 @@ fn block(anchor: &Anchor) -> Option<B256> {
 fn one(connection: &Connection, id: u64) -> rusqlite::Result<Option<Anchor>> {
     let mut statement = connection.prepare_cached("SELECT id, record FROM anchors WHERE id = ?1")?;
     statement.query_row([id.cast_signed()], read).optional()
+}
+
+/// All anchors with their evidence, in the order in which they changed last.
+pub fn each(
+    connection: &Connection,
+    mut each: impl FnMut(Anchor, Option<String>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let sql = "SELECT id, record, evidence FROM anchors INDEXED BY changed_anchors ORDER BY changed, id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(read(row)?, row.get(2)?)?;
+    }
+    Ok(())
 }
 
 fn evidence_text(connection: &Connection, id: u64) -> rusqlite::Result<Option<String>> {

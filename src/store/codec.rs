@@ -130,7 +130,7 @@ impl<'a> In<'a> {
     }
 }
 
-fn kind(number: Number) -> u8 {
+pub fn kind(number: Number) -> u8 {
     match number {
         Number::F32(_) => 1,
         Number::F64(_) => 2,
@@ -353,7 +353,7 @@ fn encode_column(column: &[(usize, Number)], rows: usize, out: &mut Out) {
     }
 }
 
-fn bits(number: Number) -> u64 {
+pub fn bits(number: Number) -> u64 {
     match number {
         Number::F32(value) => value.to_bits().into(),
         Number::F64(value) => value.to_bits(),
@@ -362,7 +362,7 @@ fn bits(number: Number) -> u64 {
     }
 }
 
-fn number(kind: u8, bits: u64) -> Result<Number, Torn> {
+pub fn number(kind: u8, bits: u64) -> Result<Number, Torn> {
     match kind {
         1 => Number::from_f32(f32::from_bits(u32::try_from(bits).map_err(|_| Torn)?)).ok_or(Torn),
         2 => Number::from_f64(f64::from_bits(bits)).ok_or(Torn),

@@ -9,14 +9,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Bearer, Created, Identity, Scope, StoreError, anchors, jobs, log, sqlite};
+use super::{Created, Identity, StoreError, access, anchors, events, jobs, log, objects, sqlite, upstream};
 use crate::clock::Clock;
 use crate::model::note::VerifierKey;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 5;
+const VERSION: u32 = 8;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
@@ -72,7 +72,17 @@ const MIGRATIONS: [&str; VERSION as usize - 1] = [
     log::SCHEMA,
     jobs::SCHEMA,
     anchors::SCHEMA,
+    upstream::SCHEMA,
+    objects::SCHEMA,
+    access::SCHEMA,
 ];
+
+/// All tables of a version, as a store of that time had them.
+#[cfg(test)]
+pub fn schema(version: u32) -> String {
+    let steps = usize::try_from(version).unwrap() - 1;
+    [SCHEMA].iter().chain(&MIGRATIONS[..steps]).copied().collect()
+}
 
 /// The connection that writes `evidence.db`.
 pub struct Evidence {
@@ -173,13 +183,14 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
         transaction.execute("INSERT INTO keys VALUES (?1, ?2, ?3)", params![public, private, now])?;
         let digest = Digest::of(token.as_bytes());
         transaction.execute(
-            "INSERT INTO tokens (name, scope, sha256, created) VALUES ('first', 'admin', ?1, ?2)",
+            "INSERT INTO tokens (name, scope, sha256, created, made_by) VALUES ('first', 'admin', ?1, ?2, 'meterseal init')",
             params![digest.as_bytes(), now],
         )?;
         transaction.commit()
     };
     fill(&connection).map_err(|error| sqlite::fault(&making, error))?;
     while log::take_up_step(&connection, clock.now()).map_err(|error| sqlite::fault(&making, error))?.is_some() {}
+    events::take_up(&connection, clock.now()).map_err(|error| sqlite::fault(&making, error))?;
     sqlite::finish(connection).map_err(|error| sqlite::fault(&making, error))?;
     std::fs::rename(&making, &path).map_err(io(&path))?;
     flush_folder(root)?;
@@ -252,22 +263,8 @@ impl Evidence {
         log::kept_identity(&self.connection).map_err(|error| self.fault(error))
     }
 
-    pub fn tokens(&self) -> Result<Vec<(Digest, Bearer)>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<(Digest, Bearer)>> {
-            let mut statement = self.connection.prepare("SELECT sha256, scope, name FROM tokens")?;
-            let rows = statement.query_map([], |row| {
-                let scope: String = row.get(1)?;
-                let scope = match scope.as_str() {
-                    "admin" => Scope::Admin,
-                    "export" => Scope::Export,
-                    "ingest" => Scope::Ingest,
-                    _ => Scope::Read,
-                };
-                Ok((Digest::from_bytes(row.get(0)?), Bearer { name: row.get(2)?, scope }))
-            })?;
-            rows.collect()
-        };
-        read().map_err(|error| self.fault(error))
+    pub fn access(&self) -> Result<access::Access, StoreError> {
+        access::access(&self.connection).map_err(|error| self.fault(error))
     }
 
     pub fn redates(&self) -> Result<Vec<Redate>, StoreError> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::evidence::Evidence;
 use super::retention::{self, Bundle};
-use super::{Append, Ledger, Reader, Shared, StoreError, blocking, log, mutex, read, sqlite};
+use super::{Append, Ledger, Reader, Shared, StoreError, blocking, events, log, mutex, read, sqlite};
 use crate::model::{Artifact, ClockState, Digest, Job, JobId, JobProgress, JobRequest, JobState, Timestamp};
 
 /// Jobs that wait or run, at most: one more is refused, so that nobody fills the disk with orders.
@@ -241,7 +241,11 @@ impl Ledger {
             };
             if let (JobEnd::Done { manifest_sha256, .. }, 1) = (&end, changed) {
                 let entry = Append::Dataset { dataset: id.to_string(), manifest_sha256: *manifest_sha256 };
-                log::append_all(transaction, now, &[entry])?;
+                let places = log::append_all(transaction, now, &[entry])?;
+                let epoch = log::kept_identity(transaction)?.epoch;
+                if let (Some(job), [index]) = (job(transaction, id)?, places.as_slice()) {
+                    events::dataset(transaction, &job, (&epoch, *index), now)?;
+                }
             }
             Ok(changed == 1)
         })
@@ -373,6 +377,7 @@ impl Ledger {
                 work(&mut evidence.connection).map_err(|error| evidence.fault(error))
             })?;
             shared.jobs_changed.send_modify(|count| *count += 1);
+            shared.tell_sendable();
             Ok(done)
         })
         .await
@@ -446,6 +451,49 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 fn job(connection: &Connection, id: JobId) -> rusqlite::Result<Option<Job>> {
     let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
     connection.prepare_cached(&sql)?.query_row([id.to_string()], read_job).optional()
+}
+
+/// The jobs that have made a bundle, in the order in which they ended, each with the newest place of its dataset in the
+/// log.
+pub fn each_done(
+    connection: &Connection,
+    mut each: impl FnMut(Job, (String, u64)) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM jobs WHERE state = 'done' AND manifest_sha256 IS NOT NULL ORDER BY ended, id");
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let job = read_job(row)?;
+        let place = place_of(connection, job.id)?;
+        if let Some(place) = place {
+            each(job, place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells a dataset that is logged again, within a transaction.
+pub fn dataset_is_at(
+    connection: &Connection,
+    dataset: &str,
+    place: (&str, u64),
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    match dataset.parse().ok().map(|id| job(connection, id)).transpose()?.flatten() {
+        Some(job) => events::dataset(connection, &job, place, now),
+        None => Ok(()),
+    }
+}
+
+/// Where the log has a dataset last.
+fn place_of(connection: &Connection, id: JobId) -> rusqlite::Result<Option<(String, u64)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT epochs.epoch, idx FROM dataset_entries JOIN epochs ON number = dataset_entries.epoch
+         WHERE dataset = ?1 ORDER BY number DESC, idx DESC LIMIT 1",
+    )?;
+    let place = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()));
+    statement.query_row([id.to_string()], place).optional()
 }
 
 fn list(connection: &Connection, before: Option<JobId>, limit: usize) -> rusqlite::Result<Vec<Job>> {

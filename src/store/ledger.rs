@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::codec::{decode_borders, encode_borders};
 use super::evidence::Evidence;
-use super::{Sealing, StoreError, log};
+use super::{Sealing, StoreError, events, log, objects};
 use crate::model::{
     Alert, Block, BlockFlags, Category, Commissioning, Digest, Energy, MeterId, Method, Power, Span, Timestamp,
 };
@@ -26,10 +26,13 @@ pub fn seal(evidence: &mut Evidence, sealing: &Sealing, now: Timestamp) -> Resul
             for block in &sealing.blocks {
                 stored += 1;
                 let meter = meter_number(&transaction, &block.meter)?;
-                if !insert_block(&transaction, block, meter, stored, log.next())? {
+                let is_logged = !sealing.unlogged.contains(&block.meter);
+                if !insert_block(&transaction, block, meter, stored, is_logged.then(|| log.next()))? {
                     return Ok(Some(block));
                 }
-                log.block(block, meter)?;
+                if is_logged {
+                    log.block(block, meter)?;
+                }
             }
             Ok(None)
         })?;
@@ -56,6 +59,7 @@ pub fn seal(evidence: &mut Evidence, sealing: &Sealing, now: Timestamp) -> Resul
                 "INSERT INTO redates (boot, first_seq, last_seq, offset_ms) VALUES (?1, ?2, ?3, ?4)",
                 params![redate.boot, redate.first_seq.cast_signed(), redate.last_seq.cast_signed(), redate.offset_ms],
             )?;
+            events::redate(&transaction, redate, now)?;
         }
         for (name, value) in &sealing.state {
             transaction
@@ -75,7 +79,7 @@ fn insert_block(
     block: &Block,
     meter: i64,
     stored: i64,
-    (epoch, index): (i64, u64),
+    entry: Option<(i64, u64)>,
 ) -> rusqlite::Result<bool> {
     let changed = transaction
         .prepare_cached(
@@ -106,8 +110,8 @@ fn insert_block(
             block.interval_ms,
             block.template.map(|digest| *digest.as_bytes()),
             block.sealed.as_millis(),
-            epoch,
-            index.cast_signed(),
+            entry.map(|(epoch, _)| epoch),
+            entry.map(|(_, index)| index.cast_signed()),
         ])?;
     Ok(changed == 1)
 }
@@ -264,6 +268,31 @@ pub fn unlogged_blocks(connection: &Connection, limit: u32) -> rusqlite::Result<
     rows.collect()
 }
 
+/// The block that was stored as the `seq`th one, with its meter's number and its place in the log.
+pub fn stored_block(connection: &Connection, seq: u64) -> rusqlite::Result<Option<(i64, Block, Option<Place>)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT blocks.*, name FROM blocks INDEXED BY blocks_to_send JOIN meters ON meters.id = meter
+         WHERE stored = ?1 AND flags & 256 = 0",
+    )?;
+    let found = statement.query_row([seq.cast_signed()], |row| {
+        let name: String = row.get("name")?;
+        let meter = name.parse().map_err(|error: crate::model::BadId| refused(&error))?;
+        let place = row.get::<_, Option<i64>>(23)?.zip(row.get::<_, Option<i64>>(24)?.map(i64::cast_unsigned));
+        Ok((row.get(0)?, read_block(row, &meter)?, place))
+    });
+    found.optional()
+}
+
+/// Whether the newest entry of a block is this one.
+pub fn is_logged_at(connection: &Connection, meter: i64, block: &Block, place: Place) -> rusqlite::Result<bool> {
+    let (epoch, index) = place;
+    let mut statement = connection.prepare_cached(
+        "SELECT log_epoch IS ?4 AND log_index IS ?5 FROM blocks WHERE meter = ?1 AND start = ?2 AND revision = ?3",
+    )?;
+    let values = params![meter, block.span.start().as_millis(), block.revision, epoch, index.cast_signed()];
+    statement.query_row(values, |row| row.get(0))
+}
+
 /// Keeps where the log has a block.
 pub fn mark_block(connection: &Connection, meter: i64, block: &Block, epoch: i64, index: u64) -> rusqlite::Result<()> {
     connection
@@ -385,7 +414,12 @@ pub fn commissionings(connection: &Connection, meter: &MeterId, limit: usize) ->
     Ok(records)
 }
 
-pub fn raise(connection: &Connection, alert: &Alert) -> rusqlite::Result<Option<i64>> {
+/// Keeps an alert and tells it, within a transaction that is open on `connection`; its id, unless it is there already or
+/// alerts of its kind are off.
+pub fn raise(connection: &Connection, alert: &Alert, now: Timestamp) -> rusqlite::Result<Option<i64>> {
+    if objects::is_off(connection, alert.kind)? {
+        return Ok(None);
+    }
     let changed = connection.execute(
         "INSERT OR IGNORE INTO alerts (kind, meter, occasion, raised, cleared, text, delivered)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -399,13 +433,27 @@ pub fn raise(connection: &Connection, alert: &Alert) -> rusqlite::Result<Option<
             alert.delivered.map(Timestamp::as_millis),
         ],
     )?;
-    Ok((changed == 1).then(|| connection.last_insert_rowid()))
+    if changed == 0 {
+        return Ok(None);
+    }
+    let id = connection.last_insert_rowid();
+    events::alert(connection, &Alert { id, ..alert.clone() }, now)?;
+    Ok(Some(id))
 }
 
-pub fn clear_alert(connection: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<()> {
-    connection
-        .execute("UPDATE alerts SET cleared = ?2 WHERE id = ?1 AND cleared IS NULL", params![id, at.as_millis()])
-        .map(|_| ())
+/// Ends an alert and tells it, within a transaction.
+pub fn clear_alert(connection: &Connection, id: i64, at: Timestamp, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = "UPDATE alerts SET cleared = ?2 WHERE id = ?1 AND cleared IS NULL";
+    if connection.execute(sql, params![id, at.as_millis()])? == 0 {
+        return Ok(());
+    }
+    let alert = connection.query_row("SELECT * FROM alerts WHERE id = ?1", [id], read_alert)?;
+    events::alert(connection, &alert, now)
+}
+
+/// One alert.
+pub fn alert(connection: &Connection, id: i64) -> rusqlite::Result<Option<Alert>> {
+    connection.query_row("SELECT * FROM alerts WHERE id = ?1", [id], read_alert).optional()
 }
 
 pub fn alert_delivered(connection: &Connection, id: i64, at: Timestamp) -> rusqlite::Result<()> {
@@ -421,26 +469,43 @@ pub fn alerts(connection: &Connection, open_only: bool, limit: usize) -> rusqlit
         "SELECT * FROM alerts ORDER BY id DESC LIMIT ?1"
     })?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map([limit], |row| {
-        let wrong = |error: &dyn std::error::Error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into());
-        let kind: String = row.get(1)?;
-        let meter: String = row.get(2)?;
-        let time = |at: usize| row.get::<_, Option<i64>>(at).map(|at| at.map(Timestamp::from_millis));
-        Ok(Alert {
-            id: row.get(0)?,
-            kind: serde_json::from_value(kind.into()).map_err(|error| wrong(&error))?,
-            meter: match meter.as_str() {
-                "" => None,
-                name => Some(name.parse().map_err(|error| wrong(&error))?),
-            },
-            occasion: time(3)?.unwrap_or_default(),
-            raised: time(4)?.unwrap_or_default(),
-            cleared: time(5)?,
-            text: row.get(6)?,
-            delivered: time(7)?,
-        })
-    })?;
+    let rows = statement.query_map([limit], read_alert)?;
     rows.collect()
+}
+
+/// All alerts, the oldest first.
+pub fn each_alert(
+    connection: &Connection,
+    mut each: impl FnMut(Alert) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT * FROM alerts ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(read_alert(row)?)?;
+    }
+    Ok(())
+}
+
+fn read_alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    let wrong = |error: &dyn std::error::Error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into());
+    let kind: String = row.get(1)?;
+    let meter: String = row.get(2)?;
+    let time = |at: usize| row.get::<_, Option<i64>>(at).map(|at| at.map(Timestamp::from_millis));
+    Ok(Alert {
+        id: row.get(0)?,
+        kind: serde_json::from_value(kind.into()).map_err(|error| wrong(&error))?,
+        meter: match meter.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|error| wrong(&error))?),
+        },
+        occasion: time(3)?.unwrap_or_default(),
+        raised: time(4)?.unwrap_or_default(),
+        cleared: time(5)?,
+        text: row.get(6)?,
+        delivered: time(7)?,
+        acknowledged: time(8)?,
+        acknowledged_by: row.get(9)?,
+    })
 }
 
 /// The name that serde gives a plain enum.

@@ -3,8 +3,10 @@
 //! `evidence.db` holds what is small and precious; raw readings lie in one file for each UTC day of commit. Raw is
 //! committed first and blocks follow from it, so no transaction spans both.
 
+mod access;
 mod anchors;
 mod codec;
+mod events;
 mod evidence;
 mod home;
 mod jobs;
@@ -12,6 +14,8 @@ mod ledger;
 mod live;
 mod lock;
 mod log;
+mod lost;
+mod objects;
 mod pool;
 mod queue;
 mod raw;
@@ -20,11 +24,13 @@ mod reserve;
 mod retention;
 mod search;
 mod sqlite;
+mod taken;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,18 +40,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
+use utoipa::ToSchema;
 
 use crate::clock::Clock;
 use crate::model::note::{SignedCheckpoint, VerifierKey};
 use crate::model::{
-    Alert, Block, Commissioning, Digest, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, entry,
+    Alert, Block, Commissioning, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, Unsent, entry,
+};
+pub use access::{
+    Access, AccessChange, AccessRefused, Actor, AuditEntry, AuditPlace, KeptPin, KeptTotp, Lockout, Role, Second, Token,
 };
 pub use anchors::Reach;
 use evidence::Evidence;
 pub use jobs::{Dropped, Held, JOBS, JobEnd, NoRoom};
 use lock::Lock;
 pub use log::{Append, Epoch, LogPlace, Opening, Succession};
+pub use objects::Change;
 pub use reader::{Reader, ReadingStream};
+pub use taken::TakenCursor;
 use writer::Writer;
 
 /// Part `[store]` of the config.
@@ -177,7 +189,11 @@ struct Shared {
     lock: Mutex<Option<Lock>>,
     /// Another one after a succession.
     identity: RwLock<Arc<Identity>>,
-    tokens: Vec<(Digest, Bearer)>,
+    /// As it was last committed.
+    access: RwLock<Arc<Access>>,
+    access_changed: watch::Sender<u64>,
+    /// When tokens were last used since the store was opened, by their id.
+    tokens_used: Mutex<BTreeMap<i64, Timestamp>>,
     config: RwLock<Config>,
     evidence: Mutex<Evidence>,
     /// By first seq; only the writing thread adds and removes.
@@ -192,6 +208,18 @@ struct Shared {
     sealed: broadcast::Sender<Arc<Vec<Block>>>,
     /// Counts the changes of export jobs.
     jobs_changed: watch::Sender<u64>,
+    /// Counts what may have moved a head of what is sent upstream.
+    sendable: watch::Sender<u64>,
+    /// Held while committed readings are shown, and while an epoch begins: none is shown before it is known to which one it
+    /// belongs. Taken after `evidence`.
+    showing: Mutex<()>,
+    since_open: Mutex<log::Since>,
+    /// The last seq that may have been given out before the store was opened.
+    given_before: AtomicU64,
+    /// Seqs that were never used, since an end that was none left open how far they had gone.
+    unused: RwLock<Arc<[Unsent]>>,
+    /// Up to this seq raw files were deleted though older ones stay.
+    hole: AtomicU64,
     /// Taken after `evidence`, never before it.
     holds: Mutex<jobs::Holds>,
     counters: Counters,
@@ -209,6 +237,11 @@ struct Counters {
     readings: AtomicU64,
     repeated: AtomicU64,
     conflicts: AtomicU64,
+    /// Seqs that were given up before every upstream had them.
+    lost: AtomicU64,
+    /// Chunks and rows of tails that were unpacked to compare readings with what is there.
+    #[cfg(test)]
+    unpacked: AtomicU64,
 }
 
 impl Counters {
@@ -217,6 +250,12 @@ impl Counters {
         self.readings.fetch_add(readings as u64, Ordering::Relaxed);
         self.repeated.fetch_add(repeated, Ordering::Relaxed);
         self.conflicts.fetch_add(conflicts, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::unused_self, reason = "it is counted in tests alone")]
+    fn unpacks(&self) {
+        #[cfg(test)]
+        self.unpacked.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -247,6 +286,10 @@ impl Shared {
                 outcome => return outcome,
             }
         }
+    }
+
+    fn tell_sendable(&self) {
+        self.sendable.send_modify(|count| *count += 1);
     }
 
     fn keep_state(&self, name: &'static str, value: &impl Serialize) -> Result<(), StoreError> {
@@ -297,14 +340,16 @@ impl Store {
         let lock = Lock::take(&root, socket)?;
         let evidence = Evidence::open(&root)?;
         let layouts = raw::Layouts::default();
-        let (mut files, mut live) = (Vec::new(), live::LiveMeters::default());
+        let (mut files, mut live, mut damaged) = (Vec::new(), live::LiveMeters::default(), Vec::new());
         let folder = root.join(raw::FOLDER);
-        for (first_seq, path) in raw::list(&folder)? {
-            match raw::load(&path, first_seq, &layouts) {
+        lost::finish(&evidence.connection, &folder)?;
+        let listed = raw::list(&folder)?;
+        for (first_seq, path) in &listed {
+            match raw::load(path, *first_seq, &layouts) {
                 Ok(file) => files.push(Arc::new(file)),
                 Err(StoreError::Damaged { what, .. }) => {
                     tracing::error!(file = %path.display(), what, "damaged; set aside");
-                    raw::quarantine(&path)?;
+                    damaged.push((*first_seq, path.clone()));
                 }
                 Err(error) => return Err(error),
             }
@@ -317,7 +362,9 @@ impl Store {
         let shared = Arc::new(Shared {
             lock: Mutex::new(Some(lock)),
             identity: RwLock::new(Arc::new(evidence.identity()?)),
-            tokens: evidence.tokens()?,
+            access: RwLock::new(Arc::new(evidence.access()?)),
+            access_changed: watch::Sender::new(0),
+            tokens_used: Mutex::default(),
             redates: RwLock::new(Arc::new(evidence.redates()?)),
             evidence: Mutex::new(evidence),
             reserve: Mutex::new(reserve::Reserve::open(&root, config.reserve)),
@@ -329,17 +376,48 @@ impl Store {
             feed: broadcast::Sender::new(FEED),
             sealed: broadcast::Sender::new(FEED),
             jobs_changed: watch::Sender::new(0),
+            sendable: watch::Sender::new(0),
+            showing: Mutex::default(),
+            since_open: Mutex::default(),
+            given_before: AtomicU64::new(0),
+            unused: RwLock::new(Arc::default()),
+            hole: AtomicU64::default(),
             holds: Mutex::default(),
             counters: Counters::default(),
             trouble: RwLock::default(),
             damaged: Mutex::default(),
-            quarantined: RwLock::new(raw::quarantined(&folder)),
+            quarantined: RwLock::default(),
             evidence_damage: RwLock::default(),
             config: RwLock::new(config),
             root,
             clock,
         });
-        shared.write_evidence(|evidence| log::take_up(evidence, shared.clock.now()))?;
+        let last_seq = shared.write_evidence(|evidence| {
+            log::take_up(evidence, shared.clock.now())?;
+            let work = |connection: &rusqlite::Connection| {
+                events::take_up(connection, shared.clock.now())?;
+                let since_open = log::Since::now(connection, through + 1)?;
+                Ok((since_open, lost::hole(connection)?, lost::last_seq(connection)?))
+            };
+            let (since_open, hole, last) =
+                work(&evidence.connection).map_err(|error: rusqlite::Error| evidence.fault(error))?;
+            *mutex(&shared.since_open) = since_open;
+            shared.hole.store(hole, Ordering::Release);
+            shared.given_before.store(last, Ordering::Release);
+            let hole = Unsent { first: through + 1, last };
+            let unused = upstream::keep_unused(&evidence.connection, hole).map_err(|error| evidence.fault(error))?;
+            *write(&shared.unused) = unused.into();
+            Ok(last)
+        })?;
+        for (first_seq, path) in damaged {
+            // Nobody knows how far it went: as far as the next one at most.
+            let next = listed.range(first_seq + 1..).next().map(|(next, _)| next - 1);
+            let last_seq = next.unwrap_or(last_seq).max(first_seq);
+            let file = lost::Going { first_seq, last_seq, latest: i64::MAX, leaves_a_hole: false };
+            shared.give_up(&file, lost::Cause::Damaged)?;
+            raw::quarantine(&path)?;
+        }
+        *write(&shared.quarantined) = raw::quarantined(&folder);
         let writer = Writer::new(shared.clone())?;
         let queue_end = shared.clone();
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
@@ -461,6 +539,8 @@ pub type LiveValues = BTreeMap<MeterId, BTreeMap<Quantity, Live>>;
 #[derive(Clone, Debug, Default)]
 pub struct Sealing {
     pub blocks: Vec<Block>,
+    /// Meters whose blocks get no entry in the log: they are made up from outside.
+    pub unlogged: BTreeSet<MeterId>,
     /// Per meter: every block up to this instant is sealed.
     pub sealed_through: Vec<(MeterId, Timestamp)>,
     /// Readings up to this seq have been looked at for lateness.
@@ -490,6 +570,9 @@ impl Ledger {
                 }
                 Ok(())
             })?;
+            if moved {
+                shared.tell_sendable();
+            }
             if !sealing.blocks.is_empty() {
                 // Without a listener there is nobody to tell.
                 shared.sealed.send(Arc::new(sealing.blocks)).ok();
@@ -499,9 +582,31 @@ impl Ledger {
         .await
     }
 
-    /// Keeps an alert unless one of its (kind, meter, occasion) exists; its id if it is new.
+    /// Keeps an alert unless one of its (kind, meter, occasion) exists or its kind is off; its id if it is new.
     pub async fn raise(&self, alert: Alert) -> Result<Option<i64>, StoreError> {
-        self.write(move |connection| ledger::raise(connection, &alert)).await
+        let now = self.shared.clock.now();
+        let raised = self
+            .write(move |connection| {
+                let transaction = connection.unchecked_transaction()?;
+                let id = ledger::raise(&transaction, &alert, now)?;
+                transaction.commit()?;
+                Ok(id)
+            })
+            .await?;
+        self.shared.tell_sendable();
+        Ok(raised)
+    }
+
+    /// The number of each of these meters, which stays the same for ever. Those that have none are given one.
+    pub async fn meter_numbers(&self, meters: Vec<MeterId>) -> Result<BTreeMap<MeterId, i64>, StoreError> {
+        self.write(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let numbers = meters.iter().map(|meter| Ok((meter.clone(), ledger::meter_number(&transaction, meter)?)));
+            let numbers = numbers.collect::<rusqlite::Result<_>>()?;
+            transaction.commit()?;
+            Ok(numbers)
+        })
+        .await
     }
 
     /// Adds a commissioning record.
@@ -527,7 +632,9 @@ impl Ledger {
     /// appended.
     pub async fn checkpoint(&self) -> Result<SignedCheckpoint, StoreError> {
         let now = self.shared.clock.now();
-        self.write(move |connection| log::checkpoint(connection, now)).await
+        let signed = self.write(move |connection| log::checkpoint(connection, now)).await?;
+        self.shared.tell_sendable();
+        Ok(signed)
     }
 
     /// Ends the epoch of the log and opens the next one; who keeps the store from then on.
@@ -535,17 +642,35 @@ impl Ledger {
         let shared = self.shared.clone();
         blocking(move || {
             shared.write_evidence(|evidence| {
-                let next = log::succeed(&evidence.connection, &wish, shared.clock.now());
+                // No reading is shown before this is over, so that whoever saw it committed finds the epoch that it is of.
+                let _showing = mutex(&shared.showing);
+                let next_seq = *shared.committed.borrow() + 1;
+                let mut since_open = mutex(&shared.since_open);
+                let connection = &evidence.connection;
+                let next = log::succeed(connection, &wish, (next_seq, &since_open), shared.clock.now());
                 let next = Arc::new(next.map_err(|error| evidence.fault(error))?);
                 *write(&shared.identity) = next.clone();
+                if wish.since_open {
+                    // Nobody else has written to the new one.
+                    *since_open = log::Since::now(connection, next_seq).map_err(|error| evidence.fault(error))?;
+                }
                 Ok(next)
             })
         })
         .await
+        .inspect(|_| self.shared.tell_sendable())
     }
 
     pub async fn clear_alert(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| ledger::clear_alert(connection, id, at)).await
+        let now = self.shared.clock.now();
+        self.write(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            ledger::clear_alert(&transaction, id, at, now)?;
+            transaction.commit()
+        })
+        .await?;
+        self.shared.tell_sendable();
+        Ok(())
     }
 
     pub async fn alert_delivered(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
@@ -571,7 +696,7 @@ impl Ledger {
 }
 
 /// What a token may do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     Read,
@@ -598,7 +723,8 @@ pub struct StoreHealth {
     pub readings: u64,
     pub repeated: u64,
     pub conflicts: u64,
-    /// Readings given up for want of room. A full disk gives up none: readings wait, and polling with them.
+    /// Seqs of readings that went before every upstream had them, for want of room, for their age or for damage. A full
+    /// disk gives up none: readings wait, and polling with them.
     pub lost: u64,
     /// Readings that wait for their commit.
     pub queued: u64,
@@ -612,5 +738,6 @@ pub struct StoreHealth {
     /// Damaged files that were set aside.
     pub quarantined: Vec<String>,
     pub through_seq: u64,
+    /// From here on all raw readings are there that came.
     pub oldest_raw: Option<Timestamp>,
 }

@@ -1,20 +1,17 @@
 //! The reading side: no write method. Queries run off the async threads, on connections of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use subtle::ConstantTimeEq;
 use tokio::sync::{broadcast, watch};
 
 use super::search::{Cursor, Side};
 use super::{
-    Bearer, Identity, LiveValues, Scope, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read,
-    search, sqlite, writer,
+    Identity, LiveValues, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search, sqlite,
+    writer,
 };
-use crate::model::{
-    Alert, Block, Commissioning, Digest, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp,
-};
+use crate::model::{Alert, Block, Commissioning, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp};
 
 /// Reads. Cheap to clone.
 #[derive(Clone)]
@@ -81,6 +78,22 @@ impl Reader {
         found
     }
 
+    /// The meters of which there are readings.
+    pub fn meters(&self) -> BTreeSet<MeterId> {
+        let files = self.shared.files();
+        files.iter().flat_map(|file| read(&file.state).meters.keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The earliest time, as taken, of all readings that are there.
+    pub fn oldest_taken(&self) -> Option<Timestamp> {
+        let files = self.shared.files();
+        let oldest = files.iter().filter_map(|file| {
+            let state = read(&file.state);
+            state.meters.values().map(|times| times.min).filter(|min| *min != i64::MAX).min()
+        });
+        oldest.min().map(Timestamp::from_millis)
+    }
+
     pub fn live(&self) -> Arc<LiveValues> {
         mutex(&self.shared.live).show()
     }
@@ -92,7 +105,12 @@ impl Reader {
         let counters = &shared.counters;
         let mut quarantined = read(&shared.quarantined).clone();
         quarantined.extend(read(&shared.evidence_damage).clone());
+        // Before a hole that a deletion has left, readings are there, but not all of them.
+        let hole = shared.hole.load(Ordering::Acquire);
         let oldest = |file: &Arc<super::raw::RawFile>| {
+            if file.first_seq <= hole {
+                return None;
+            }
             let state = read(&file.state);
             state.meters.values().map(|times| times.min).filter(|min| *min != i64::MAX).min()
         };
@@ -103,8 +121,7 @@ impl Reader {
             readings: counters.readings.load(Ordering::Relaxed),
             repeated: counters.repeated.load(Ordering::Relaxed),
             conflicts: counters.conflicts.load(Ordering::Relaxed),
-            // No upstream exists that raw readings could be kept for, so none is given up against a promise.
-            lost: 0,
+            lost: counters.lost.load(Ordering::Relaxed),
             queued: shared.queue.len() as u64,
             raw_bytes: files.iter().map(|file| writer::size(file)).sum(),
             evidence_bytes: of(evidence::FILE) + of("evidence.db-wal"),
@@ -211,21 +228,6 @@ impl Reader {
     /// Alerts, the newest first.
     pub async fn alerts(&self, open_only: bool, limit: usize) -> Result<Vec<Alert>, StoreError> {
         self.evidence(move |connection| ledger::alerts(connection, open_only, limit)).await
-    }
-
-    /// Whose token this is; `None` for an unknown one. Compares digests in constant time.
-    pub fn bearer_of(&self, token: &str) -> Option<&Bearer> {
-        let digest = Digest::of(token.as_bytes());
-        let known = self.shared.tokens.iter();
-        known
-            .filter(|(known, _)| bool::from(known.as_bytes().ct_eq(digest.as_bytes())))
-            .map(|(_, bearer)| bearer)
-            .next()
-    }
-
-    /// What the bearer of this token may do; `None` for an unknown one.
-    pub fn scope_of(&self, token: &str) -> Option<Scope> {
-        self.bearer_of(token).map(|bearer| bearer.scope)
     }
 
     /// The text of the last config that was good.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{JobId, Timestamp};
+use crate::model::{JobId, Position, Timestamp, Unsent};
 
 const DAY_MS: i64 = 86_400_000;
 /// Deletions by age within one day of monotonic time: a clock that leaps must not take the history with it.
@@ -23,6 +23,58 @@ pub fn expired(files: &[Aged], now: Timestamp, keep: Duration) -> usize {
     let known = |file: &Aged| file.synchronised && file.day.saturating_mul(DAY_MS) <= now.as_millis();
     let past = |file: &Aged| file.day.saturating_mul(DAY_MS).saturating_add(keep) <= now.as_millis();
     files.iter().rposition(|file| known(file) && past(file)).unwrap_or(0)
+}
+
+/// Whether somebody upstream still waits for a raw file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// Every upstream that is sent readings has acknowledged all of it, or there is none.
+    ForNobody,
+    Waiting,
+}
+
+/// Which raw files go, in this order, so that `excess` bytes are won: the oldest that nobody waits for, then the oldest
+/// others. The newest file stays.
+pub fn files_to_go(files: &[(u64, Kept)], excess: u64) -> Vec<usize> {
+    let mut won: u64 = 0;
+    let older = &files[..files.len().saturating_sub(1)];
+    let of = |which: Kept| older.iter().enumerate().filter(move |(_, (_, kept))| *kept == which);
+    of(Kept::ForNobody)
+        .chain(of(Kept::Waiting))
+        .take_while(|(_, (bytes, _))| {
+            let wanted = won < excess;
+            won = won.saturating_add(*bytes);
+            wanted
+        })
+        .map(|(at, _)| at)
+        .collect()
+}
+
+/// What of the seqs from `first` to `last` is not acknowledged.
+pub fn unacknowledged(position: &Position, first: u64, last: u64) -> Vec<Unsent> {
+    let behind = Unsent { first: position.live.saturating_add(1), last: u64::MAX };
+    let cut = |range: &Unsent| Unsent { first: range.first.max(first), last: range.last.min(last) };
+    position.open.iter().chain([&behind]).map(cut).filter(|range| range.first <= range.last).collect()
+}
+
+/// Whether all minutes up to that of `latest` are acknowledged. A minute's seq is 4096 times its number, and more.
+pub fn minutes_reach(position: &Position, latest: Timestamp) -> bool {
+    let through = position.open.first().map_or(position.live, |open| open.first.saturating_sub(1));
+    let minute = i64::try_from(through / 4_096).unwrap_or(i64::MAX);
+    latest.as_millis().div_euclid(60_000) < minute
+}
+
+/// These ranges as disjoint ones, increasing.
+pub fn union(mut ranges: Vec<Unsent>) -> Vec<Unsent> {
+    ranges.sort_unstable();
+    let mut union: Vec<Unsent> = Vec::new();
+    for range in ranges {
+        match union.last_mut() {
+            Some(before) if range.first <= before.last.saturating_add(1) => before.last = before.last.max(range.last),
+            _ => union.push(range),
+        }
+    }
+    union
 }
 
 /// A bundle that nobody has fetched for so long may go.
@@ -135,6 +187,48 @@ mod tests {
         assert_eq!(going(Some(30), 100), [0, 3, 5]);
         assert_eq!(going(Some(40), 100), [0, 3, 5, 10]);
         assert_eq!(going(None, 100), [3, 5], "nothing expires by a clock that may be wrong");
+    }
+
+    fn open(ranges: &[(u64, u64)]) -> Vec<Unsent> {
+        ranges.iter().map(|(first, last)| Unsent { first: *first, last: *last }).collect()
+    }
+
+    #[test]
+    fn files_that_nobody_waits_for_go_first_and_the_newest_never() {
+        use Kept::{ForNobody, Waiting};
+        let files = [(10, Waiting), (10, ForNobody), (10, Waiting), (10, ForNobody), (10, ForNobody)];
+        assert_eq!(files_to_go(&files, 0), [0; 0]);
+        assert_eq!(files_to_go(&files, 1), [1]);
+        assert_eq!(files_to_go(&files, 11), [1, 3]);
+        assert_eq!(files_to_go(&files, 21), [1, 3, 0]);
+        assert_eq!(files_to_go(&files, 1_000), [1, 3, 0, 2]);
+        assert_eq!(files_to_go(&files[..1], 1_000), [0; 0]);
+        assert_eq!(files_to_go(&[], 1_000), [0; 0]);
+    }
+
+    #[test]
+    fn what_lies_open_or_beyond_the_live_lane_is_not_acknowledged() {
+        let position = Position { live: 100, open: open(&[(5, 9), (20, 40)]) };
+        assert_eq!(unacknowledged(&position, 1, 4), []);
+        assert_eq!(unacknowledged(&position, 8, 25), open(&[(8, 9), (20, 25)]));
+        assert_eq!(unacknowledged(&position, 41, 100), []);
+        assert_eq!(unacknowledged(&position, 30, 120), open(&[(30, 40), (101, 120)]));
+        assert_eq!(unacknowledged(&Position::default(), 3, 7), open(&[(3, 7)]));
+        assert_eq!(union(open(&[(8, 9), (1, 3), (4, 5), (2, 4), (12, 12)])), open(&[(1, 5), (8, 9), (12, 12)]));
+    }
+
+    #[test]
+    fn minutes_reach_readings_of_the_minutes_before_their_position() {
+        let at = |minute: i64| Timestamp::from_millis(minute * 60_000);
+        let through = |minute: u64| Position { live: minute * 4_096 + 7, open: Vec::new() };
+        assert!(minutes_reach(&through(10), at(9)));
+        assert!(!minutes_reach(&through(10), at(10)), "more of that minute may be to come");
+        let behind = Position { open: open(&[(5 * 4_096, 5 * 4_096 + 3)]), ..through(10) };
+        assert!(minutes_reach(&behind, at(3)) && !minutes_reach(&behind, at(5)));
+        assert!(
+            minutes_reach(&Position::default(), Timestamp::from_millis(-1))
+                && !minutes_reach(&Position::default(), at(0))
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finds readings: by meter and effective time in chunks and tails, and by seq.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -125,6 +125,38 @@ impl Sight {
         })
     }
 
+    /// The rows of the tail that may hold any of these effective times.
+    fn rows_at(&self, instants: &BTreeSet<i64>) -> impl Iterator<Item = &TailEntry> {
+        let offsets = self.moves.all();
+        self.tail.iter().filter(move |row| {
+            offsets
+                .iter()
+                .any(|offset| has_any(instants, row.min.saturating_add(*offset), row.max.saturating_add(*offset)))
+        })
+    }
+
+    /// The chunks that may hold any of these effective times.
+    fn chunks_at(&self, connection: &Connection, instants: &BTreeSet<i64>) -> Result<BTreeSet<i64>, Fault> {
+        let mut found = BTreeSet::new();
+        let (Some(first), Some(last)) = (instants.first(), instants.last()) else { return Ok(found) };
+        for offset in self.moves.all() {
+            let (first, last) = (first.saturating_sub(offset), last.saturating_sub(offset));
+            let mut statement = connection.prepare_cached(
+                "SELECT id, min_time, max_time FROM chunks
+                 WHERE meter = ?1 AND min_time > ?2 AND min_time <= ?3 AND max_time >= ?4",
+            )?;
+            let begin = first.saturating_sub(CHUNK_SPAN_MS);
+            let mut rows = statement.query(params![self.times.number, begin, last, first])?;
+            while let Some(row) = rows.next()? {
+                let (min, max): (i64, i64) = (row.get(1)?, row.get(2)?);
+                if has_any(instants, min.saturating_add(offset), max.saturating_add(offset)) {
+                    found.insert(row.get(0)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The chunks that may hold effective times in `[from, to)`, and the least each may hold.
     fn chunks_between(&self, connection: &Connection, from: i64, to: i64) -> Result<BTreeMap<i64, i64>, Fault> {
         let mut found = BTreeMap::new();
@@ -178,7 +210,7 @@ fn tail_body(connection: &Connection, first_seq: u64) -> rusqlite::Result<Option
 }
 
 /// What can go wrong inside one file.
-enum Fault {
+pub enum Fault {
     Sql(rusqlite::Error),
     Torn,
 }
@@ -197,7 +229,7 @@ impl From<Torn> for Fault {
 
 /// Works on one file's connection. Damage is reported to the writing thread, which sets the file aside; a file that
 /// was deleted meanwhile has nothing.
-fn on_file<T>(
+pub fn on_file<T>(
     shared: &Shared,
     file: &RawFile,
     work: impl FnOnce(&Connection) -> Result<T, Fault>,
@@ -236,27 +268,73 @@ fn in_file<T>(
     }
 }
 
-/// A meter's readings at one instant: what a value's identity is compared with.
-pub fn at_instant(shared: &Shared, meter: &MeterId, at: i64) -> Result<Vec<StoredReading>, StoreError> {
-    let mut found = Vec::new();
+/// Instants of each of some meters.
+pub type Instants = HashMap<MeterId, BTreeSet<i64>>;
+/// The readings at such instants, in order of seq.
+pub type AtInstants = HashMap<MeterId, HashMap<i64, Vec<StoredReading>>>;
+
+/// All readings of these meters at these instants: what a value's identity is compared with. Each chunk and each row of a
+/// tail is unpacked once, however many instants lie in it. For the writing thread: nothing is packed meanwhile.
+pub fn at_instants(shared: &Shared, wanted: &Instants) -> Result<AtInstants, StoreError> {
+    let mut found = AtInstants::new();
     for file in shared.files() {
-        if reach(shared, &file, meter).is_none_or(|(min, max)| at < min || max < at) {
+        let near = |(meter, instants): &(&MeterId, &BTreeSet<i64>)| {
+            reach(shared, &file, meter).is_some_and(|(min, max)| has_any(instants, min, max))
+        };
+        let sights = wanted.iter().filter(near);
+        let sights = sights.filter_map(|(meter, instants)| Some((Sight::of(shared, &file, meter)?, instants)));
+        let sights: Vec<(Sight, &BTreeSet<i64>)> = sights.collect();
+        if sights.is_empty() {
             continue;
         }
-        let here = in_file(shared, &file, meter, |sight, connection| {
-            let mut found = Vec::new();
-            for id in sight.chunks_between(connection, at, at.saturating_add(1))?.into_keys() {
-                found.extend(sight.chunk(connection, id)?);
-            }
-            for row in sight.rows_between(at, at.saturating_add(1)) {
-                found.extend(sight.row(connection, row)?);
-            }
-            found.retain(|reading| reading.time.as_millis() == at);
-            Ok(found)
-        })?;
-        found.extend(here.into_iter().flatten());
+        let here = on_file(shared, &file, |connection| at_instants_in(shared, &sights, connection))?;
+        for (meter, reading) in here.into_iter().flatten() {
+            let of_meter = match found.get_mut(&meter) {
+                Some(of_meter) => of_meter,
+                None => found.entry(meter).or_default(),
+            };
+            of_meter.entry(reading.time.as_millis()).or_default().push(reading);
+        }
     }
-    found.sort_by_key(|reading| reading.seq);
+    found.values_mut().flat_map(HashMap::values_mut).for_each(|readings| readings.sort_by_key(|reading| reading.seq));
+    Ok(found)
+}
+
+fn has_any(instants: &BTreeSet<i64>, min: i64, max: i64) -> bool {
+    min <= max && instants.range(min..=max).next().is_some()
+}
+
+fn at_instants_in(
+    shared: &Shared,
+    sights: &[(Sight, &BTreeSet<i64>)],
+    connection: &Connection,
+) -> Result<Vec<(MeterId, StoredReading)>, Fault> {
+    let mut found = Vec::new();
+    let (mut rows, mut by_meter) = (BTreeMap::new(), HashMap::new());
+    for (sight, instants) in sights {
+        for id in sight.chunks_at(connection, instants)? {
+            shared.counters.unpacks();
+            let readings = sight.chunk(connection, id)?.into_iter();
+            let wanted = readings.filter(|reading| instants.contains(&reading.time.as_millis()));
+            found.extend(wanted.map(|reading| (reading.layout.meter.clone(), reading)));
+        }
+        rows.extend(sight.rows_at(instants).map(|row| (row.first_seq, row)));
+        by_meter.extend(sight.meter.iter().map(|meter| (meter, (sight, instants))));
+    }
+    let Some((any, _)) = sights.first() else { return Ok(found) };
+    for row in rows.values() {
+        shared.counters.unpacks();
+        let Some(body) = tail_body(connection, row.first_seq)? else { continue };
+        let body = TailRow::open(body, row.first_seq)?;
+        for place in body.places()? {
+            let Some(layout) = any.layouts.get(raw::at(place.layout)) else { continue };
+            let Some((sight, instants)) = by_meter.get(&layout.meter) else { continue };
+            let reading = sight.reading(body.entry(place)?, row.boot)?;
+            if instants.contains(&reading.time.as_millis()) {
+                found.push((layout.meter.clone(), reading));
+            }
+        }
+    }
     Ok(found)
 }
 

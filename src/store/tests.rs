@@ -1,12 +1,14 @@
 //! The store as the house uses it, over its own outer side.
 
+mod access;
 mod anchors;
 mod jobs;
+mod upstream;
 
 use super::*;
 use crate::model::{
-    AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Energy, Interval, Label, Layout,
-    Method, Number, Ratio, Role, Setup, Slot, Span, Stamp, StoredReading,
+    AlertKind, Block, BlockFlags, Border, Borders, Category, Cause, ClockState, Digest, Energy, Interval, Label,
+    Layout, Method, Number, Ratio, Role, Setup, Slot, Span, Stamp, StoredReading,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -263,16 +265,8 @@ async fn what_tasks_keep_is_kept() {
     let ledger = house.store.ledger();
     ledger.seal(sealing).await.unwrap();
     ledger.save_config("[site]".to_owned()).await.unwrap();
-    let alert = Alert {
-        id: 0,
-        kind: AlertKind::MeterSilent,
-        meter: Some(meter("m1")),
-        occasion: at(1),
-        raised: at(2),
-        cleared: None,
-        text: "meter m1 does not answer".to_owned(),
-        delivered: None,
-    };
+    let alert =
+        Alert::new(AlertKind::MeterSilent, Some(meter("m1")), at(1), at(2), "meter m1 does not answer".to_owned());
     let id = ledger.raise(alert.clone()).await.unwrap().unwrap();
     assert_eq!(ledger.raise(alert.clone()).await.unwrap(), None);
     ledger.alert_delivered(id, at(3)).await.unwrap();
@@ -413,6 +407,19 @@ proptest! {
                 found.extend(more.iter().map(|reading| reading.seq));
             }
             assert_eq!(found, seqs);
+            // As taken, whatever was moved since, and from one cursor in pieces.
+            let (mut cursor, mut taken) = (reader.taken(), Vec::new());
+            loop {
+                let after = taken.last().map_or(0, |(seq, _)| *seq);
+                let more = cursor.next(after, u64::MAX, 7).await.unwrap();
+                if more.is_empty() {
+                    break;
+                }
+                taken.extend(more.iter().map(|reading| (reading.seq, reading.time.as_millis())));
+            }
+            let mut kept: Vec<(u64, i64)> = plain.kept.iter().map(|(seq, _, time, _)| (*seq, *time)).collect();
+            kept.sort_unstable();
+            assert_eq!(taken, kept);
         });
     }
 }
@@ -452,19 +459,19 @@ pub(super) fn bytes_of(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_named_and_not_touched() {
-    for (name, newest) in [("evidence.db", 5), ("raw/00000000000000000001.db", 1)] {
+    for (name, newest) in [("evidence.db", 8), ("raw/00000000000000000001.db", 1)] {
         let house = house();
         house.put(vec![reading(&layout("m1"), NOON, &[(0, 1)])]).await;
         let House { folder, clock, store, .. } = house;
         store.close().await.unwrap();
         let path = config(&folder).path.join(name);
         let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", 7).unwrap();
+        connection.pragma_update(None, "user_version", 9).unwrap();
         connection.close().unwrap();
         let before = bytes_of(&config(&folder).path);
         let error = Store::open(config(&folder), clock.clone(), None).err().unwrap();
         let newer =
-            matches!(&error, StoreError::Newer { file, version: 7, known } if *file == path && *known == newest);
+            matches!(&error, StoreError::Newer { file, version: 9, known } if *file == path && *known == newest);
         assert!(newer, "{error}");
         assert_eq!(bytes_of(&config(&folder).path), before);
     }
@@ -519,7 +526,7 @@ async fn a_store_of_version_1_becomes_what_a_new_one_is() {
         assert_eq!(store.reader().commissionings(&meter("m1"), 9).await.unwrap().len(), turn);
         store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
         store.close().await.unwrap();
-        assert_eq!(evidence::version(&path).unwrap(), 5);
+        assert_eq!(evidence::version(&path).unwrap(), 8);
     }
     let schema = |path: &Path| -> Vec<Option<String>> {
         let connection = rusqlite::Connection::open(path.join("evidence.db")).unwrap();
@@ -737,7 +744,12 @@ async fn a_full_disk_stops_readings_last_and_they_resume_by_themselves() {
         detail: serde_json::json!("x".repeat(500) + &number.to_string()),
     };
     ledger.append((0..300).map(audit).collect()).await.unwrap();
-    let wish = Succession { reason: crate::model::entry::Reason::KeyRotation, site: None, last_outside: None };
+    let wish = Succession {
+        reason: crate::model::entry::Reason::KeyRotation,
+        site: None,
+        last_outside: None,
+        since_open: false,
+    };
     ledger.succeed(wish).await.unwrap();
     let signed = ledger.checkpoint().await.unwrap();
     ingest.offer(reading(&layout, time + 1_000, &[(0, 1)])).await.unwrap();
@@ -891,4 +903,29 @@ fn a_store_that_may_not_be_seen_is_not_missing() {
     assert!(matches!(of(ErrorKind::TimedOut), StoreError::Io { .. }));
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(free(&folder.path().join("none")), Err(StoreError::Missing { .. })));
+}
+
+/// Readings that come late are compared with what is there, however many of them come at once.
+#[tokio::test]
+async fn late_readings_unpack_what_is_there_once() {
+    let house = house();
+    let layouts = [layout("m1"), layout("m2")];
+    let evening = layouts.iter().map(|layout| reading(layout, NOON + 36_000_000, &[(0, 1)])).collect();
+    house.put(evening).await;
+    let late = |seconds: std::ops::Range<i64>, value: i64| {
+        let of = |second: i64| layouts.iter().map(move |layout| reading(layout, NOON + second * 1_000, &[(0, value)]));
+        seconds.flat_map(of).collect::<Vec<_>>()
+    };
+    // Both meters in two chunks each, and in two rows of the tail.
+    house.put(late(0..2_000, 7)).await;
+    house.store.tidy().await;
+    house.put(late(1_000..2_000, 8)).await;
+    let unpacked = || house.store.shared.counters.unpacked.load(Ordering::Relaxed);
+    let before = unpacked();
+    let again = [late(0..2_000, 7), late(1_000..2_000, 8), late(0..1_000, 9)].concat();
+    let receipt = house.put(again).await;
+    assert_eq!((receipt.repeated, receipt.last_seq + 1 - receipt.first_seq), (6_000, 2_000));
+    assert!(unpacked() - before <= 2 * 2 + 2, "{} chunks and rows were unpacked", unpacked() - before);
+    let found = house.all("m1", NOON, NOON + 2_000_000).await;
+    assert_eq!((found.len(), found.iter().filter(|reading| reading.conflict).count()), (4_000, 2_000));
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::codec::Entry;
+use super::lost::{Cause, Going};
 use super::queue::Item;
 use super::raw::{self, Pen, RawFile};
 use super::retention::{self, Aged, Deletions};
+use super::search::{AtInstants, Instants};
 use super::{Receipt, Shared, StoreError, evidence, mutex, read, search, sqlite, write};
 use crate::model::{ClockState, Layout, MeterId, Reading, Redate, Stamp, StoredReading, Timestamp, Values};
 
@@ -59,6 +61,26 @@ struct Newest {
 struct Owed {
     reply: oneshot::Sender<Result<Receipt, StoreError>>,
     receipt: Receipt,
+}
+
+/// What is being committed.
+#[derive(Default)]
+struct Batch {
+    readings: Vec<(Arc<Layout>, Entry)>,
+    /// Places of the first so many of them, by time: made when a reading comes that is not the newest of its meter.
+    by_time: HashMap<i64, Vec<usize>>,
+    placed: usize,
+}
+
+impl Batch {
+    fn at(&mut self, meter: &MeterId, time: i64) -> impl Iterator<Item = &(Arc<Layout>, Entry)> {
+        for (place, (_, entry)) in self.readings.iter().enumerate().skip(self.placed) {
+            self.by_time.entry(entry.time).or_default().push(place);
+        }
+        self.placed = self.readings.len();
+        let places = self.by_time.get(&time).into_iter().flatten();
+        places.filter_map(|place| self.readings.get(*place)).filter(move |(layout, _)| layout.meter == *meter)
+    }
 }
 
 const DELETIONS: &str = "store.deletions";
@@ -136,7 +158,8 @@ impl Writer {
         if !Arc::ptr_eq(&self.redates, &read(&self.shared.redates)) {
             self.recall_newest();
         }
-        let (mut batch, mut owed, mut offered_room) = (Vec::new(), Vec::new(), 0);
+        let there = self.committed_at(&items);
+        let (mut batch, mut owed, mut offered_room) = (Batch::default(), Vec::new(), 0);
         let (mut room, mut offered) = (0, Vec::new());
         let before = self.next_seq;
         let (mut repeated, mut conflicts) = (0, 0);
@@ -144,7 +167,7 @@ impl Writer {
         for item in items {
             let mut receipt = Receipt { first_seq: self.next_seq, last_seq: self.next_seq - 1, repeated: 0 };
             for reading in item.readings {
-                match self.earlier(&reading, &batch) {
+                match self.earlier(&reading, &there, &mut batch) {
                     Ok(earlier) => {
                         let admitted = self.admit(reading, &earlier);
                         receipt.repeated += admitted.repeated;
@@ -152,7 +175,7 @@ impl Writer {
                             conflicts += u64::from(entry.conflict);
                             receipt.last_seq = entry.seq;
                             offered.push(item.reply.is_none());
-                            batch.push((layout, entry));
+                            batch.readings.push((layout, entry));
                         }
                     }
                     Err(error) => {
@@ -168,6 +191,7 @@ impl Writer {
                 None => offered_room += item.room,
             }
         }
+        let mut batch = batch.readings;
         let boot = self.shared.clock.boot();
         // Also a mere repetition is not acknowledged while the store is gone.
         let (home, mut is_undone) = (self.shared.at_home(), false);
@@ -239,11 +263,27 @@ impl Writer {
         }
     }
 
+    /// What is committed at the times of those readings that are no newer than what is there of their meters.
+    fn committed_at(&self, items: &[Item]) -> Result<AtInstants, StoreError> {
+        let mut instants = Instants::new();
+        for reading in items.iter().flat_map(|item| &item.readings) {
+            let (meter, time) = (&reading.layout.meter, reading.taken.time.as_millis());
+            if self.newest.get(meter).is_some_and(|newest| time <= newest.committed) {
+                match instants.get_mut(meter) {
+                    Some(of_meter) => of_meter.insert(time),
+                    None => instants.entry(meter.clone()).or_default().insert(time),
+                };
+            }
+        }
+        if instants.is_empty() { Ok(AtInstants::new()) } else { search::at_instants(&self.shared, &instants) }
+    }
+
     /// What is there of the same meter and time, committed or in the batch.
     fn earlier(
         &mut self,
         reading: &Reading,
-        batch: &[(Arc<Layout>, Entry)],
+        there: &Result<AtInstants, StoreError>,
+        batch: &mut Batch,
     ) -> Result<Vec<(Arc<Layout>, Values)>, StoreError> {
         let time = reading.taken.time.as_millis();
         let meter = &reading.layout.meter;
@@ -252,11 +292,11 @@ impl Writer {
             Some(newest) if time > newest.coming => newest.coming = time,
             Some(newest) => {
                 if time <= newest.committed {
-                    let found = search::at_instant(&self.shared, meter, time)?;
-                    earlier.extend(found.into_iter().map(|reading| (reading.layout, reading.values)));
+                    let there = there.as_ref().map_err(StoreError::again)?;
+                    let found = there.get(meter).and_then(|of_meter| of_meter.get(&time)).into_iter().flatten();
+                    earlier.extend(found.map(|reading| (reading.layout.clone(), reading.values.clone())));
                 }
-                let same = batch.iter().filter(|(layout, entry)| entry.time == time && layout.meter == *meter);
-                earlier.extend(same.map(|(layout, entry)| (layout.clone(), entry.values.clone())));
+                earlier.extend(batch.at(meter, time).map(|(layout, entry)| (layout.clone(), entry.values.clone())));
             }
             None => {
                 self.newest.insert(meter.clone(), Newest { committed: i64::MIN, coming: time });
@@ -374,7 +414,9 @@ impl Writer {
         }
         mutex(&self.shared.live).take(&readings, self.shared.clock.now());
         let Some(last) = readings.last().map(|reading| reading.seq) else { return };
+        let showing = mutex(&self.shared.showing);
         self.shared.committed.send_replace(last);
+        drop(showing);
         // Nobody may be listening.
         self.shared.feed.send(Arc::new(readings)).ok();
     }
@@ -449,6 +491,7 @@ impl Writer {
     /// Sets a damaged file aside. Its readings are gone from every search.
     fn set_aside(&self, file: &Arc<RawFile>) -> Result<(), StoreError> {
         tracing::error!(file = %file.path.display(), "damaged; set aside, and readings go on in a new file");
+        self.shared.give_up(&Going::of(file, false), Cause::Damaged)?;
         write(&self.shared.raw).retain(|known| known.first_seq != file.first_seq);
         self.shared.pool.forget(&file.path);
         raw::quarantine(&file.path)?;
@@ -480,7 +523,7 @@ impl Writer {
                     break;
                 }
                 self.deletions = deletions;
-                self.delete(file, "kept long enough");
+                self.delete(file, Cause::KeepRaw);
             }
         }
         let files = self.shared.files();
@@ -489,12 +532,21 @@ impl Writer {
             Ok(bundles) => bytes = bytes.saturating_add(bundles),
             Err(error) => tracing::warn!(%error, "what exports take on disk is not counted"),
         }
-        for file in files.iter().take(files.len().saturating_sub(1)) {
-            if bytes <= config.max_disk {
-                break;
+        let excess = bytes.saturating_sub(config.max_disk);
+        if excess > 0 {
+            let going: Vec<Going> = files.iter().map(|file| Going::of(file, false)).collect();
+            match self.shared.kept_for_nobody(&going) {
+                Ok(kept) => {
+                    let sizes = files.iter().map(|file| size(file)).zip(kept).collect::<Vec<_>>();
+                    for at in retention::files_to_go(&sizes, excess) {
+                        self.delete(&files[at], Cause::MaxDisk);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "nothing is deleted to make room"),
             }
-            bytes = bytes.saturating_sub(size(file));
-            self.delete(file, "max_disk is reached");
+        }
+        if let Err(error) = self.shared.clear_old_loss() {
+            tracing::debug!(%error, "the alert of lost readings is looked at later");
         }
     }
 
@@ -506,8 +558,13 @@ impl Writer {
         Ok(bundles.saturating_sub(won))
     }
 
-    fn delete(&self, file: &Arc<RawFile>, why: &str) {
-        tracing::info!(file = %file.path.display(), why, "raw readings deleted");
+    fn delete(&self, file: &Arc<RawFile>, why: Cause) {
+        let leaves_a_hole = self.shared.files().iter().any(|other| other.first_seq < file.first_seq);
+        if let Err(error) = self.shared.give_up(&Going::of(file, leaves_a_hole), why) {
+            tracing::warn!(%error, file = %file.path.display(), "it is not deleted before its loss can be told");
+            return;
+        }
+        tracing::info!(file = %file.path.display(), ?why, "raw readings deleted");
         write(&self.shared.raw).retain(|known| known.first_seq != file.first_seq);
         self.shared.pool.forget(&file.path);
         if let Err(error) = raw::delete(&file.path) {

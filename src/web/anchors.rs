@@ -8,9 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
-use super::query::{Asked, Named, Nothing, count};
+use super::query::{Asked, Named, Nothing, before, count};
 use super::wire::{At, Json};
 use super::{Web, guard};
 use crate::model::note::SignedCheckpoint;
@@ -32,13 +33,15 @@ const ANCHORS: usize = 20;
 const AGAIN_S: u32 = 10;
 
 /// What covers something, in brief.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Covered)]
 pub struct Covered {
     id: u64,
     chain_id: u64,
     /// Its name, where it is known.
     chain: Option<&'static str>,
     state: AnchorState,
+    #[schema(value_type = Option<String>, pattern = "^0x[0-9a-f]{64}$")]
     transaction: Option<B256>,
     explorer: Option<String>,
 }
@@ -51,7 +54,7 @@ impl From<&Coverage> for Covered {
 }
 
 /// How anchoring does, and the newest anchors.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Anchors {
     configured: bool,
     /// Why nothing is anchored though the config says so.
@@ -75,7 +78,8 @@ struct Anchors {
     anchors: Vec<AnchorView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorRpc)]
 struct RpcView {
     name: String,
     height: Option<u64>,
@@ -85,7 +89,8 @@ struct RpcView {
 }
 
 /// The newest checkpoint.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorLog)]
 struct LogView {
     epoch: String,
     origin: String,
@@ -95,7 +100,8 @@ struct LogView {
     until: Option<At>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorReach)]
 struct CoveredView {
     epoch: String,
     size: u64,
@@ -108,17 +114,18 @@ struct CoveredView {
     anchor: Covered,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BlockName {
     meter: MeterId,
     start: At,
     end: At,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Anchor)]
 struct AnchorView {
     id: u64,
-    kind: &'static str,
+    kind: AnchorKind,
     state: AnchorState,
     since: At,
     queued_at: At,
@@ -130,6 +137,7 @@ struct AnchorView {
     size: Option<u64>,
     root: Option<Digest>,
     nonce: Option<u64>,
+    #[schema(value_type = Option<String>, pattern = "^0x[0-9a-f]{64}$")]
     transaction: Option<B256>,
     transactions: Vec<TransactionView>,
     failed: Vec<FailedView>,
@@ -143,16 +151,26 @@ struct AnchorView {
     explorer: Option<String>,
 }
 
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AnchorKind {
+    Checkpoint,
+    /// The making of one.
+    Contract,
+}
+
 /// With what shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct OneAnchor {
     #[serde(flatten)]
     anchor: AnchorView,
     evidence: Option<ChainEvidence>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorTransaction)]
 struct TransactionView {
+    #[schema(value_type = String, pattern = "^0x[0-9a-f]{64}$")]
     hash: B256,
     max_fee_gwei: String,
     tip_gwei: String,
@@ -160,8 +178,10 @@ struct TransactionView {
     sent_at: Option<At>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorFailed)]
 struct FailedView {
+    #[schema(value_type = String, pattern = "^0x[0-9a-f]{64}$")]
     transaction: B256,
     height: u64,
     at: At,
@@ -169,14 +189,17 @@ struct FailedView {
     explorer: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChainBlock)]
 struct HeightView {
     height: u64,
+    #[schema(value_type = String, pattern = "^0x[0-9a-f]{64}$")]
     hash: B256,
     time: At,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnchorWaiting)]
 struct WaitingView {
     reason: WaitReason,
     text: String,
@@ -186,6 +209,7 @@ struct WaitingView {
 impl From<Anchor> for AnchorView {
     fn from(anchor: Anchor) -> Self {
         let (transaction, nonce) = (anchor.transaction(), anchor.attempts.last().map(|attempt| attempt.nonce));
+        let contract = anchor.contract.or_else(|| anchor.made_contract());
         let is_in = matches!(anchor.state, AnchorState::Included | AnchorState::Final);
         let paid = anchor.inclusion.as_ref().filter(|_| is_in);
         let (gas, fee) = (paid.map(|paid| paid.gas_used), paid.map(|paid| fee(paid.gas_used, paid.price)));
@@ -194,8 +218,8 @@ impl From<Anchor> for AnchorView {
             height => (None, height),
         };
         let (kind, epoch, size, note) = match anchor.what {
-            Anchored::Checkpoint { epoch, size, note } => ("checkpoint", Some(epoch), Some(size), Some(note)),
-            Anchored::Contract => ("contract", None, None, None),
+            Anchored::Checkpoint { epoch, size, note } => (AnchorKind::Checkpoint, Some(epoch), Some(size), Some(note)),
+            Anchored::Contract => (AnchorKind::Contract, None, None, None),
         };
         let head = note.and_then(|note| note.parse::<SignedCheckpoint>().ok()).map(|note| note.checkpoint);
         let chain = anchor.chain_id;
@@ -214,7 +238,7 @@ impl From<Anchor> for AnchorView {
             queued_at: At(anchor.queued),
             chain_id: chain,
             account: anchor.account.to_string(),
-            contract: anchor.contract.as_ref().map(Address::to_string),
+            contract: contract.as_ref().map(Address::to_string),
             epoch,
             origin: head.as_ref().map(|head| head.origin.clone()),
             size,
@@ -269,20 +293,27 @@ impl From<RpcStatus> for RpcView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListAsked {
+    /// Only anchors before this id.
+    #[param(value_type = Option<u64>)]
     before: Option<String>,
+    #[param(value_type = Option<u16>, maximum = 200, default = 20)]
     limit: Option<String>,
 }
 
+/// How far the log stands on a public chain, and the newest anchors
+#[utoipa::path(
+    get,
+    path = "/api/anchor",
+    params(ListAsked),
+    responses((status = 200, description = "The anchors, the newest first", body = Anchors))
+)]
 pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Result<Response, Problem> {
     let limit = count("limit", asked.limit.as_deref(), 0..=200)?.unwrap_or(ANCHORS);
-    let before = asked.before.map(|id| id.parse());
-    let before = before.transpose().map_err(|_| Problem::Parameter {
-        name: "before",
-        what: "give the id of an anchor, such as the last one of the list before".to_owned(),
-    })?;
+    let before = before(asked.before.as_deref(), "an anchor")?;
     let anchors = web.views.reader.anchors(before, limit).await?;
     let status = web.views.anchor.borrow().clone();
     let is_configured = status.is_configured();
@@ -308,6 +339,16 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
     Ok(Json(view).into_response())
 }
 
+/// One anchor, with the evidence that shows it
+#[utoipa::path(
+    get,
+    path = "/api/anchor/{id}",
+    params(("id" = u64, Path, description = "The anchor's id")),
+    responses(
+        (status = 200, description = "The anchor", body = OneAnchor),
+        (status = 404, description = "There is no such anchor")
+    )
+)]
 pub async fn one(
     State(web): State<Web>,
     Named(id): Named,
@@ -320,7 +361,19 @@ pub async fn one(
     Ok(Json(OneAnchor { anchor: anchor.into(), evidence }).into_response())
 }
 
-/// Spends money, little by little: for the scope `admin` alone.
+/// Has the newest checkpoint anchored now
+///
+/// It spends money, little by little: what becomes of it is in the anchor's `state`.
+#[utoipa::path(
+    post,
+    path = "/api/anchor",
+    responses(
+        (status = 202, description = "It is queued", body = AnchorView,
+            headers(("Location" = String, description = "Of the anchor"))),
+        (status = 409, description = "There is nothing to anchor: not configured, off, or nothing was logged since")
+    ),
+    security(("token" = ["admin"]))
+)]
 pub async fn order(
     State(web): State<Web>,
     headers: HeaderMap,

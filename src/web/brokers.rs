@@ -3,13 +3,15 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Web;
 use super::query::{Asked, Nothing};
 use super::wire::{At, Json};
 use crate::model::{BrokerStatus, LineName, MalformedMessage, Proposal, Quantity, SourcesStatus};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Broker)]
 pub struct BrokerView<'a> {
     name: &'a LineName,
     connected: bool,
@@ -28,7 +30,8 @@ pub struct BrokerView<'a> {
     unnamed: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MalformedMessage)]
 struct MalformedView<'a> {
     topic: &'a str,
     time: At,
@@ -36,7 +39,8 @@ struct MalformedView<'a> {
     payload: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MeterProposal)]
 struct ProposalView<'a> {
     name: &'a str,
     topic: &'a str,
@@ -48,6 +52,8 @@ struct ProposalView<'a> {
     config: String,
 }
 
+/// MQTT brokers, and the meters that were heard from them and are not declared
+#[utoipa::path(get, path = "/api/brokers", responses((status = 200, description = "The brokers", body = [BrokerView])))]
 pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
     let sources = web.views.sources.borrow().clone();
     Json(all(&sources)).into_response()

@@ -1,8 +1,8 @@
 //! `/api/bulk…`: export jobs and their bundles. What changes something is asked of `agent`; the rest is read from the
 //! store.
 
-mod download;
-mod feed;
+pub mod download;
+pub mod feed;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use utoipa::{IntoParams, ToSchema};
 
-pub use download::{Reached, download, manifest};
-pub use feed::events;
+pub use download::Reached;
 
 use super::anchors::Covered;
 use super::problem::Problem;
-use super::query::{Asked, Named, Nothing, count};
+use super::query::{Asked, Named, Nothing, before, count};
 use super::wire::{At, Json};
 use super::{Web, guard};
 use crate::model::{
@@ -75,18 +75,24 @@ pub const LONGEST_ORDER: usize = 4_096;
 const JOBS: usize = 100;
 
 /// A job as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Export)]
 pub struct JobView {
     id: JobId,
     state: JobState,
     connection: String,
+    /// As the manifest has it.
+    #[schema(value_type = Object)]
     query: Value,
+    #[schema(format = DateTime)]
     from: String,
+    #[schema(format = DateTime)]
     to: String,
     by: String,
     rows: u64,
     bytes: u64,
     /// All before it is read.
+    #[schema(format = DateTime)]
     position: Option<String>,
     rows_per_s: Option<f64>,
     seconds_left: Option<u64>,
@@ -99,8 +105,10 @@ pub struct JobView {
     anchor: Option<Covered>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExportBundle)]
 struct BundleView {
+    #[schema(value_type = crate::model::Digest)]
     manifest_sha256: String,
     bytes: u64,
     downloaded: Option<At>,
@@ -142,20 +150,27 @@ impl JobView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListAsked {
+    /// Only exports before this id.
+    #[param(value_type = Option<JobId>)]
     before: Option<String>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
+/// Exports, the newest first
+#[utoipa::path(
+    get,
+    path = "/api/bulk",
+    params(ListAsked),
+    responses((status = 200, description = "The exports", body = [JobView]))
+)]
 pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Result<Response, Problem> {
     let limit = count("limit", asked.limit.as_deref(), 1..=1_000)?.unwrap_or(JOBS);
-    let before = asked.before.map(|id| id.parse());
-    let before = before.transpose().map_err(|_| Problem::Parameter {
-        name: "before",
-        what: "give the id of a job, such as the last one of the list before".to_owned(),
-    })?;
+    let before = before(asked.before.as_deref(), "a job")?;
     let jobs = web.views.reader.jobs(before, limit).await?;
     let running = web.views.running.borrow().clone();
     let anchors = web.views.reader.covered_datasets(jobs.iter().map(|job| job.id).collect(), web.chain()).await?;
@@ -164,8 +179,9 @@ pub async fn list(State(web): State<Web>, Asked(asked): Asked<ListAsked>) -> Res
 }
 
 /// What `POST` takes.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ExportOrder)]
 struct Order {
     connection: String,
     query: String,
@@ -174,13 +190,26 @@ struct Order {
 }
 
 /// RFC 3339, or nanoseconds as a number or a text.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ExportInstant)]
 enum Instant {
     Whole(i64),
     Text(String),
 }
 
+/// Orders an export
+#[utoipa::path(
+    post,
+    path = "/api/bulk",
+    request_body = Order,
+    responses(
+        (status = 202, description = "It is queued", body = JobView,
+            headers(("Location" = String, description = "Of the export"))),
+        (status = 429, description = "16 exports wait or run already")
+    ),
+    security(("token" = ["export"]))
+)]
 pub async fn order(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -242,6 +271,16 @@ fn misunderstood(body: &[u8]) -> Problem {
     Problem::BadRequest("the order says one thing twice: give each key once".to_owned())
 }
 
+/// One export
+#[utoipa::path(
+    get,
+    path = "/api/bulk/{id}",
+    params(("id" = JobId, Path, description = "The export's id")),
+    responses(
+        (status = 200, description = "The export", body = JobView),
+        (status = 404, description = "There is no such export")
+    )
+)]
 pub async fn one(
     State(web): State<Web>,
     Named(id): Named,
@@ -253,6 +292,18 @@ pub async fn one(
     Ok(Json(JobView::new(job, &running, anchors.iter().flatten().next())).into_response())
 }
 
+/// Cancels an export, or deletes the bundle of one that is over
+#[utoipa::path(
+    delete,
+    path = "/api/bulk/{id}",
+    params(("id" = JobId, Path, description = "The export's id")),
+    responses(
+        (status = 204, description = "It is cancelled, or its bundle is deleted"),
+        (status = 404, description = "There is no such export"),
+        (status = 409, description = "Its bundle is being downloaded")
+    ),
+    security(("token" = ["export"]))
+)]
 pub async fn drop_job(
     State(web): State<Web>,
     headers: HeaderMap,

@@ -1,6 +1,7 @@
 //! Which meter stands behind an id: its newest commissioning record.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Web;
 use super::meters::MeterView;
@@ -9,7 +10,8 @@ use crate::model::{Category, Cause, Change, Commissioning, Digest, Meter, Part};
 use crate::store::StoreError;
 
 /// One meter by itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OneMeter)]
 pub struct OneMeterView<'a> {
     #[serde(flatten)]
     pub meter: MeterView<'a>,
@@ -18,7 +20,8 @@ pub struct OneMeterView<'a> {
 }
 
 /// What is known of a meter since its last change.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Commissioning)]
 pub struct CommissioningView {
     since: At,
     cause: Cause,
@@ -41,7 +44,8 @@ pub struct CommissioningView {
     changes: Vec<ChangeView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommissioningChange)]
 struct ChangeView {
     what: Part,
     from: Option<String>,

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing};
@@ -20,38 +21,44 @@ pub struct Exports {
 }
 
 /// A connection to InfluxDB.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Connection {
     pub name: String,
     pub version: u8,
     pub url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub database: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub retention_policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub org: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub bucket: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub username: Option<String>,
     /// Its secret, or a file it needs, is not there.
     pub off: bool,
-    /// The file that says so: only there can it be changed.
-    pub read_only: String,
+    /// The file that says so: only there can it be changed. None for one that was made here.
+    pub read_only: Option<String>,
 }
 
 /// A query whose answer becomes a dataset.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Query {
     pub name: String,
     #[serde(flatten)]
     pub asks: Asks,
-    pub read_only: String,
+    pub read_only: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = QueryAsks)]
 pub enum Asks {
     Points { measurement: String, fields: Vec<String>, tags: std::collections::BTreeMap<String, String> },
     Result { text: String },
@@ -65,13 +72,14 @@ pub struct TestNow {
 }
 
 /// A connection that answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ConnectionTest)]
 pub struct Tested {
     pub server_version: String,
     pub credentials: Credentials,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credentials {
     /// The server refuses without them.
@@ -91,16 +99,37 @@ pub enum TestFault {
     Failed(String),
 }
 
+/// The connections to InfluxDB, without their secrets
+#[utoipa::path(
+    get,
+    path = "/api/connections",
+    responses((status = 200, description = "The connections", body = [Connection]))
+)]
 pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
     let exports = web.views.exports.borrow().clone();
     Json(&exports.connections).into_response()
 }
 
+/// What may be exported
+#[utoipa::path(get, path = "/api/queries", responses((status = 200, description = "The queries", body = [Query])))]
 pub async fn queries(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
     let exports = web.views.exports.borrow().clone();
     Json(&exports.queries).into_response()
 }
 
+/// Asks the server for something that wrong credentials do not give
+#[utoipa::path(
+    post,
+    path = "/api/connections/{name}/test",
+    params(("name" = String, Path, description = "The connection's name")),
+    responses(
+        (status = 200, description = "It answers", body = Tested),
+        (status = 404, description = "There is no such connection"),
+        (status = 409, description = "The connection is off"),
+        (status = 502, description = "It does not answer as it should: `detail` says what is wrong")
+    ),
+    security(("token" = ["export"]))
+)]
 pub async fn test(
     State(web): State<Web>,
     Named(name): Named,

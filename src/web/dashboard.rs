@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::ToSpan as _;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::brokers::{self, BrokerView};
 use super::commissioning::{self, OneMeterView};
@@ -15,22 +16,33 @@ use super::meters::{MeterView, Moment};
 use super::problem::Problem;
 use super::query::{Asked, Resolution, count, one_of_these};
 use super::wire::{At, BlockView, Json, OpenBlockView};
-use super::{Site, Web, periods};
+use super::{Site, Web, periods, ws};
 use crate::model::{Alert, AlertKind, Meter, MeterId, Span, Timestamp};
 
 /// Alerts given at most; the newest are kept in.
 const ALERTS: usize = 1_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct SnapshotAsked {
-    #[serde(alias = "meterId", alias = "device_id", alias = "deviceId")]
+    /// The meter that is shown by itself; the first one that has a target unless told. Also `device_id`.
+    #[param(value_type = Option<MeterId>)]
+    #[serde(alias = "device_id")]
     meter_id: Option<String>,
+    /// Who asks by one of these two wants the answer of an older backend, which is not described.
+    #[param(ignore)]
+    #[serde(rename = "meterId")]
+    old_meter: Option<String>,
+    #[param(ignore)]
+    #[serde(rename = "deviceId")]
+    old_device: Option<String>,
     /// Alerts in the answer, 0 to 1000.
+    #[param(value_type = Option<u16>, maximum = 1000, default = 20)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Snapshot<'a> {
     timestamp: At,
     version: &'static str,
@@ -41,17 +53,21 @@ struct Snapshot<'a> {
     current_block: Option<OpenBlockView<'a>>,
     block_info: Option<BlockInfo>,
     /// The running blocks of all meters.
+    #[schema(value_type = BTreeMap<String, OpenBlockView>)]
     current_blocks: BTreeMap<&'a MeterId, OpenBlockView<'a>>,
     today: Option<SpanView>,
     peak_hours_today: Vec<SpanView>,
     blocks_today: Vec<BlockView<'a>>,
+    #[schema(max_items = 10)]
     last_ten_blocks: Vec<BlockView<'a>>,
+    #[schema(max_items = 1000)]
     alerts: Vec<AlertView<'a>>,
     problems: Vec<String>,
     brokers: Vec<BrokerView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Site)]
 struct SiteView<'a> {
     id: &'a str,
     name: &'a str,
@@ -61,14 +77,15 @@ struct SiteView<'a> {
     simulated: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BlockInfo {
     start: At,
     end: At,
     is_peak_hour: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Span)]
 struct SpanView {
     start: At,
     end: At,
@@ -80,7 +97,8 @@ impl From<Span> for SpanView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Alert)]
 pub struct AlertView<'a> {
     id: i64,
     kind: AlertKind,
@@ -90,6 +108,9 @@ pub struct AlertView<'a> {
     raised: At,
     cleared: Option<At>,
     delivered: Option<At>,
+    /// When somebody said that it is seen to, and who.
+    acknowledged: Option<At>,
+    acknowledged_by: Option<&'a str>,
 }
 
 impl<'a> From<&'a Alert> for AlertView<'a> {
@@ -103,13 +124,30 @@ impl<'a> From<&'a Alert> for AlertView<'a> {
             raised: At(alert.raised),
             cleared: alert.cleared.map(At),
             delivered: alert.delivered.map(At),
+            acknowledged: alert.acknowledged.map(At),
+            acknowledged_by: alert.acknowledged_by.as_deref(),
         }
     }
 }
 
+/// What the page needs, in one call
+#[utoipa::path(
+    get,
+    path = "/api/dashboard/snapshot",
+    params(SnapshotAsked),
+    responses(
+        (status = 200, description = "All of it at one moment", body = Snapshot),
+        (status = 404, description = "There is no such meter")
+    )
+)]
 pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>) -> Result<Response, Problem> {
     const DAY_MS: i64 = 86_400_000;
-    let limit = count("limit", asked.limit.as_deref(), 0..=ALERTS)?.unwrap_or(20);
+    let limit = count("limit", asked.limit.as_deref(), 0..=ALERTS)?;
+    if asked.old_meter.is_some() || asked.old_device.is_some() {
+        let old = ws::old_snapshot(&web, [asked.old_meter.as_deref(), asked.old_device.as_deref()], limit);
+        return Ok(Json(old.await?).into_response());
+    }
+    let limit = limit.unwrap_or(20);
     let (moment, meters, site) = (Moment::take(&web), web.views.meters.borrow().clone(), web.site());
     let (open, sources) = (web.views.open.borrow().clone(), web.views.sources.borrow().clone());
     let meter = match asked.meter_id {
@@ -194,14 +232,24 @@ fn peak_hours(site: &Site, today: Span, zone: &TimeZone) -> Vec<SpanView> {
     found
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct AlertsAsked {
     /// Only what is not over.
+    #[param(value_type = Option<bool>, default = false)]
     open: Option<String>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
+/// The newest alerts, the newest first
+#[utoipa::path(
+    get,
+    path = "/api/alerts",
+    params(AlertsAsked),
+    responses((status = 200, description = "The alerts", body = [AlertView]))
+)]
 pub async fn alerts(State(web): State<Web>, Asked(asked): Asked<AlertsAsked>) -> Result<Response, Problem> {
     let limit = count("limit", asked.limit.as_deref(), 1..=ALERTS)?.unwrap_or(100);
     let open_only = one_of_these("open", asked.open.as_deref(), &[("true", true), ("false", false)])?.unwrap_or(false);

@@ -13,26 +13,29 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::warn;
+use utoipa::ToSchema;
 
 use super::dashboard::AlertView;
 use super::problem::Problem;
 use super::query::{Asked, Nothing};
-use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_intervals, push_json, push_text, push_value};
+use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_intervals, push_json, push_text};
 use super::{Web, guard};
+use crate::model::decimal::push_value;
 use crate::model::{Alert, StoredReading, Timestamp};
 use crate::store::StoreError;
 
-/// Feeds open at once.
-pub const CLIENTS: usize = 32;
+/// Feeds open at once. Events are shared by all, so one takes what its connection takes.
+pub const CLIENTS: usize = 256;
 /// Events that wait for the slowest client. When they are full, the oldest is dropped for it and it is told.
 const WAITING: usize = 32;
 /// Readings or blocks in one event at most, which bounds what `WAITING` events can take.
 const READINGS: usize = 500;
-/// An idle feed shows that it lives this often; a token that was revoked is noticed then.
+/// An idle feed shows that it lives this often.
 pub const BEAT: Duration = Duration::from_secs(15);
 /// Alerts looked through for changes.
 const ALERTS: usize = 100;
@@ -158,15 +161,16 @@ fn push_readings(out: &mut Vec<u8>, readings: &[StoredReading]) {
     out.push(b']');
 }
 
-/// Alerts as they were when last looked at, by id: when each was cleared.
-type KnownAlerts = BTreeMap<i64, Option<Timestamp>>;
+/// Alerts as they were when last looked at, by id: when each was cleared and acknowledged.
+type KnownAlerts = BTreeMap<i64, [Option<Timestamp>; 2]>;
 
-/// Tells the alerts raised or cleared since the last look.
+/// Tells the alerts raised, cleared or acknowledged since the last look.
 async fn tell_alerts(web: &Web, known: &mut Option<KnownAlerts>) -> Result<(), StoreError> {
     let alerts = web.views.reader.alerts(false, ALERTS).await?;
-    let now: KnownAlerts = alerts.iter().map(|alert| (alert.id, alert.cleared)).collect();
+    let state = |alert: &Alert| [alert.cleared, alert.acknowledged];
+    let now: KnownAlerts = alerts.iter().map(|alert| (alert.id, state(alert))).collect();
     if let Some(known) = known {
-        let is_news = |alert: &&Alert| known.get(&alert.id) != Some(&alert.cleared);
+        let is_news = |alert: &&Alert| known.get(&alert.id) != Some(&state(alert));
         let news: Vec<_> = alerts.iter().filter(is_news).map(AlertView::from).collect();
         if !news.is_empty() {
             web.feed.send("alerts", |out| push_json(out, &news));
@@ -176,10 +180,22 @@ async fn tell_alerts(web: &Web, known: &mut Option<KnownAlerts>) -> Result<(), S
     Ok(())
 }
 
+/// One event of a feed, as the description shows it.
+#[derive(Serialize, ToSchema)]
+pub struct FeedEvent {
+    event: String,
+    /// JSON.
+    data: String,
+    /// Milliseconds to wait before connecting again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    retry: Option<u32>,
+}
+
 /// One client.
 struct Listening {
     web: Web,
-    token: String,
+    watch: guard::Watch,
     events: broadcast::Receiver<Bytes>,
     beat: Interval,
     greeting: Option<Bytes>,
@@ -187,6 +203,14 @@ struct Listening {
     _place: OwnedSemaphorePermit,
 }
 
+/// Readings and blocks as they are committed, running blocks once a second, alerts (server-sent events)
+///
+/// Events `hello`, then `readings`, `blocks`, `open_blocks`, `alerts` (each a JSON array), `missed` and `end`.
+#[utoipa::path(
+    get,
+    path = "/api/events",
+    responses((status = 200, description = "The feed", content_type = "text/event-stream", body = FeedEvent))
+)]
 pub async fn events(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -198,7 +222,7 @@ pub async fn events(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = serde_json::json!({ "timestamp": At(web.views.clock.now()), "version": env!("CARGO_PKG_VERSION") });
     let listening = Listening {
-        token: guard::token(&headers)?.to_owned(),
+        watch: guard::Watch::new(&web, &headers)?,
         events: web.feed.events.subscribe(),
         beat,
         greeting: Some(format!("retry: 2000\nevent: hello\ndata: {now}\n\n").into()),
@@ -231,14 +255,11 @@ impl Listening {
                 }
                 Err(RecvError::Closed) => None,
             },
-            _ = self.beat.tick() => {
-                if self.web.views.reader.scope_of(&self.token).is_some() {
-                    Some(Bytes::from_static(b": beat\n\n"))
-                } else {
-                    self.ended = true;
-                    Some(Bytes::from_static(b"event: end\ndata: {\"reason\":\"the token was revoked\"}\n\n"))
-                }
+            why = self.watch.ended() => {
+                self.ended = true;
+                Some(format!("event: end\ndata: {{\"reason\":\"{why}\"}}\n\n").into())
             }
+            _ = self.beat.tick() => Some(Bytes::from_static(b": beat\n\n")),
         }
     }
 }

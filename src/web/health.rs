@@ -4,16 +4,20 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
+use super::openapi::perhaps;
 use super::problem::Problem;
 use super::query::{Asked, Nothing};
 use super::wire::{At, Json};
 use super::{Web, guard};
-use crate::model::{ClockState, Condition};
+use crate::model::{ClockState, Condition, UpstreamState};
 use crate::store::StoreHealth;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = HealthStatus)]
 enum Status {
     Ok,
     /// A meter, a line or another part is down; the rest works.
@@ -22,14 +26,18 @@ enum Status {
     Failing,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
 struct HealthView {
     status: Status,
+    /// Without a session or a token there is none.
     #[serde(flatten)]
+    #[schema(value_type = PerhapsDetails, inline)]
     details: Option<Details>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HealthDetails)]
 struct Details {
     version: &'static str,
     timestamp: At,
@@ -41,9 +49,82 @@ struct Details {
     lines: usize,
     lines_connected: usize,
     poll_attempts: u64,
-    store: serde_json::Value,
+    store: StoreView,
 }
 
+struct PerhapsDetails;
+
+impl PartialSchema for PerhapsDetails {
+    fn schema() -> RefOr<Schema> {
+        perhaps::<Details>()
+    }
+}
+
+impl ToSchema for PerhapsDetails {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Details::schemas(schemas);
+    }
+}
+
+/// Counters are since start.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StoreHealth)]
+struct StoreView {
+    /// Why nothing can be written.
+    unwritable: Option<String>,
+    commits: u64,
+    readings: u64,
+    repeated: u64,
+    conflicts: u64,
+    /// Readings that went before every upstream had them.
+    lost: u64,
+    /// Readings that wait for their commit.
+    queued: u64,
+    raw_bytes: u64,
+    evidence_bytes: u64,
+    /// Which the program had written to the device.
+    written_bytes: u64,
+    free_bytes: u64,
+    /// The disk is full, and the reserve is being written into.
+    reserve_used: bool,
+    /// Damaged files that were set aside.
+    quarantined: Vec<String>,
+    through_seq: u64,
+    oldest_raw: Option<At>,
+}
+
+impl From<StoreHealth> for StoreView {
+    fn from(health: StoreHealth) -> Self {
+        Self {
+            unwritable: health.unwritable,
+            commits: health.commits,
+            readings: health.readings,
+            repeated: health.repeated,
+            conflicts: health.conflicts,
+            lost: health.lost,
+            queued: health.queued,
+            raw_bytes: health.raw_bytes,
+            evidence_bytes: health.evidence_bytes,
+            written_bytes: health.written_bytes,
+            free_bytes: health.free_bytes,
+            reserve_used: health.reserve_used,
+            quarantined: health.quarantined,
+            through_seq: health.through_seq,
+            oldest_raw: health.oldest_raw.map(At),
+        }
+    }
+}
+
+/// Whether it can store, and what is wrong
+#[utoipa::path(
+    get,
+    path = "/api/health",
+    responses(
+        (status = 200, description = "It stores what it reads", body = HealthView),
+        (status = 503, description = "Nothing can be stored, or it is stopping",
+            content((HealthView = "application/json"), (crate::web::problem::Details = "application/problem+json")))
+    )
+)]
 pub async fn health(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -63,9 +144,6 @@ pub async fn health(
 
 fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
     let sources = web.views.sources.borrow().clone();
-    let oldest_raw = store.oldest_raw.map(At);
-    let mut store = serde_json::json!(store);
-    store["oldest_raw"] = serde_json::json!(oldest_raw); // as all times of this interface are written
     Details {
         version: env!("CARGO_PKG_VERSION"),
         timestamp: At(web.views.clock.now()),
@@ -76,7 +154,7 @@ fn details(web: &Web, problems: Vec<String>, store: StoreHealth) -> Details {
         lines: sources.lines.len(),
         lines_connected: sources.lines.values().filter(|line| line.connected).count(),
         poll_attempts: sources.attempts,
-        store,
+        store: store.into(),
     }
 }
 
@@ -110,6 +188,21 @@ pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
             Condition::Silent => problems.push(format!("meter {id} does not answer{}", told(&meter.problem))),
             Condition::Refusing => problems.push(format!("meter {id} gives no values{}", told(&meter.problem))),
             Condition::Starting | Condition::Answering => {}
+        }
+    }
+    for (name, upstream) in web.views.upstreams.borrow().iter() {
+        match upstream.state {
+            UpstreamState::Away => problems.push(format!("upstream {name} is away{}", told(&upstream.problem))),
+            UpstreamState::Stopped => problems.push(format!("upstream {name} has stopped{}", told(&upstream.problem))),
+            // One that is off is told with the parts that are off.
+            UpstreamState::Starting | UpstreamState::Connected | UpstreamState::Off => {}
+        }
+        if upstream.dead_letters > 0 {
+            let count = upstream.dead_letters;
+            problems.push(format!(
+                "upstream {name} has refused records, and {count} wait for somebody: see them with `meterseal upstream \
+                 dead-letters {name}`, and have them sent again or discarded"
+            ));
         }
     }
     if let Some(why) = &store.unwritable {

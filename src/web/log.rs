@@ -4,6 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Web;
 use super::problem::Problem;
@@ -11,7 +12,8 @@ use super::wire::{At, Json};
 use crate::model::note::SignedCheckpoint;
 use crate::store::Epoch;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Epoch)]
 struct EpochView {
     epoch: String,
     origin: String,
@@ -23,6 +25,8 @@ struct EpochView {
     size: Option<u64>,
 }
 
+/// The epochs of the log, the oldest first
+#[utoipa::path(get, path = "/log/", responses((status = 200, description = "The epochs", body = [EpochView])))]
 pub async fn epochs(State(web): State<Web>) -> Result<impl IntoResponse, Problem> {
     let mut views = Vec::new();
     let marked = web.views.checkpoint.borrow().clone();
@@ -44,6 +48,16 @@ pub async fn epochs(State(web): State<Web>) -> Result<impl IntoResponse, Problem
     Ok(Json(views))
 }
 
+/// The newest signed checkpoint of an epoch
+#[utoipa::path(
+    get,
+    path = "/log/{epoch}/checkpoint",
+    params(("epoch" = String, Path)),
+    responses(
+        (status = 200, description = "A signed note", content_type = "text/plain; charset=utf-8", body = String),
+        (status = 404, description = "There is no such epoch, or nothing of it was signed yet")
+    )
+)]
 pub async fn checkpoint(State(web): State<Web>, Path(epoch): Path<String>) -> Result<impl IntoResponse, Problem> {
     let note = shown(&web, &epoch).await?.ok_or(Problem::NoTile)?.note();
     const SHORTLY: (HeaderName, &str) = (header::CACHE_CONTROL, "max-age=5");

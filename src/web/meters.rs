@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::Web;
 use super::commissioning::{self, OneMeterView};
+use super::openapi::perhaps;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, day_start};
 use super::wire::{At, Decimal, Json, OpenBlockView};
@@ -20,7 +23,8 @@ use crate::store::{Live, LiveValues};
 const FRESH_MS: i64 = 60_000;
 
 /// A meter as lists show it. `id` is also given as `device_id`, and the target by both names in use.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Meter)]
 pub struct MeterView<'a> {
     id: &'a MeterId,
     device_id: &'a MeterId,
@@ -33,23 +37,28 @@ pub struct MeterView<'a> {
     #[serde(flatten)]
     origin: OriginView<'a>,
     #[serde(flatten)]
+    #[schema(value_type = PerhapsStatus, inline)]
     status: Option<StatusView<'a>>,
     /// Of the power, where there is one; else of the newest value.
     age_ms: Option<i64>,
     stale: bool,
     power_kw: Option<f64>,
+    #[schema(value_type = BTreeMap<String, ValueView>)]
     values: BTreeMap<&'a Quantity, ValueView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = MeterOrigin)]
 enum OriginView<'a> {
     Modbus { line: &'a str, unit: u8, template: &'a str, verified: bool },
     Mqtt { broker: &'a str, r#match: &'a str },
+    Simulator,
     Sum { add: &'a [MeterId], subtract: &'a [MeterId] },
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MeterStatus)]
 struct StatusView<'a> {
     condition: Condition,
     since: At,
@@ -58,7 +67,22 @@ struct StatusView<'a> {
     refused_registers: &'a [u16],
 }
 
-#[derive(Serialize)]
+struct PerhapsStatus;
+
+impl PartialSchema for PerhapsStatus {
+    fn schema() -> RefOr<Schema> {
+        perhaps::<StatusView>()
+    }
+}
+
+impl ToSchema for PerhapsStatus {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        StatusView::schemas(schemas);
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = MeterValue)]
 struct ValueView {
     value: f64,
     time: At,
@@ -66,6 +90,7 @@ struct ValueView {
     stale: bool,
     /// The value is the energy of an interval, and no register's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     interval: Option<Interval>,
 }
 
@@ -157,6 +182,7 @@ fn origin_view(origin: &Origin) -> OriginView<'_> {
             OriginView::Modbus { line: line.as_str(), unit: *unit, template, verified: *verified }
         }
         Origin::Mqtt { broker, name } => OriginView::Mqtt { broker: broker.as_str(), r#match: name },
+        Origin::Simulator => OriginView::Simulator,
         Origin::Sum { add, subtract } => OriginView::Sum { add, subtract },
     }
 }
@@ -175,21 +201,48 @@ fn value_view(live: &Live, age_ms: i64, limit: i64) -> ValueView {
     ValueView { value: live.value, time: At(live.time), age_ms, stale: age_ms > limit, interval: live.interval }
 }
 
+/// Every meter with its live values, their age, its condition and what is wrong with it
+#[utoipa::path(get, path = "/api/meters", responses((status = 200, description = "The meters", body = [MeterView])))]
 pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {
     let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());
     Json(meters.iter().map(|meter| moment.view(meter)).collect::<Vec<_>>()).into_response()
 }
 
+/// One meter, with its commissioning: which meter it is and how it is set up, since when
+#[utoipa::path(
+    get,
+    path = "/api/meters/{id}",
+    params(("id" = MeterId, Path, description = "The meter's id")),
+    responses(
+        (status = 200, description = "The meter", body = OneMeterView),
+        (status = 404, description = "There is no such meter")
+    )
+)]
 pub async fn one(
     State(web): State<Web>,
     Named(id): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let (meter, moment) = (web.meter(&id)?, Moment::take(&web));
-    let commissioning = commissioning::newest(&web, &meter).await?;
+    shown(&web, &id).await
+}
+
+/// One meter, as it is now.
+pub async fn shown(web: &Web, id: &str) -> Result<Response, Problem> {
+    let (meter, moment) = (web.meter(id)?, Moment::take(web));
+    let commissioning = commissioning::newest(web, &meter).await?;
     Ok(Json(OneMeterView { meter: moment.view(&meter), commissioning }).into_response())
 }
 
+/// The running block, with what it will come to
+#[utoipa::path(
+    get,
+    path = "/api/meters/{id}/current-block",
+    params(("id" = MeterId, Path, description = "The meter's id")),
+    responses(
+        (status = 200, description = "The running block", body = OpenBlockView),
+        (status = 404, description = "There is no such meter, or it was not heard yet")
+    )
+)]
 pub async fn current_block(
     State(web): State<Web>,
     Named(id): Named,
@@ -202,7 +255,8 @@ pub async fn current_block(
 }
 
 /// One line for each meter: now, the running block and today.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MeterSummary)]
 struct SummaryView<'a> {
     id: &'a MeterId,
     device_id: &'a MeterId,
@@ -224,6 +278,12 @@ struct SummaryView<'a> {
     today_max_block_start: Option<At>,
 }
 
+/// A line for each meter: now, the running block, today
+#[utoipa::path(
+    get,
+    path = "/api/meters/summary",
+    responses((status = 200, description = "The meters", body = [SummaryView]))
+)]
 pub async fn summary(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Result<Response, Problem> {
     let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());
     let open = web.views.open.borrow().clone();

@@ -15,8 +15,10 @@ use super::health::store_health;
 use super::meters::Moment;
 use super::problem::Problem;
 use super::query::{Asked, Nothing};
-use super::wire::{push_f64, push_text};
-use crate::model::{AnchorState, Condition, MeterStatus};
+use super::upstreams::age_ms;
+use super::wire::push_text;
+use crate::model::decimal::push_f64;
+use crate::model::{AnchorState, Condition, MeterStatus, StreamStatus, UpstreamState};
 use crate::store::StoreHealth;
 
 /// The forecast of bytes written looks back this far, one sample a minute.
@@ -64,6 +66,13 @@ pub async fn watch_disk(web: Web) {
     }
 }
 
+/// Figures for a monitoring system (OpenMetrics text 1.0)
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, description = "The figures",
+        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8", body = String))
+)]
 pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Result<Response, Problem> {
     let health = store_health(&web).await?;
     let mut page = Exposition(Vec::with_capacity(16 * 1024));
@@ -73,8 +82,17 @@ pub async fn metrics(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) 
     blocks(&mut page, &web);
     store(&mut page, &web, &health);
     anchors(&mut page, &web).await;
+    upstreams(&mut page, &web);
     page.one("meterseal_web_event_clients", "gauge", "Live feeds open.", count(web.feed.clients()));
     page.one("meterseal_web_events_missed", "counter", "Events that slow clients missed.", web.feed.missed());
+    let (clients, dropped) = (count(web.hub.count()), web.hub.dropped());
+    page.one("meterseal_web_socket_clients", "gauge", "WebSocket clients connected.", clients);
+    page.one(
+        "meterseal_web_socket_messages_missed",
+        "counter",
+        "Messages that slow WebSocket clients missed.",
+        dropped,
+    );
     page.0.extend_from_slice(b"# EOF\n");
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], page.0).into_response())
@@ -297,6 +315,55 @@ async fn anchors(page: &mut Exposition, web: &Web) {
     }
     let waits = u8::from(status.waiting.is_some());
     page.one("meterseal_anchor_waits", "gauge", "1 while something holds up all anchors.", waits);
+}
+
+fn upstreams(page: &mut Exposition, web: &Web) {
+    let (upstreams, now) = (web.views.upstreams.borrow().clone(), web.views.clock.now());
+    if upstreams.is_empty() {
+        return;
+    }
+    page.family("meterseal_upstream_up", "gauge", "1 while what is sent to it is acknowledged.");
+    for (name, upstream) in upstreams.iter() {
+        let up = u8::from(upstream.state == UpstreamState::Connected);
+        page.sample("meterseal_upstream_up", "gauge", &format!("upstream=\"{name}\""), up);
+    }
+    page.family("meterseal_upstream_retries", "counter", "Attempts that had to be made again.");
+    for (name, upstream) in upstreams.iter() {
+        page.sample("meterseal_upstream_retries", "counter", &format!("upstream=\"{name}\""), upstream.retries);
+    }
+    page.family("meterseal_upstream_dead_letters", "gauge", "Records that it would not take, and that are kept.");
+    for (name, upstream) in upstreams.iter() {
+        page.sample("meterseal_upstream_dead_letters", "gauge", &format!("upstream=\"{name}\""), upstream.dead_letters);
+    }
+    let streams: Vec<_> = upstreams
+        .iter()
+        .flat_map(|(name, upstream)| upstream.streams.iter().map(move |stream| (name, stream)))
+        .map(|(name, (stream, status))| (format!("upstream=\"{name}\",stream=\"{stream}\""), status))
+        .collect();
+    type Figure = (&'static str, &'static str, &'static str, fn(&StreamStatus) -> u64);
+    let figures: [Figure; 6] = [
+        ("meterseal_upstream_depth", "gauge", "Seqs that are not acknowledged.", |stream| stream.depth),
+        ("meterseal_upstream_sent", "counter", "Records acknowledged.", |stream| stream.sent),
+        ("meterseal_upstream_repeated", "counter", "Records that it had already.", |stream| stream.repeated),
+        ("meterseal_upstream_rejected", "counter", "Records that it would not take.", |stream| stream.rejected),
+        ("meterseal_upstream_in_doubt", "counter", "Records sent again that may have arrived.", |stream| {
+            stream.in_doubt
+        }),
+        ("meterseal_upstream_skipped", "counter", "Records that it has no words for.", |stream| stream.skipped),
+    ];
+    for (name, kind, help, value) in figures {
+        page.family(name, kind, help);
+        for (labels, stream) in &streams {
+            page.sample(name, kind, labels, value(stream));
+        }
+    }
+    page.family("meterseal_upstream_oldest_age_seconds", "gauge", "Age of the oldest record that is not acknowledged.");
+    for (labels, stream) in &streams {
+        // Nothing waits: an age of zero lets an alarm rest.
+        let age = stream.oldest.map_or(0, |oldest| age_ms(oldest, now));
+        let age = format!("{}.{:03}", age / 1_000, age % 1_000);
+        page.sample("meterseal_upstream_oldest_age_seconds", "gauge", labels, age);
+    }
 }
 
 #[cfg(test)]

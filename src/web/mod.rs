@@ -1,20 +1,28 @@
 //! REST, live feed and the page. Holds a `Reader`, which has no write method.
 //!
-//! Every answer but health and the page's files needs a token; only loopback is listened on. Answers of any length are
-//! streamed from the store, so that memory stays flat.
+//! Every answer but health, the log and the page's files needs a session or a token, and whatever others can reach is
+//! under TLS. Answers of any length are streamed from the store, so that memory stays flat.
 
+mod about;
+mod access;
+mod alert_rules;
 mod anchors;
 mod brokers;
 mod bulk;
 mod commissioning;
+mod config;
 mod connections;
 mod dashboard;
+mod edits;
 mod events;
 mod guard;
 mod health;
+mod host;
 mod log;
+mod log_lines;
 mod meters;
 mod metrics;
+mod openapi;
 mod page;
 mod periods;
 mod problem;
@@ -22,43 +30,81 @@ mod proof;
 mod quality;
 mod query;
 mod readings;
+mod registers;
+mod rows;
 mod scan;
 mod serve;
+mod stall;
+mod statistics;
+mod support;
+mod tls;
+mod upstreams;
+mod visitors;
 mod wire;
+mod ws;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use jiff::tz::TimeZone;
-use tokio::net::TcpListener;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{AnchorStatus, Meter, MeterId, OpenBlock, RunningJobs, SourcesStatus};
+use crate::model::{
+    AnchorStatus, Meter, MeterId, OpenBlock, Roster, RunningJobs, SourcesStatus, Timestamp, UpstreamsStatus,
+};
 use crate::store::Reader;
+pub use access::pin::{BadPin, Pin};
+pub use access::{AccessNow, Gate, choose_pin, random_token, recovery_codes, token_name, totp};
+pub use alert_rules::{AlertNow, WebhookFault};
 pub use anchors::AnchorNow;
 pub use bulk::{BulkArchive, BulkNow, ReadAt};
+pub use config::{ShownConfig, ShownFile};
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
+pub use edits::{ConfigFault, Edit, EditNow, EditRefused, Edited, Reloaded};
+pub use log_lines::LogLines;
+use openapi::Audience;
 use problem::Problem;
 pub use proof::{ProofText, ProveNow};
+pub use registers::{NotRead, RegistersNow};
 pub use scan::{AnotherRuns, ScanNow};
+pub use serve::Peer;
+pub use tls::{Certificate, CertificateStatus, Tls, look_at};
+pub use upstreams::UpstreamNow;
+pub use ws::SimulatorNow;
 
 /// Part `[web]` of the config.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Loopback only until sign-in exists.
     pub listen: SocketAddr,
+    /// Never off where others can reach the address.
+    pub tls: Tls,
+    /// Where the self-signed certificate is kept: in the store.
+    pub folder: PathBuf,
+    /// A session that nobody uses ends after this time.
+    pub session_idle: Duration,
 }
+
+/// Of [`Config::session_idle`], unless told.
+pub const SESSION_IDLE: Duration = Duration::from_secs(900);
 
 /// What the page says of the site, and the local day.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +126,10 @@ pub struct Views {
     pub clock: Clock,
     pub site: watch::Receiver<Arc<Site>>,
     pub meters: watch::Receiver<Arc<Vec<Meter>>>,
+    /// The simulators among the meters, and the number of each meter.
+    pub roster: watch::Receiver<Arc<Roster>>,
+    /// What simulators say, which the web only hands on. When it is full, they wait.
+    pub simulators: mpsc::Sender<SimulatorNow>,
     pub open: watch::Receiver<Arc<BTreeMap<MeterId, OpenBlock>>>,
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
     /// Parts that are turned off or wrong, for a person; empty when all is well.
@@ -101,38 +151,157 @@ pub struct Views {
     pub anchor: watch::Receiver<AnchorStatus>,
     /// Anchors that are wanted now. One more than it holds is refused: each of them waits for the chain's nodes.
     pub anchors: mpsc::Sender<AnchorNow>,
+    pub upstreams: watch::Receiver<Arc<UpstreamsStatus>>,
+    /// What is wanted of upstreams. One more than it holds is refused.
+    pub upstream_orders: mpsc::Sender<UpstreamNow>,
+    /// What is wanted of the alerts. Who has one more than it holds waits.
+    pub alert_orders: mpsc::Sender<AlertNow>,
+    /// Changes of what is kept beside the config. Who has one more than it holds waits.
+    pub edits: mpsc::Sender<EditNow>,
+    /// The certificate in use, which the web keeps itself.
+    pub certificate: Certificate,
+    /// The config as it was last read, without its secrets.
+    pub config: watch::Receiver<Arc<ShownConfig>>,
+    /// Polls of one meter for a person. Who has one more than it holds waits.
+    pub registers: mpsc::Sender<RegistersNow>,
+    /// The newest lines of the program's log.
+    pub log: LogLines,
+    /// When the program started: by the clock, and in ms since boot.
+    pub started: (Timestamp, u64),
+    /// Who may come in, and who is in.
+    pub gate: Gate,
 }
 
-/// Binds the address; port 0 takes a free one. An address that others can reach is refused: there is no sign-in and
-/// no TLS yet, and a token must not cross a network in the clear.
-pub async fn bind(config: &Config) -> io::Result<TcpListener> {
-    let address = config.listen;
-    if !address.ip().to_canonical().is_loopback() {
-        let told = format!(
-            "{address} can be reached from other machines, and the page has no TLS yet: set web.listen to 127.0.0.1:{port} \
-             and reach it through `ssh -L {port}:127.0.0.1:{port}`",
-            port = address.port()
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+/// Whether only this machine itself can reach the address.
+pub fn is_own(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Where the page is asked for. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    listener: Arc<TcpListener>,
+    page: Page,
+    tls: Tls,
+    folder: PathBuf,
+}
+
+/// The address of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub address: SocketAddr,
+    pub is_secure: bool,
+}
+
+/// As it is opened on the machine itself, where it listens on every address.
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        if self.address.ip().is_unspecified() {
+            write!(f, "{scheme}://localhost:{}/", self.address.port())
+        } else {
+            write!(f, "{scheme}://{}/", self.address)
+        }
     }
-    TcpListener::bind(address).await
+}
+
+impl Door {
+    pub fn page(&self) -> Page {
+        self.page
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.page.address
+    }
+
+    /// The same address under another config of TLS.
+    pub fn under(&self, config: &Config) -> io::Result<Self> {
+        allowed(config)?;
+        let page = Page { is_secure: config.tls != Tls::Off, ..self.page };
+        Ok(Self { listener: self.listener.clone(), page, tls: config.tls.clone(), folder: config.folder.clone() })
+    }
+}
+
+/// Binds the address; port 0 takes a free one. One that others can reach is refused without TLS: a token must not cross
+/// a network in the clear.
+pub async fn bind(config: &Config) -> io::Result<Door> {
+    allowed(config)?;
+    let listener = listen(config.listen)?;
+    let page = Page { address: listener.local_addr()?, is_secure: config.tls != Tls::Off };
+    Ok(Door { listener: Arc::new(listener), page, tls: config.tls.clone(), folder: config.folder.clone() })
+}
+
+fn allowed(config: &Config) -> io::Result<()> {
+    let address = config.listen;
+    if config.tls != Tls::Off || is_own(address) {
+        return Ok(());
+    }
+    let told = format!(
+        "{address} can be reached from other machines, and web.tls is \"off\": say \"self-signed\", or set web.listen to \
+         127.0.0.1:{port} and reach it through `ssh -L {port}:127.0.0.1:{port}`",
+        port = address.port()
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, told))
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// The unspecified address of IPv6 takes IPv4 as well, whatever the system's default is.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = |address: SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+        }
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    match bound(address) {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && has_no_ipv6(&error) => {
+            warn!(%error, "this system has no IPv6: the page is reached by IPv4 alone");
+            bound(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+        }
+        bound => bound,
+    }
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let missing = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
+    missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Serves until stopped; then lets answers under way finish.
-pub async fn run(listener: TcpListener, views: Views, stop: CancellationToken) -> io::Result<()> {
+pub async fn run(door: Door, views: Views, stop: CancellationToken) -> io::Result<()> {
+    let mut tasks = JoinSet::new();
+    let mut tls = None;
+    if door.tls == Tls::Off {
+        views.certificate.none();
+    } else {
+        let (clock, certificate) = (views.clock.clone(), views.certificate.clone());
+        let keeper = tls::Keeper::open(door.tls, door.folder, clock, certificate).await?;
+        tls = Some(keeper.shown());
+        tasks.spawn(keeper.keep(stop.clone()));
+    }
     let web = Web {
+        hub: Arc::default(),
         feed: events::Feed::new(),
         disk: metrics::DiskUse::new(),
         reached: Arc::default(),
+        hosts: host::Hosts::new(views.certificate.status()),
+        visitors: visitors::Visitors::default(),
         views: Arc::new(views),
         stop: stop.clone(),
     };
-    let mut tasks = JoinSet::new();
     tasks.spawn(events::publish(web.clone()));
     tasks.spawn(metrics::watch_disk(web.clone()));
+    tasks.spawn(ws::tell_news(web.clone()));
+    let (hosts, visitors) = (web.hosts.clone(), web.visitors.clone());
+    let house = serve::House { tls, ..serve::House::new(router(web), hosts, visitors, stop) };
     tokio::select! {
-        () = serve::serve(listener, router(web), stop.clone()) => {}
-        // Neither ends unasked, so one that does has panicked.
+        () = serve::serve(&door.listener, house) => {}
+        // None ends unasked, so one that does has panicked.
         Some(Err(fault)) = tasks.join_next() => return Err(io::Error::other(fault)),
     }
     while tasks.join_next().await.is_some() {}
@@ -146,6 +315,9 @@ struct Web {
     feed: events::Feed,
     disk: metrics::DiskUse,
     reached: Arc<Mutex<bulk::Reached>>,
+    hosts: host::Hosts,
+    visitors: visitors::Visitors,
+    hub: Arc<ws::Hub>,
     stop: CancellationToken,
 }
 
@@ -172,53 +344,108 @@ impl Web {
     }
 }
 
-fn router(web: Web) -> Router {
-    let signed_in = Router::new()
-        .route("/api/meters", get(meters::list))
-        .route("/api/meters/summary", get(meters::summary))
-        .route("/api/meters/{id}", get(meters::one))
-        .route("/api/meters/{id}/current-block", get(meters::current_block))
-        .route("/api/meters/{id}/blocks/today", get(readings::blocks_today))
-        .route("/api/meters/{id}/blocks", get(readings::blocks))
-        .route("/api/meters/{id}/readings", get(readings::readings))
-        .route("/api/channels/{id}/readings", get(readings::readings))
-        .route("/api/brokers", get(brokers::list))
-        .route("/api/quality", get(quality::quality))
-        .route("/api/dashboard/snapshot", get(dashboard::snapshot))
-        .route("/api/alerts", get(dashboard::alerts))
-        .route("/api/events", get(events::events))
-        .route("/api/scan", post(scan::scan).layer(DefaultBodyLimit::max(scan::LONGEST_ORDER)))
-        .route("/api/proof", get(proof::proof))
-        .route("/api/anchor", get(anchors::list).post(anchors::order))
-        .route("/api/anchor/{id}", get(anchors::one))
-        .route("/metrics", get(metrics::metrics))
-        .route_layer(from_fn_with_state(web.clone(), guard::signed_in));
-    let exports = Router::new()
-        .route("/api/connections", get(connections::list))
-        .route("/api/connections/{name}/test", post(connections::test))
-        .route("/api/queries", get(connections::queries))
-        .route("/api/bulk", get(bulk::list).post(bulk::order).layer(DefaultBodyLimit::max(bulk::LONGEST_ORDER)))
-        .route("/api/bulk/{id}", get(bulk::one).delete(bulk::drop_job))
-        .route("/api/bulk/{id}/events", get(bulk::events))
-        .route("/api/bulk/{id}/manifest", get(bulk::manifest))
-        .route("/api/bulk/{id}/download", get(bulk::download))
-        .route("/api/bulk/{id}/proof", get(proof::of_dataset))
-        .route_layer(from_fn_with_state(web.clone(), guard::known));
-    Router::new()
-        .merge(signed_in)
-        .merge(exports)
-        .route("/api/health", get(health::health))
-        .route("/log/", get(log::epochs))
-        .route("/log/{epoch}/checkpoint", get(log::checkpoint))
+/// Bytes of a body where the route says nothing else.
+const LONGEST_BODY: usize = 64 * 1024;
+
+/// The routes, by who may ask. What is no interface for programs (the page's files, the log's tiles) is not described.
+fn routes() -> [(Audience, OpenApiRouter<Web>); 4] {
+    let at_most = DefaultBodyLimit::max;
+    let readers = OpenApiRouter::default()
+        .routes(routes!(meters::list))
+        .routes(routes!(meters::summary))
+        .routes(routes!(meters::one, edits::meter).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(routes!(meters::current_block))
+        .routes(routes!(readings::blocks_today))
+        .routes(routes!(readings::blocks))
+        .routes(routes!(readings::readings))
+        .routes(routes!(statistics::statistics))
+        .routes(routes!(statistics::summary))
+        .routes(routes!(readings::channel_readings))
+        .routes(routes!(brokers::list))
+        .routes(routes!(quality::quality))
+        .routes(routes!(dashboard::snapshot))
+        .routes(routes!(dashboard::alerts))
+        .routes(routes!(alert_rules::acknowledge))
+        .routes(routes!(alert_rules::rules))
+        .routes(routes!(alert_rules::switch).layer(at_most(alert_rules::LONGEST_ORDER)))
+        .routes(routes!(alert_rules::test))
+        .routes(routes!(registers::registers))
+        .routes(routes!(config::shown))
+        .routes(routes!(config::check).layer(at_most(config::LONGEST_TEXT)))
+        .routes(routes!(config::reload))
+        .routes(routes!(config::add_meters).layer(at_most(config::LONGEST_TEXT)))
+        .routes(routes!(about::about))
+        .routes(routes!(support::support))
+        .routes(routes!(events::events))
+        .routes(routes!(scan::scan).layer(at_most(scan::LONGEST_ORDER)))
+        .routes(routes!(proof::proof))
+        .routes(routes!(anchors::list, anchors::order))
+        .routes(routes!(anchors::one))
+        .routes(routes!(upstreams::list))
+        .routes(routes!(upstreams::flush))
+        .routes(routes!(upstreams::letters, upstreams::settle).layer(at_most(upstreams::LONGEST_ORDER)))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(ws::plain))
+        .route("/socket", get(ws::plain))
+        .route("/websocket", get(ws::plain));
+    let exporters = OpenApiRouter::default()
+        .routes(routes!(connections::list, edits::add_connection).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(routes!(edits::change_connection, edits::delete_connection).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(routes!(connections::test))
+        .routes(routes!(connections::queries, edits::add_query).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(routes!(edits::change_query, edits::delete_query).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(routes!(bulk::list, bulk::order).layer(at_most(bulk::LONGEST_ORDER)))
+        .routes(routes!(bulk::one, bulk::drop_job))
+        .routes(routes!(bulk::feed::events))
+        .routes(routes!(bulk::download::manifest))
+        .routes(routes!(bulk::download::download))
+        .routes(routes!(proof::of_dataset));
+    let admins = OpenApiRouter::default()
+        .routes(routes!(access::routes::access))
+        .routes(routes!(access::routes::set_pin))
+        .routes(routes!(access::routes::drop_viewer))
+        .routes(routes!(access::routes::propose_totp, access::routes::confirm_totp, access::routes::drop_totp))
+        .routes(routes!(access::routes::end_session))
+        .routes(routes!(access::tokens::list, access::tokens::create))
+        .routes(routes!(access::tokens::revoke))
+        .routes(routes!(access::tokens::audit))
+        .layer(at_most(access::routes::LONGEST_BODY));
+    let signing_in = OpenApiRouter::default()
+        .routes(routes!(access::routes::session, access::routes::sign_in, access::routes::sign_out))
+        .routes(routes!(access::routes::setup, access::routes::set_up))
+        .layer(at_most(access::routes::LONGEST_BODY));
+    let anyone = OpenApiRouter::default()
+        .merge(signing_in)
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(health::health))
+        .routes(routes!(log::epochs))
+        .routes(routes!(log::checkpoint))
         .route("/log/{epoch}/tile/{*tile}", get(log::tile))
-        .route("/", get(page::html))
-        .route("/page.css", get(page::css))
-        .route("/page.js", get(page::js))
-        .route("/find.js", get(page::find_js))
-        .route("/evidence.js", get(page::evidence_js))
-        .route("/icon.svg", get(page::icon))
+        .merge(OpenApiRouter::from(page::routes()));
+    [
+        (Audience::Readers, readers),
+        (Audience::Exporters, exporters),
+        (Audience::Admins, admins),
+        (Audience::Anyone, anyone),
+    ]
+}
+
+fn router(web: Web) -> Router {
+    let mut router = Router::new();
+    for (audience, routes) in routes() {
+        let routes = Router::from(routes);
+        router = router.merge(match audience {
+            Audience::Anyone => routes,
+            Audience::Readers => routes.route_layer(from_fn_with_state(web.clone(), guard::signed_in)),
+            Audience::Exporters => routes.route_layer(from_fn_with_state(web.clone(), guard::known)),
+            Audience::Admins => routes.route_layer(from_fn_with_state(web.clone(), guard::admin)),
+        });
+    }
+    router
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().chars().take(80).collect()))
         .method_not_allowed_fallback(async || Problem::Method)
-        .layer(from_fn(guard::limits))
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(from_fn_with_state(web.clone(), ws::upgrades))
+        .layer(from_fn_with_state(web.clone(), guard::limits))
         .with_state(web)
 }

@@ -4,12 +4,14 @@
 use jiff::Unit;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::query::Resolution;
-use super::wire::{At, Decimal, mean_power, push_text, push_value};
+use super::wire::{At, Decimal, mean_power, push_text};
+use crate::model::decimal::push_value;
 use crate::model::{Block, BlockFlags, Energy, Number, Power, Ratio, Role, Span, StoredReading, Timestamp};
 
-/// The local hour, day, week (from Monday) or month that `at` is in; `None` where the calendar ends.
+/// The local hour, day, week (from Monday), month or year that `at` is in; `None` where the calendar ends.
 pub fn period_of(at: Timestamp, resolution: Resolution, zone: &TimeZone) -> Option<Span> {
     let instant = jiff::Timestamp::from_millisecond(at.as_millis()).ok()?;
     if resolution == Resolution::Hour {
@@ -22,6 +24,7 @@ pub fn period_of(at: Timestamp, resolution: Resolution, zone: &TimeZone) -> Opti
             (monday, monday.checked_add(jiff::Span::new().weeks(1)).ok()?)
         }
         Resolution::Month => (today.first_of_month(), today.last_of_month().tomorrow().ok()?),
+        Resolution::Year => (today.first_of_year(), today.last_of_year().tomorrow().ok()?),
         _ => (today, today.tomorrow().ok()?),
     };
     let start = |date: jiff::civil::Date| Some(millis(date.to_zoned(zone.clone()).ok()?.timestamp()));
@@ -50,19 +53,21 @@ fn millis(at: jiff::Timestamp) -> Timestamp {
     Timestamp::from_millis(at.as_millisecond())
 }
 
-/// The date or hour by which a person names a period: `2026-11-21T14:00`, `2026-11-21`, `2026-W47`, `2026-11`.
+/// The date or hour by which a person names a period: `2026-11-21T14:00`, `2026-11-21`, `2026-W47`, `2026-11`,
+/// `2026`.
 fn local_name(start: Timestamp, resolution: Resolution, zone: &TimeZone) -> Option<String> {
     let local = zone.to_datetime(jiff::Timestamp::from_millisecond(start.as_millis()).ok()?);
     Some(match resolution {
         Resolution::Hour => local.round(Unit::Minute).ok()?.strftime("%Y-%m-%dT%H:%M").to_string(),
         Resolution::Week => local.strftime("%G-W%V").to_string(),
         Resolution::Month => local.strftime("%Y-%m").to_string(),
+        Resolution::Year => local.strftime("%Y").to_string(),
         _ => local.date().to_string(),
     })
 }
 
 /// One period, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Period {
     pub start: At,
     pub end: At,
@@ -80,7 +85,25 @@ pub struct Period {
     pub coverage: Decimal,
     /// Blocks with energy in it.
     pub blocks: u32,
+    #[schema(value_type = Vec<crate::model::BlockFlag>, max_items = 10)]
     pub flags: Vec<&'static str>,
+    /// What statistics tell beside it.
+    #[serde(skip)]
+    pub more: More,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct More {
+    pub net: Option<Energy>,
+    pub import: Option<Energy>,
+    pub export: Option<Energy>,
+    /// When the block of the greatest power began.
+    pub max_at: Option<Timestamp>,
+    /// Energy of the blocks in peak hours, and of the others.
+    pub peak: Option<Energy>,
+    pub off_peak: Option<Energy>,
+    pub covered_ms: i64,
+    pub flags: BlockFlags,
 }
 
 pub const PERIOD_CSV: &str = "start,end,local,kwh,kwh_import,kwh_export,max_demand_kw,max_demand_at,max_kw,min_kw,\
@@ -130,15 +153,11 @@ struct Silence {
 struct Sum {
     span: Span,
     sealed_to: Timestamp,
-    net: Option<Energy>,
-    import: Option<Energy>,
-    export: Option<Energy>,
     demand: Option<(Decimal, Timestamp)>,
     max: Option<Power>,
     min: Option<Power>,
-    covered_ms: i64,
     blocks: u32,
-    flags: BlockFlags,
+    more: More,
 }
 
 impl Summing {
@@ -187,7 +206,7 @@ impl Summing {
         while at < end {
             let Some(sum) = self.period_at(at, done) else { return };
             sum.sealed_to = sum.sealed_to.max(end.min(sum.span.end()));
-            sum.flags = sum.flags.union(flags);
+            sum.more.flags = sum.more.flags.union(flags);
             at = sum.span.end();
         }
     }
@@ -206,52 +225,47 @@ impl Summing {
     fn take(&mut self) -> Option<Period> {
         let sum = self.current.take()?;
         let passed = sum.sealed_to.millis_since(sum.span.start()).max(1);
-        let coverage = (sum.covered_ms.saturating_mul(10_000) / passed).clamp(0, 10_000);
+        let coverage = (sum.more.covered_ms.saturating_mul(10_000) / passed).clamp(0, 10_000);
         Some(Period {
             start: At(sum.span.start()),
             end: At(sum.span.end()),
             local: local_name(sum.span.start(), self.resolution, &self.zone),
-            kwh: sum.net.map(Into::into),
-            kwh_import: sum.import.map(Into::into),
-            kwh_export: sum.export.map(Into::into),
+            kwh: sum.more.net.map(Into::into),
+            kwh_import: sum.more.import.map(Into::into),
+            kwh_export: sum.more.export.map(Into::into),
             max_demand_kw: sum.demand.map(|(demand, _)| demand),
             max_demand_at: sum.demand.map(|(_, at)| At(at)),
             max_kw: sum.max.map(Into::into),
             min_kw: sum.min.map(Into::into),
             coverage: Decimal::new(coverage, 4),
             blocks: sum.blocks,
-            flags: sum.flags.names(),
+            flags: sum.more.flags.names(),
+            more: sum.more,
         })
     }
 }
 
 impl Sum {
     fn new(span: Span) -> Self {
-        Self {
-            span,
-            sealed_to: span.start(),
-            net: None,
-            import: None,
-            export: None,
-            demand: None,
-            max: None,
-            min: None,
-            covered_ms: 0,
-            blocks: 0,
-            flags: BlockFlags::NONE,
-        }
+        let more = More::default();
+        Self { span, sealed_to: span.start(), demand: None, max: None, min: None, blocks: 0, more }
     }
 
     fn add(&mut self, block: &Block) {
+        let (net, more) = (block.net(), &mut self.more);
         self.sealed_to = self.sealed_to.max(block.span.end().min(self.span.end()));
-        self.flags = self.flags.union(block.flags);
-        self.net = plus(self.net, block.net());
-        self.import = plus(self.import, block.import);
-        self.export = plus(self.export, block.export);
-        self.max = self.max.max(block.max_power);
+        more.flags = more.flags.union(block.flags);
+        more.net = plus(more.net, net);
+        more.import = plus(more.import, block.import);
+        more.export = plus(more.export, block.export);
+        let of_hours = if block.is_peak_hour { &mut more.peak } else { &mut more.off_peak };
+        *of_hours = plus(*of_hours, net);
+        if block.max_power > self.max {
+            (self.max, more.max_at) = (block.max_power, Some(block.span.start()));
+        }
         self.min = [self.min, block.min_power].into_iter().flatten().min();
-        self.covered_ms += block.covered_ms;
-        self.blocks += u32::from(block.net().is_some());
+        more.covered_ms += block.covered_ms;
+        self.blocks += u32::from(net.is_some());
         let demand = block.import.and_then(|import| mean_power(import, block.nominal_ms.into()));
         if let Some(demand) = demand.filter(|demand| self.demand.is_none_or(|(greatest, _)| *demand > greatest)) {
             self.demand = Some((demand, block.span.start()));
@@ -259,7 +273,7 @@ impl Sum {
     }
 }
 
-fn plus(sum: Option<Energy>, part: Option<Energy>) -> Option<Energy> {
+pub fn plus(sum: Option<Energy>, part: Option<Energy>) -> Option<Energy> {
     match (sum, part) {
         (Some(sum), Some(part)) => Some(sum.checked_add(part).unwrap_or(sum)),
         (sum, part) => sum.or(part),

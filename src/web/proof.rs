@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, TryStreamExt as _};
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use utoipa::IntoParams;
 
 use super::Web;
 use super::problem::Problem;
-use super::query::{Asked, Named, instant, one_of_these};
+use super::query::{Asked, Named, instant, instant_schema, one_of_these};
 use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
 use crate::model::{JobId, MeterId};
 
@@ -30,30 +31,71 @@ pub struct ProofText {
 }
 
 /// What is to be proven: `meter` with `block`, or with `from` and `to`; or `dataset`, perhaps with `row`.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ProofAsked {
+    #[param(value_type = Option<MeterId>)]
     meter: Option<String>,
+    /// The start of the block.
+    #[param(schema_with = instant_schema)]
     block: Option<String>,
+    #[param(schema_with = instant_schema)]
     from: Option<String>,
+    #[param(schema_with = instant_schema)]
     to: Option<String>,
+    /// The id of the export.
+    #[param(value_type = Option<JobId>)]
     dataset: Option<String>,
+    /// Counted from 0.
+    #[param(value_type = Option<u64>)]
     row: Option<String>,
+    #[param(value_type = Option<ProofForm>, inline)]
     format: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct FormAsked {
+    #[param(value_type = Option<ProofForm>, inline)]
     format: Option<String>,
 }
 
+/// A proof that `meterseal verify` checks anywhere
+///
+/// Give `meter` and `block`; or `meter`, `from` and `to`; or `dataset`, perhaps with `row`.
+#[utoipa::path(
+    get,
+    path = "/api/proof",
+    params(ProofAsked),
+    responses(
+        (status = 200, description = "The proof, to be kept as a file", headers(("Content-Disposition" = String)),
+            content((Object = "application/json"), (String = "text/plain; charset=utf-8"))),
+        (status = 404, description = "There is no such thing"),
+        (status = 409, description = "The block is not sealed yet, or the export not done"),
+        (status = 410, description = "The bundle was deleted, or the log began anew under another name")
+    )
+)]
 pub async fn proof(State(web): State<Web>, Asked(asked): Asked<ProofAsked>) -> Result<Response, Problem> {
     let form = form(asked.format.as_deref())?;
     let claim = asked.claim(&web)?;
     answer(&web, claim, form).await
 }
 
+/// The proof of an export's bundle, to lie beside it
+#[utoipa::path(
+    get,
+    path = "/api/bulk/{id}/proof",
+    params(("id" = JobId, Path, description = "The export's id"), FormAsked),
+    responses(
+        (status = 200, description = "The proof, to be kept as a file", headers(("Content-Disposition" = String)),
+            content((Object = "application/json"), (String = "text/plain; charset=utf-8"))),
+        (status = 404, description = "There is no such export"),
+        (status = 409, description = "The export is not done"),
+        (status = 410, description = "The bundle was deleted, or the log began anew under another name")
+    )
+)]
 pub async fn of_dataset(
     State(web): State<Web>,
     Named(id): Named,

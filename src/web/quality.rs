@@ -3,11 +3,12 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Web;
 use super::meters::Moment;
 use super::problem::Problem;
-use super::query::{Asked, RangeAsked, Resolution};
+use super::query::{Asked, RangeAsked, Resolution, instant_schema};
 use super::wire::{At, Decimal, Json};
 use crate::model::{Block, BlockFlag, BlockFlags, Energy, MeterId, Quantity, Timestamp, Unit};
 use crate::store::LiveValues;
@@ -18,14 +19,18 @@ const GAPS: usize = 100;
 /// A power that has not moved at all for this long is frozen.
 const FROZEN_MS: i64 = 3_600_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct QualityAsked {
+    #[param(schema_with = instant_schema)]
     from: Option<String>,
+    #[param(schema_with = instant_schema)]
     to: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quality)]
 struct QualityView<'a> {
     meter: &'a MeterId,
     start: At,
@@ -35,8 +40,10 @@ struct QualityView<'a> {
     blocks: usize,
     blocks_without_energy: usize,
     /// Blocks with each flag, by its name.
+    #[schema(value_type = std::collections::BTreeMap<String, usize>)]
     flags: std::collections::BTreeMap<&'static str, usize>,
     revised: usize,
+    #[schema(max_items = 100)]
     gaps: Vec<Stretch>,
     /// There are more gaps than are listed.
     more_gaps: bool,
@@ -47,13 +54,14 @@ struct QualityView<'a> {
     out_of_range: Vec<OutOfRange<'a>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Stretch)]
 struct Stretch {
     start: At,
     end: At,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct OutOfRange<'a> {
     quantity: &'a Quantity,
     value: f64,
@@ -61,6 +69,15 @@ struct OutOfRange<'a> {
     expected: &'static str,
 }
 
+/// How good the data of a period is, meter by meter: gaps, and what is stale, frozen or out of range
+///
+/// The last 24 h unless told; at most 62 days.
+#[utoipa::path(
+    get,
+    path = "/api/quality",
+    params(QualityAsked),
+    responses((status = 200, description = "The meters", body = [QualityView]))
+)]
 pub async fn quality(State(web): State<Web>, Asked(asked): Asked<QualityAsked>) -> Result<Response, Problem> {
     let now = web.views.clock.now();
     let from = asked.from.or_else(|| asked.to.is_none().then(|| now.plus_millis(-86_400_000).as_millis().to_string()));

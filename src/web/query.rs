@@ -1,14 +1,19 @@
 //! What a request asks for: times, ranges, resolutions. A wrong one is answered with its name and a remedy.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
-use axum::extract::rejection::QueryRejection;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use jiff::civil;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::openapi::schema::AnyOf;
+use utoipa::openapi::{KnownFormat, Object, Schema, SchemaFormat, Type};
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use crate::model::{Span, Timestamp};
@@ -31,6 +36,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// A body in JSON, of at most so many bytes.
+pub fn body_of<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, longest: usize) -> Result<T, Problem> {
+    let body = body.map_err(|_| Problem::BodyTooLong(longest))?;
+    serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))
+}
+
 /// The `{id}` of a route.
 pub struct Named(pub String);
 
@@ -50,21 +61,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 pub struct Nothing {}
 
 /// A range in time, and in what steps.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct RangeAsked {
+    /// The first instant; as long before `to` as suits the resolution unless told.
+    #[param(schema_with = instant_schema)]
     pub from: Option<String>,
+    /// The end, which is not in it; now unless told.
+    #[param(schema_with = instant_schema)]
     pub to: Option<String>,
+    /// In the place of `from`.
     #[serde(rename = "startDate")]
+    #[param(schema_with = instant_schema)]
     pub start_date: Option<String>,
+    /// In the place of `to`; a date includes that day.
     #[serde(rename = "endDate")]
+    #[param(schema_with = instant_schema)]
     pub end_date: Option<String>,
+    #[param(value_type = Option<Resolution>, inline)]
     pub resolution: Option<String>,
+    #[param(value_type = Option<Format>, inline)]
     pub format: Option<String>,
 }
 
 /// In what steps readings are given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Resolution {
     Raw,
     Minute,
@@ -73,9 +96,11 @@ pub enum Resolution {
     Day,
     Week,
     Month,
+    Year,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Format {
     Json,
     Csv,
@@ -83,7 +108,7 @@ pub enum Format {
 
 impl RangeAsked {
     pub fn resolution(&self) -> Result<Option<Resolution>, Problem> {
-        const RESOLUTIONS: [(&str, Resolution); 7] = [
+        const RESOLUTIONS: [(&str, Resolution); 8] = [
             ("raw", Resolution::Raw),
             ("minute", Resolution::Minute),
             ("block", Resolution::Block),
@@ -91,6 +116,7 @@ impl RangeAsked {
             ("day", Resolution::Day),
             ("week", Resolution::Week),
             ("month", Resolution::Month),
+            ("year", Resolution::Year),
         ];
         one_of_these("resolution", self.resolution.as_deref(), &RESOLUTIONS)
     }
@@ -130,7 +156,20 @@ fn usual_start(resolution: Resolution, to: Timestamp, zone: &TimeZone) -> Timest
         Resolution::Day => days(31),
         Resolution::Week => days(12 * 7),
         Resolution::Month => days(365),
+        Resolution::Year => days(5 * 365),
     }
+}
+
+/// What [`instant`] reads.
+pub fn instant_schema() -> Schema {
+    let text = || Object::builder().schema_type(Type::String);
+    let local = text().pattern(Some(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?$"));
+    AnyOf::builder()
+        .item(text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))))
+        .item(text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).description(Some("Of the site.")))
+        .item(local.description(Some("The site's time.")))
+        .item(Object::builder().schema_type(Type::Integer).description(Some("Milliseconds since 1970.")))
+        .into()
 }
 
 /// Reads a parameter that has a few words to choose from.
@@ -144,6 +183,14 @@ pub fn one_of_these<T: Copy>(
     choice.map(Some).ok_or_else(|| {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         Problem::Parameter { name, what: format!("`{}` is not known: give {}", beginning(text), words.join(" or ")) }
+    })
+}
+
+/// Reads the parameter `before` of a list: the id of one of `what`, such as a job.
+pub fn before<T: FromStr>(id: Option<&str>, what: &str) -> Result<Option<T>, Problem> {
+    id.map(str::parse).transpose().map_err(|_| Problem::Parameter {
+        name: "before",
+        what: format!("give the id of {what}, such as the last one of the list before"),
     })
 }
 

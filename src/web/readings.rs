@@ -15,7 +15,9 @@ use super::Web;
 use super::periods::{MINUTE_CSV, Minute, PERIOD_CSV, Summing, period_of};
 use super::problem::Problem;
 use super::query::{Asked, Format, Named, Nothing, RangeAsked, Resolution};
-use super::wire::{BLOCK_CSV, BlockView, TimeWriter, push_block_csv, push_intervals, push_json, push_text, push_value};
+use super::rows::Row;
+use super::wire::{BLOCK_CSV, BlockView, TimeWriter, push_block_csv, push_intervals, push_json, push_text};
+use crate::model::decimal::push_value;
 use crate::model::{
     Block, ClockState, Coverage, Layout, MeterId, Origin, Quantity, Ratio, Span, StoredReading, Timestamp,
 };
@@ -26,22 +28,68 @@ const CHUNK: usize = 64 * 1024;
 /// Blocks are read from the store in windows of this length.
 const WINDOW_MS: i64 = 31 * 86_400_000;
 
+/// Readings of a meter, or what derives from them and from its blocks
+#[utoipa::path(
+    get,
+    path = "/api/meters/{id}/readings",
+    params(("id" = MeterId, Path, description = "The meter's id"), RangeAsked),
+    responses(
+        (status = 200, description = "The rows, the oldest first",
+            content((Vec<Row> = "application/json"), (String = "text/csv; charset=utf-8; header=present"))),
+        (status = 404, description = "There is no such meter")
+    )
+)]
 pub async fn readings(
     State(web): State<Web>,
     Named(id): Named,
     Asked(asked): Asked<RangeAsked>,
 ) -> Result<Response, Problem> {
-    let meter = known(&web, &id).await?;
+    rows_of(&web, &id, &asked).await
+}
+
+/// The same as of a meter, by the name that others use
+#[utoipa::path(
+    get,
+    path = "/api/channels/{id}/readings",
+    params(("id" = MeterId, Path, description = "The meter's id"), RangeAsked),
+    responses(
+        (status = 200, description = "The rows, the oldest first",
+            content((Vec<Row> = "application/json"), (String = "text/csv; charset=utf-8; header=present"))),
+        (status = 404, description = "There is no such meter")
+    )
+)]
+pub async fn channel_readings(
+    State(web): State<Web>,
+    Named(id): Named,
+    Asked(asked): Asked<RangeAsked>,
+) -> Result<Response, Problem> {
+    rows_of(&web, &id, &asked).await
+}
+
+async fn rows_of(web: &Web, id: &str, asked: &RangeAsked) -> Result<Response, Problem> {
+    let meter = known(web, id).await?;
     let (resolution, format) = (asked.resolution()?.unwrap_or(Resolution::Raw), asked.format()?);
-    let is_sum = web.meter(&id).is_ok_and(|meter| matches!(meter.origin, Origin::Sum { .. }));
+    let is_sum = web.meter(id).is_ok_and(|meter| matches!(meter.origin, Origin::Sum { .. }));
     if is_sum && matches!(resolution, Resolution::Raw | Resolution::Minute) {
-        let what = format!("{meter} is a sum of meters and has no readings: ask for block, hour, day, week or month");
+        let what =
+            format!("{meter} is a sum of meters and has no readings: ask for block, hour, day, week, month or year");
         return Err(Problem::Parameter { name: "resolution", what });
     }
     let span = asked.span(resolution, &web.zone(), web.views.clock.now())?;
-    answer(&web, meter, span, resolution, format).await
+    answer(web, meter, span, resolution, format).await
 }
 
+/// The sealed blocks that start in a period, the newest revision of each
+#[utoipa::path(
+    get,
+    path = "/api/meters/{id}/blocks",
+    params(("id" = MeterId, Path, description = "The meter's id"), RangeAsked),
+    responses(
+        (status = 200, description = "The rows, the oldest first",
+            content((Vec<BlockView> = "application/json"), (String = "text/csv; charset=utf-8; header=present"))),
+        (status = 404, description = "There is no such meter")
+    )
+)]
 pub async fn blocks(
     State(web): State<Web>,
     Named(id): Named,
@@ -56,6 +104,16 @@ pub async fn blocks(
     answer(&web, meter, span, Resolution::Block, asked.format()?).await
 }
 
+/// The sealed blocks of the site's day
+#[utoipa::path(
+    get,
+    path = "/api/meters/{id}/blocks/today",
+    params(("id" = MeterId, Path, description = "The meter's id")),
+    responses(
+        (status = 200, description = "The blocks", body = [BlockView]),
+        (status = 404, description = "There is no such meter")
+    )
+)]
 pub async fn blocks_today(
     State(web): State<Web>,
     Named(id): Named,
@@ -69,7 +127,7 @@ pub async fn blocks_today(
 }
 
 /// A meter of the config, or one that was taken out of it and whose blocks are still here.
-async fn known(web: &Web, id: &str) -> Result<MeterId, Problem> {
+pub async fn known(web: &Web, id: &str) -> Result<MeterId, Problem> {
     let absent = match web.meter(id) {
         Ok(meter) => return Ok(meter.id),
         Err(absent) => absent,
@@ -92,9 +150,9 @@ async fn answer(
         Resolution::Raw => Rows::Raw(RawRows::new(reader, meter, span, format).await?),
         Resolution::Minute => Rows::Minutes { stream: reader.readings(meter, span.start(), span.end()), minute: None },
         Resolution::Block => Rows::Blocks(BlockRows::new(reader, meter, span, chain).await?),
-        Resolution::Hour | Resolution::Day | Resolution::Week | Resolution::Month => {
+        Resolution::Hour | Resolution::Day | Resolution::Week | Resolution::Month | Resolution::Year => {
             let span = whole_periods(span, resolution, &web.zone());
-            let summing = Summing::new(resolution, web.zone(), span);
+            let summing = Box::new(Summing::new(resolution, web.zone(), span));
             Rows::Periods { blocks: BlockRows::overlapping(reader, meter, span).await?, summing: Some(summing) }
         }
     };
@@ -132,7 +190,7 @@ enum Rows {
     Raw(RawRows),
     Minutes { stream: ReadingStream, minute: Option<Minute> },
     Blocks(BlockRows),
-    Periods { blocks: BlockRows, summing: Option<Summing> },
+    Periods { blocks: BlockRows, summing: Option<Box<Summing>> },
 }
 
 impl Answer {
@@ -351,7 +409,7 @@ async fn write_minutes(
 }
 
 /// Blocks, window by window.
-struct BlockRows {
+pub struct BlockRows {
     reader: Reader,
     meter: MeterId,
     next: Timestamp,
@@ -375,14 +433,14 @@ impl BlockRows {
         Ok(Self { reader: reader.clone(), meter, next, end, batch: Vec::new().into_iter(), chain, first: None })
     }
 
-    async fn overlapping(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
+    pub async fn overlapping(reader: &Reader, meter: MeterId, span: Span) -> Result<Self, StoreError> {
         let rows = Self::new(reader, meter, span, None).await?;
         // The last block may be a silence that reaches far beyond its start.
         let end = rows.end.max(rows.next.plus_millis(WINDOW_MS)).min(span.end());
         Ok(Self { first: Some(rows.next), end, ..rows })
     }
 
-    async fn next(&mut self) -> Result<Option<(Block, Option<Coverage>)>, StoreError> {
+    pub async fn next(&mut self) -> Result<Option<(Block, Option<Coverage>)>, StoreError> {
         loop {
             if let Some(block) = self.batch.next() {
                 return Ok(Some(block));
@@ -413,7 +471,7 @@ impl BlockRows {
 
 async fn write_periods(
     blocks: &mut BlockRows,
-    summing: &mut Option<Summing>,
+    summing: &mut Option<Box<Summing>>,
     sink: &mut Sink<'_>,
 ) -> Result<bool, StoreError> {
     let put = |sink: &mut Sink<'_>, period: super::periods::Period| {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::problem::Problem;
 use super::{Web, guard};
-use crate::model::{ScanEvent, ScanOrder};
+use crate::model::{ScanEvent, ScanOrder, ScanRequest};
 
 /// A search that somebody waits for.
 pub struct ScanNow {
@@ -33,6 +33,19 @@ const EVENTS: usize = 64;
 /// More than an order with 247 unit numbers one by one.
 pub const LONGEST_ORDER: usize = 4_096;
 
+/// Searches a bus for meters; told as it goes on
+///
+/// One search at a time. Closing the connection ends it.
+#[utoipa::path(
+    post,
+    path = "/api/scan",
+    request_body = ScanRequest,
+    responses(
+        (status = 200, description = "A line for each event", content_type = "application/x-ndjson", body = ScanEvent),
+        (status = 409, description = "Another search is under way")
+    ),
+    security(("token" = ["admin"]))
+)]
 pub async fn scan(
     State(web): State<Web>,
     headers: HeaderMap,

@@ -7,11 +7,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::openapi::{Object, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::anchors::Covered;
+use crate::model::decimal::push_decimal;
 use crate::model::{
-    Block, BlockFlags, Coverage, Digest, Energy, MeterId, Method, Number, OpenBlock, Power, Ratio, StoredReading,
-    Timestamp,
+    Block, BlockFlags, Coverage, Digest, Energy, MeterId, Method, OpenBlock, Power, StoredReading, Timestamp,
 };
 
 /// An answer in JSON that ends its last line, so that a shell's next prompt stands on its own.
@@ -27,7 +29,8 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 /// An instant as RFC 3339 in UTC with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
+#[schema(as = Time, value_type = String, format = DateTime)]
 pub struct At(pub Timestamp);
 
 impl Serialize for At {
@@ -49,7 +52,6 @@ impl Decimal {
     }
 
     /// The whole number of small units.
-    #[cfg(test)]
     pub fn units(self) -> i64 {
         self.units
     }
@@ -71,6 +73,14 @@ impl From<Power> for Decimal {
     }
 }
 
+impl PartialSchema for Decimal {
+    fn schema() -> RefOr<Schema> {
+        Object::builder().schema_type(Type::Number).into()
+    }
+}
+
+impl ToSchema for Decimal {}
+
 impl Serialize for Decimal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = Vec::with_capacity(24);
@@ -91,7 +101,8 @@ pub fn mean_power(energy: Energy, millis: i64) -> Option<Decimal> {
 }
 
 /// A sealed block as the API shows it (product names; `kwh` and `kw` are views of whole µWh and mW).
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Block)]
 pub struct BlockView<'a> {
     pub meter: &'a MeterId,
     pub start: At,
@@ -106,6 +117,7 @@ pub struct BlockView<'a> {
     pub coverage: Decimal,
     pub method: Method,
     pub is_peak_hour: bool,
+    #[schema(value_type = Vec<crate::model::BlockFlag>, max_items = 10)]
     pub flags: Vec<&'static str>,
     pub revision: u32,
     pub readings_sha256: Digest,
@@ -178,7 +190,8 @@ pub fn push_block_csv(out: &mut Vec<u8>, block: &Block, anchor: Option<&Coverage
 }
 
 /// The running block as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenBlock)]
 pub struct OpenBlockView<'a> {
     pub meter: &'a MeterId,
     pub start: At,
@@ -194,6 +207,7 @@ pub struct OpenBlockView<'a> {
     pub coverage: Decimal,
     pub method: Method,
     pub is_peak_hour: bool,
+    #[schema(value_type = Vec<crate::model::BlockFlag>, max_items = 10)]
     pub flags: Vec<&'static str>,
     pub projected_kwh: Option<Decimal>,
     pub remaining_s: i64,
@@ -288,124 +302,6 @@ pub fn push_intervals(out: &mut Vec<u8>, reading: &StoredReading) {
     }
 }
 
-/// `raw × scale` in decimal: the number's shortest form with its point moved, when the scale is a power of ten, as
-/// nearly all are; else as [`Ratio::display`] has it.
-pub fn push_value(out: &mut Vec<u8>, raw: Number, scale: Ratio) {
-    let Some((negative, shift)) = power_of_ten(scale) else { return push_f64(out, scale.display(raw)) };
-    match raw {
-        Number::I64(value) if shift <= 0 => {
-            push_decimal(out, (value < 0) != negative, value.unsigned_abs(), shift.unsigned_abs());
-        }
-        Number::U64(value) if shift <= 0 => push_decimal(out, negative, value, shift.unsigned_abs()),
-        Number::F32(value) => {
-            push_shifted(out, ryu_js::Buffer::new().format_finite(value), negative, shift);
-        }
-        Number::F64(value) => {
-            push_shifted(out, ryu_js::Buffer::new().format_finite(value), negative, shift);
-        }
-        Number::I64(_) | Number::U64(_) => push_f64(out, scale.display(raw)),
-    }
-}
-
-/// A double in its shortest form; `null` when it is none.
-pub fn push_f64(out: &mut Vec<u8>, value: f64) {
-    if value.is_finite() {
-        out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
-    } else {
-        out.extend_from_slice(b"null");
-    }
-}
-
-/// Sign and exponent of a scale that is ±10^n.
-fn power_of_ten(scale: Ratio) -> Option<(bool, i32)> {
-    let (num, den) = <(i64, i64)>::from(scale);
-    let exponent = |mut value: u64| {
-        let mut exponent = 0_i32;
-        while value > 1 && value.is_multiple_of(10) {
-            (value, exponent) = (value / 10, exponent + 1);
-        }
-        (value == 1).then_some(exponent)
-    };
-    Some((num < 0, exponent(num.unsigned_abs())? - exponent(den.unsigned_abs())?))
-}
-
-/// Writes a number as ECMAScript prints it (`-12.5`, `1e-7`) with its point moved by `shift` places and, if told, its
-/// sign turned.
-fn push_shifted(out: &mut Vec<u8>, text: &str, turned: bool, shift: i32) {
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
-    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // ECMAScript prints at most 21 digits before an exponent is used, and 17 that matter.
-    let mut digits = [0; 32];
-    let (mut count, mut leading) = (0, 0);
-    for digit in whole.bytes().chain(part.bytes()).take(digits.len()) {
-        if count == 0 && digit == b'0' {
-            leading += 1;
-        } else {
-            digits[count] = digit;
-            count += 1;
-        }
-    }
-    let mut digits = &digits[..count];
-    while let [front @ .., b'0'] = digits {
-        digits = front;
-    }
-    if digits.is_empty() {
-        return out.push(b'0');
-    }
-    if negative != turned {
-        out.push(b'-');
-    }
-    // The number is 0.DIGITS × 10^point.
-    let length = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
-    let point = length(whole.len()) - leading + exponent.parse().unwrap_or(0) + shift;
-    let zeros = |out: &mut Vec<u8>, count: i32| {
-        out.extend(std::iter::repeat_n(b'0', usize::try_from(count).unwrap_or(0)));
-    };
-    if (-6..=0).contains(&point) {
-        out.extend_from_slice(b"0.");
-        zeros(out, -point);
-        out.extend_from_slice(digits);
-    } else if point > 0 && point <= 21 {
-        let (front, back) = digits.split_at(digits.len().min(usize::try_from(point).unwrap_or(0)));
-        out.extend_from_slice(front);
-        if back.is_empty() {
-            zeros(out, point - length(front.len()));
-        } else {
-            out.push(b'.');
-            out.extend_from_slice(back);
-        }
-    } else {
-        out.extend_from_slice(digits);
-        push_text(out, format_args!("e{}", point - length(digits.len())));
-    }
-}
-
-/// `magnitude / 10^decimals` without needless zeros.
-fn push_decimal(out: &mut Vec<u8>, negative: bool, magnitude: u64, decimals: u32) {
-    let mut digits = [b'0'; 40];
-    let mut at = digits.len();
-    let mut rest = magnitude;
-    let places = decimals.min(18) as usize;
-    while rest > 0 || digits.len() - at <= places {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-    }
-    let (whole, mut part) = digits[at..].split_at(digits.len() - at - places);
-    while let [front @ .., b'0'] = part {
-        part = front;
-    }
-    if negative && magnitude > 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(whole);
-    if !part.is_empty() {
-        out.push(b'.');
-        out.extend_from_slice(part);
-    }
-}
-
 /// Formats into a buffer of bytes.
 pub fn push_text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).ok(); // writing to memory does not fail
@@ -427,10 +323,6 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn value(raw: Number, scale: &str) -> String {
-        text(|out| push_value(out, raw, Ratio::parse(scale).unwrap()))
-    }
-
     #[test]
     fn energy_keeps_every_micro_watt_hour() {
         let json = |uwh| serde_json::to_string(&Decimal::from(Energy::from_uwh(uwh))).unwrap();
@@ -440,24 +332,6 @@ mod tests {
         assert_eq!(json(60_000_000_000), "60");
         assert_eq!(json(123_456_789_123_456_789), "123456789.123456789");
         assert_eq!(json(i64::MIN), "-9223372036.854775808");
-    }
-
-    #[test]
-    fn a_value_is_what_the_meter_meant_with_its_point_moved() {
-        let f32 = |value| Number::from_f32(value).unwrap();
-        assert_eq!(value(f32(230.1), "1"), "230.1");
-        assert_eq!(value(f32(230.1), "0.001"), "0.2301");
-        assert_eq!(value(f32(-230.1), "-0.001"), "0.2301");
-        assert_eq!(value(f32(0.0), "-0.001"), "0");
-        assert_eq!(value(f32(1_500_000.0), "0.001"), "1500");
-        assert_eq!(value(f32(12.5), "1000"), "12500");
-        assert_eq!(value(f32(1e-9), "0.001"), "1e-12");
-        assert_eq!(value(f32(3e38), "1000"), "3e41");
-        assert_eq!(value(Number::U64(2301), "0.1"), "230.1");
-        assert_eq!(value(Number::I64(-2300), "0.1"), "-230");
-        assert_eq!(value(Number::I64(5), "10"), "50");
-        assert_eq!(value(Number::I64(1), "1/3"), "0.3333333333333333");
-        assert_eq!(value(Number::U64(u64::MAX), "1"), "18446744073709551615");
     }
 
     #[test]
@@ -486,18 +360,6 @@ mod tests {
             let padded = format!("{whole}{part:0<width$}", width = decimals as usize);
             prop_assert_eq!(padded.parse::<i64>().unwrap(), units);
             prop_assert!(!written.contains('.') || !written.ends_with('0'));
-        }
-
-        #[test]
-        fn a_float_with_its_point_moved_is_still_that_float(raw in any::<f32>(), shift in -6..=3_i32) {
-            prop_assume!(raw.is_finite());
-            let scale = if shift < 0 { Ratio::new(1, 10_i64.pow(shift.unsigned_abs())) } else { Ratio::new(10_i64.pow(shift.unsigned_abs()), 1) };
-            let written = text(|out| push_value(out, Number::from_f32(raw).unwrap(), scale.unwrap()));
-            // The point moved back gives the very float again.
-            let (mantissa, exponent) = written.split_once('e').unwrap_or((&written, "0"));
-            let back: f32 = format!("{mantissa}e{}", exponent.parse::<i32>().unwrap() - shift).parse().unwrap();
-            prop_assert_eq!(back.to_bits(), (raw + 0.0).to_bits());
-            prop_assert!(serde_json::from_str::<f64>(&written).is_ok());
         }
     }
 }

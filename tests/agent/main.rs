@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod anchors;
+mod config;
+mod edits;
 mod log;
 mod meter;
 mod plant;
+mod upstreams;
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -211,6 +214,45 @@ async fn the_page_moves_and_stays_where_it_cannot() {
     assert_ne!(first, second);
     assert!(client().get(format!("http://{second}/api/health")).send().await.unwrap().status().is_success());
     assert!(TcpStream::connect(first).await.is_err());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_comes_and_goes_at_the_same_address() {
+    let (plant, _) = Plant::new("");
+    let mut agent = plant.agent().await;
+    let (address, text) = (agent.address(), std::fs::read_to_string(plant.config()).unwrap());
+    let said = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /api/health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = ask(&plant.socket(), &Request::Status {}).await.unwrap();
+        (answer[9..12].to_owned(), status["page"].as_str().unwrap()[..6].to_owned(), status["fingerprint"].clone())
+    };
+    assert_eq!(said().await, ("200".to_owned(), "http:/".to_owned(), Value::Null));
+
+    std::fs::write(plant.config(), text.replace("[web]\n", "[web]\ntls = \"self-signed\"\n")).unwrap();
+    assert_eq!(agent.reload().await.changed, ["web"]);
+    let (status, scheme, fingerprint) = said().await;
+    assert_eq!((status.as_str(), scheme.as_str(), agent.address()), ("308", "https:", address));
+    assert_eq!(fingerprint.as_str().unwrap().len(), 32 * 3 - 1);
+    let told = plant.output(&["check"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        told.contains(&format!("certificate of the page (SHA-256): {}\n", fingerprint.as_str().unwrap())),
+        "{told}"
+    );
+
+    // What others can reach is never without.
+    std::fs::write(plant.config(), text.replace("127.0.0.1:0\"", "0.0.0.0:0\"\ntls = \"off\"")).unwrap();
+    assert!(agent.reload().await.faults[0].contains("web.tls: an address that others can reach needs TLS"));
+    assert_eq!(said().await.0, "308");
+
+    std::fs::write(plant.config(), text).unwrap();
+    assert_eq!(agent.reload().await.changed, ["web"]);
+    assert_eq!(said().await, ("200".to_owned(), "http:/".to_owned(), Value::Null));
     agent.stop().await.unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use meterseal::agent::admin::{self, Request};
-use meterseal::agent::{Agent, Setup};
+use meterseal::agent::{Agent, LogLines, Setup};
 use meterseal::clock::Clock;
 use meterseal::config::{self, Checked};
 use meterseal::model::Timestamp;
@@ -94,7 +94,8 @@ impl Plant {
         let Checked { config, kept, .. } = self.load();
         let (config, clock) = (config.unwrap(), Clock::trusted());
         let store = Store::open(config.store.clone(), clock.clone(), Some(self.socket())).unwrap();
-        let setup = Setup { config, kept, path: Some(self.config()), clock, refused: Vec::new() };
+        let setup =
+            Setup { config, kept, path: Some(self.config()), clock, refused: Vec::new(), log: LogLines::default() };
         Agent::start(setup, store).await.unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use meterseal::evidence::anchor::{Wanted, contract_address};
+use meterseal::evidence::anchor::Wanted;
 use meterseal::model::{Alert, AlertKind, Anchor, AnchorRefused, AnchorState, Anchored, WaitReason};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -162,7 +162,7 @@ async fn a_contract_is_made_where_it_was_wanted_and_once() {
     }
     let made = house.reader().anchor(id).await.unwrap().unwrap();
     assert_eq!((made.chain_id, made.state), (137, AnchorState::Final), "{made:?}");
-    assert!(contract_address(&made).is_some());
+    assert!(made.made_contract().is_some());
     assert_eq!(house.order(Wanted::Contract).await, Ok(id), "one is enough");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meterseal::evidence::anchor::{Order, Wanted, contract_address};
+use meterseal::evidence::anchor::{Order, Wanted};
 use meterseal::evidence::evm;
 use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::{AnchorRefused, AnchorState, Anchored};
@@ -45,7 +45,7 @@ async fn a_contract_is_deployed_and_called() {
     let id = house.order(Wanted::Contract).await.unwrap();
     let made = house.until_final(&node).await;
     assert_eq!((made.id, &made.what), (id, &Anchored::Contract));
-    let contract = contract_address(&made).unwrap();
+    let contract = made.made_contract().unwrap();
     house.reconfigure(|config| config.contract = Some(contract));
     house.grow().await;
     let id = house.order(Wanted::Checkpoint).await.unwrap();

@@ -5,6 +5,7 @@
 mod anchor;
 mod influx;
 mod mqtt;
+mod upstream;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use meterseal::config::{self, Checked, Files};
 use meterseal::model::{Category, Energy, Origin, Ratio, Timestamp};
+use meterseal::web::Tls;
 
 /// 2026-11-21T00:00:00Z.
 const NOW: Timestamp = Timestamp::from_millis(1_795_219_200_000);
@@ -58,6 +60,45 @@ fn faults(text: &str) -> Vec<String> {
 fn with(line: &str, other: &str) -> String {
     assert!(GOOD.contains(line), "{line}");
     GOOD.replacen(line, other, 1)
+}
+
+#[test]
+fn a_mark_whose_folder_is_missing_is_told_and_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("usb/mark");
+    let text = with("path = \"/var/lib/meterseal\"\n", &format!("path = \"/var/lib/meterseal\"\nmark = {mark:?}\n"));
+    let checked = check(&text);
+    assert!(checked.config.is_some() && checked.faults.is_empty(), "{:?}", checked.faults);
+    let told: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    let begins = format!(
+        "m.toml:8: store.mark: {} is not there: a store that goes back in time is not noticed; make that folder",
+        folder.path().join("usb").display()
+    );
+    assert!(told.len() == 1 && told[0].starts_with(&begins), "{told:?}");
+    std::fs::create_dir(folder.path().join("usb")).unwrap();
+    assert_eq!(check(&text).warnings, []);
+}
+
+#[test]
+fn what_others_can_reach_is_under_tls_unless_told_otherwise() {
+    let web = |line: &str| check(&with("listen = \"127.0.0.1:3001\"", line)).config.unwrap().web;
+    for (line, tls) in [
+        ("listen = \"127.0.0.1:3001\"", Tls::Off),
+        ("listen = \"[::1]:3001\"", Tls::Off),
+        ("listen = \"127.0.0.1:3001\"\ntls = \"self-signed\"", Tls::SelfSigned),
+        ("listen = \"[::]:3001\"", Tls::SelfSigned),
+        ("listen = \"192.0.2.7:3001\"", Tls::SelfSigned),
+        ("", Tls::Off),
+    ] {
+        assert_eq!(web(line).tls, tls, "{line}");
+        assert_eq!(web(line).folder, Path::new("/var/lib/meterseal/tls"), "{line}");
+    }
+    // A pair that is not there turns nothing off: it is told, and looked for while the program runs.
+    let own = "listen = \"[::]:3001\"\ntls = { cert = \"/nowhere/cert.pem\", key = \"/nowhere/key.pem\" }";
+    let checked = check(&with("listen = \"127.0.0.1:3001\"", own));
+    assert!(matches!(checked.config.unwrap().web.tls, Tls::Own { .. }));
+    let warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings[0].starts_with("m.toml:10: web.tls: /nowhere/cert.pem cannot be read"), "{warnings:?}");
 }
 
 #[test]
@@ -120,11 +161,6 @@ fn each_fault_has_its_line_and_its_words() {
             "x = 1",
             "m.toml:15: modbus[0].meter[0].x: no such key; known here: category, ct_ratio, device, id, interval, invert, name, \
              peak_target_kwh, registers, template, unit, vt_ratio",
-        ),
-        (
-            "[[sum]]",
-            "[[upstream]]\nname = \"x\"\n[[sum]]",
-            "m.toml:23: upstream: this version of meterseal does not have this part; take it out",
         ),
         (
             "id = \"plant-7\"\n",
@@ -327,23 +363,33 @@ fn each_fault_has_its_line_and_its_words() {
         ),
         (
             "listen = \"127.0.0.1:3001\"",
-            "listen = \"0.0.0.0:3001\"",
-            "m.toml:9: web.listen: 0.0.0.0:3001 can be reached from outside, which needs TLS and sign-in; this version has neither: listen on 127.0.0.1 and come through a tunnel, such as ssh -L",
+            "listen = \"0.0.0.0:3001\"\ntls = \"off\"",
+            "m.toml:10: web.tls: an address that others can reach needs TLS: a PIN or a token would cross the network in the clear; say \"self-signed\" or { cert = \"…\", key = \"…\" }, or listen on 127.0.0.1",
         ),
         (
             "listen = \"127.0.0.1:3001\"",
             "listen = \"localhost\"",
-            "m.toml:9: web.listen: \"localhost\" is no address and port; write it as \"127.0.0.1:3001\" or \"[::1]:3001\"",
+            "m.toml:9: web.listen: \"localhost\" is no address and port; write it as \"127.0.0.1:3001\", \"192.0.2.7:3001\" or \"[::]:3001\"",
         ),
         (
             "listen = \"127.0.0.1:3001\"",
-            "tls = \"self-signed\"",
-            "m.toml:9: web.tls: this version of meterseal has no TLS; say \"off\", and listen on 127.0.0.1",
+            "tls = \"on\"",
+            "m.toml:9: web.tls: \"on\" is no way of TLS; say \"self-signed\", { cert = \"PATH\", key = \"PATH\" } or \"off\"",
         ),
         (
             "listen = \"127.0.0.1:3001\"",
-            "session_idle = \"15m\"",
-            "m.toml:9: web.session_idle: this version of meterseal does not have this part; take it out",
+            "tls = { cert = \"/etc/meterseal/cert.pem\" }",
+            "m.toml:9: web.tls.key: is missing; say \"self-signed\", { cert = \"PATH\", key = \"PATH\" } or \"off\"",
+        ),
+        (
+            "listen = \"127.0.0.1:3001\"",
+            "tls = { cert = \"cert.pem\", key = \"/etc/meterseal/key.pem\" }",
+            "m.toml:9: web.tls.cert: \"cert.pem\" is not an absolute path",
+        ),
+        (
+            "listen = \"127.0.0.1:3001\"",
+            "session_idle = \"30s\"",
+            "m.toml:9: web.session_idle: 30s is not within 1min to 12h",
         ),
         // Templates.
         (

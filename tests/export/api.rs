@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use meterseal::agent::{Agent, Setup};
+use meterseal::agent::{Agent, LogLines, Setup};
 use meterseal::clock::Clock;
 use meterseal::config::{self, Checked};
 use meterseal::model::Timestamp;
@@ -50,7 +50,8 @@ impl Plant {
         let socket = config.store.path.join("run/meterseal.sock");
         let clock = Clock::trusted();
         let store = Store::open(config.store.clone(), clock.clone(), Some(socket)).unwrap();
-        let setup = Setup { config, kept, path: Some(self.config()), clock, refused: Vec::new() };
+        let setup =
+            Setup { config, kept, path: Some(self.config()), clock, refused: Vec::new(), log: LogLines::default() };
         Agent::start(setup, store).await.unwrap()
     }
 

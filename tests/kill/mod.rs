@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 /// What changes files. Some of them are not on every machine, which the question mark allows for.
 const WRITES: &str = "write,writev,pwrite64,pwritev,?pwritev2,fsync,fdatasync,?sync_file_range,?fallocate,ftruncate,\
@@ -123,6 +123,24 @@ pub fn copy_folder(from: &Path, to: &Path) {
             copy_folder(&entry.path(), &target);
         } else if entry.path().is_file() {
             fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Does the work of the process that is killed. One thread for the store's, so that the writes to a file are those of
+/// one thread.
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(work)
+}
+
+/// How the program ends; what is wrong is printed.
+pub fn told(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(wrong) => {
+            println!("{wrong}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -3,6 +3,7 @@
 // clippy.toml allows it in test functions; here it is meant for what they call as well.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../peers/mosquitto.rs"]
 mod mosquitto;
 mod plant;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use meterseal::clock::Clock;
 use meterseal::model::{Condition, Number, Ratio, Timestamp};
 use meterseal::sources::mqtt::formats::{Format, Plain};
-use meterseal::sources::mqtt::{Broker, Login, Subscription, Tls, Version};
+use meterseal::sources::mqtt::{Broker, ClientCertificate, Login, Subscription, Tls, Version};
 use mosquitto::Mosquitto;
 use plant::{Feeder, Network, Plant, broker};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -230,7 +231,8 @@ async fn a_broker_that_asks_for_a_certificate_gets_ours() {
     let mosquitto = started("cafile {folder}/ca.pem\nrequire_certificate true").await;
     let stranger = broker(&mosquitto, mosquitto.port, METERS);
     let mut known = stranger.clone();
-    known.tls.as_mut().unwrap().client = Some(mosquitto.client_certificate());
+    let (chain, key) = mosquitto.client_certificate();
+    known.tls.as_mut().unwrap().client = Some(ClientCertificate { chain, key });
     let mut plant = Plant::start(stranger);
     let told = plant.until("a problem", |broker| broker.problem.is_some()).await;
     assert!(!told.connected && told.problem.unwrap().to_lowercase().contains("certificate"));
@@ -322,7 +324,7 @@ async fn a_broker_that_does_not_let_us_in_says_why() {
     wrong_password.login = Some(Login { username: "edge".to_owned(), password: Some("wrong".to_owned()) });
     let mut wrong_ca = broker(&mosquitto, mosquitto.port, 1);
     let other = started("").await;
-    wrong_ca.tls = Some(Tls { ca: other.tls().unwrap().ca, client: None });
+    wrong_ca.tls = Some(Tls { ca: other.ca(), client: None });
     let mut nobody = broker(&mosquitto, mosquitto.port, 1);
     nobody.port = 1;
     for (broker, why) in

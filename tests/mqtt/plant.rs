@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meterseal::clock::Clock;
 use meterseal::model::{BrokerStatus, Category, Condition, Ratio, SourcesStatus, StoredReading, Timestamp};
 use meterseal::sources::mqtt::formats::Format;
-use meterseal::sources::mqtt::{Broker, Publisher, Subscription, Version};
+use meterseal::sources::mqtt::{Broker, Login, Publisher, Subscription, Tls, Version};
 use meterseal::sources::{Config, Told, run};
 use meterseal::store::{self, Store};
 use rumqttc_v4::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, SessionMode};
@@ -35,10 +35,12 @@ pub fn broker(mosquitto: &Mosquitto, port: u16, meters: usize) -> Broker {
         name: "plant".parse().unwrap(),
         host: "localhost".to_owned(),
         port,
-        tls: mosquitto.tls(),
+        tls: mosquitto.ca().map(|ca| Tls { ca: Some(ca), client: None }),
         version: Version::V311,
         client_id: "meterseal-test".to_owned(),
-        login: mosquitto.login(),
+        login: mosquitto
+            .is_secured()
+            .then(|| Login { username: USERNAME.to_owned(), password: Some(PASSWORD.to_owned()) }),
         keep_alive: Duration::from_secs(5),
         max_packet: 10_000,
         status_topic: "meterseal/test/status".to_owned(),
@@ -217,9 +219,9 @@ impl Feeder {
     pub fn start(mosquitto: &Mosquitto) -> Self {
         let mut options = MqttOptions::new("feeder", ("localhost", mosquitto.port));
         options.set_session_mode(SessionMode::Persistent).set_keep_alive(5).set_max_packet_size(100_000, 100_000);
-        if let Some(tls) = mosquitto.tls() {
+        if let Some(ca) = mosquitto.ca() {
             options.set_credentials(USERNAME, PASSWORD.to_owned());
-            let (port, connector) = (mosquitto.port, connector(&tls.ca.unwrap()));
+            let (port, connector) = (mosquitto.port, connector(&ca));
             options.set_socket_connector(move |_, _| {
                 let connector = connector.clone();
                 async move {

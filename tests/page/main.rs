@@ -15,15 +15,12 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterseal::clock::Clock;
-use meterseal::model::{
-    Alert, AlertKind, Anchor, AnchorState, Digest, JobProgress, JobRequest, OpenBlock, RpcStatus, Timestamp,
-    WaitReason, Waiting, instant_ns,
-};
+use meterseal::model::{Alert, AlertKind, AnchorState, Condition, OpenBlock, Timestamp};
 use meterseal::simulate::{self, Simulation};
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
-use meterseal::store::JobEnd;
-use meterseal::web::ScanNow;
+use meterseal::store::{AccessChange, Actor, Role};
+use meterseal::web::{ScanNow, totp};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::JoinSet;
@@ -32,22 +29,60 @@ use tokio_util::sync::CancellationToken;
 
 use plant::{HALF_MS, NOW, Plant, anchor, anchor_status, at, block, commissioning, id, open_block};
 
+/// A look is done in this time on a machine that is busy with others.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// Between two readings.
+const BEAT_MS: u64 = 250;
+/// How long the meter has been silent when the page is told.
+const SILENCE: Duration = Duration::from_secs(300);
+/// The PINs that the looks sign in by.
+const PINS: [(Role, &str); 2] = [(Role::Admin, "271828"), (Role::Viewer, "314159")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_the_plant_live() {
+async fn signing_in_takes_a_pin_and_a_code_and_holds_up_who_guesses() {
+    look("sign-in").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_run_leads_from_the_code_to_the_first_reading() {
+    look("setup").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plant_is_shown_live_and_what_is_stale_is_grey() {
+    look("now").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn meters_are_shown_found_and_named() {
+    look("meters").await;
+}
+
+/// Has a browser look at the page by `tests/page/<name>.mjs`, and does meanwhile what that wants of the plant.
+async fn look(name: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert!(
-        root.join(".peers/node_modules/playwright-core").exists(),
-        "playwright-core is not installed: run tests/setup"
-    );
+    for package in ["playwright-core", "axe-core"] {
+        let is_there = root.join(".peers/node_modules").join(package).exists();
+        assert!(is_there, "{package} is not installed: run tests/setup");
+    }
     let mut plant = Plant::start().await;
     fill(&plant).await;
     let mut tasks = JoinSet::new();
     let bus = bus(&mut tasks).await;
+    let code = totp::random_code().unwrap();
+    if name == "setup" {
+        let change = AccessChange::SetupCode { code: totp::digest_of(&code).unwrap() };
+        let by = Actor { name: "meterseal".into(), source: None };
+        plant.store.ledger().change_access(change, by).await.unwrap().unwrap();
+    } else {
+        for (role, pin) in PINS {
+            plant.set_pin(role, pin).await;
+        }
+    }
+    let told = json!({ "token": plant.token, "code": code, "bus": bus }).to_string();
     let mut browser = tokio::process::Command::new("node")
-        .arg(root.join("tests/page/page.mjs"))
-        .args([plant.url("").as_str(), plant.token.as_str(), "/usr/bin/chromium", bus.as_str()])
+        .arg(root.join("tests/page").join(name).with_extension("mjs"))
+        .args([plant.url("").as_str(), "/usr/bin/chromium", told.as_str()])
         .args(std::env::var_os("SCREENSHOTS"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -56,36 +91,65 @@ async fn the_page_shows_the_plant_live() {
         .expect("node is installed by tests/setup");
     let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
     let mut say = browser.stdin.take().unwrap();
-    let (end, mut beat) = (Instant::now() + PATIENCE, interval(Duration::from_millis(250)));
-    for second in 1.. {
+    let (end, mut beat) = (Instant::now() + PATIENCE, interval(Duration::from_millis(BEAT_MS)));
+    let (mut beats, mut is_silent) = (0_u16, false);
+    loop {
         tokio::select! {
             _ = beat.tick() => {
-                let time = at(NOW).plus_millis(second * 250);
-                let watts = 200_000.0 + f32::from(u16::try_from(second % 900).unwrap()) * 100.0;
-                plant.read(time, watts, 5_000).await;
-                plant.open.send_replace(Arc::new([(id("main"), OpenBlock { at: time, ..open_block() })].into()));
+                beats += 1;
+                plant.clock.advance(Duration::from_millis(BEAT_MS));
+                if !is_silent {
+                    let time = plant.clock.now();
+                    plant.read(time, 200_000.0 + f32::from(beats % 900) * 100.0, 5_000).await;
+                    plant.open.send_replace(Arc::new([(id("main"), OpenBlock { at: time, ..open_block() })].into()));
+                }
             }
             Some(ScanNow { order, tell, begun }) = plant.scans.recv() => {
                 begun.send(Ok(())).unwrap();
                 tasks.spawn(scan(order, templates(), Arc::default(), tell));
             }
-            line = timeout_at(end, said.next_line()) => match line.expect("the browser is done in time").unwrap().as_deref() {
-                Some("anchor") => {
-                    anchor_all(&plant).await;
-                    say.write_all(b"anchored\n").await.unwrap();
+            line = timeout_at(end, said.next_line()) => {
+                match line.expect("the browser is done in time").unwrap().as_deref() {
+                    Some("restart") => plant = plant.restart_web().await,
+                    Some("alert") => raise(&plant, "Main incomer is heading for 140 kWh").await,
+                    Some("silence") => {
+                        is_silent = true;
+                        fall_silent(&plant);
+                        plant.clock.advance(SILENCE);
+                    }
+                    Some("done") => break,
+                    Some(other) => match other.strip_prefix("wait ").and_then(|seconds| seconds.parse().ok()) {
+                        Some(seconds) => plant.clock.advance(Duration::from_secs(seconds)),
+                        None => {
+                            println!("{other}");
+                            continue;
+                        }
+                    },
+                    None => panic!("the page is not as it should be: see above"),
                 }
-                Some("restart") => {
-                    plant = plant.restart_web().await;
-                    say.write_all(b"restarted\n").await.unwrap();
-                }
-                Some("done") => break,
-                Some(other) => println!("{other}"),
-                None => panic!("the page is not as it should be: see above"),
+                say.write_all(b"done\n").await.unwrap();
             }
         }
     }
     assert!(browser.wait().await.unwrap().success());
     plant.end().await;
+}
+
+/// The meter answers no more.
+fn fall_silent(plant: &Plant) {
+    plant.sources.send_modify(|sources| {
+        let meters = &mut Arc::make_mut(sources).meters;
+        meters.values_mut().for_each(|meter| {
+            meter.condition = Condition::Silent;
+            meter.problem = Some("no answer within 1 s".into());
+        });
+    });
+}
+
+async fn raise(plant: &Plant, text: &str) {
+    let now = plant.clock.now();
+    let alert = Alert::new(AlertKind::TargetAtRisk, Some(id("main")), now, now, text.into());
+    plant.store.ledger().raise(alert).await.unwrap();
 }
 
 /// The address of a bus of simulated meters, one of which is not told from its like by anything it says.
@@ -106,42 +170,6 @@ fn templates() -> Vec<Arc<Template>> {
     template::shipped().iter().map(|(name, text)| Arc::new(template::parse(name, text).unwrap())).collect()
 }
 
-/// The fee has fallen, and everything is final.
-async fn anchor_all(plant: &Plant) {
-    let note = plant.sign().await;
-    for (id, state) in [(2, AnchorState::Reorganised), (3, AnchorState::Final)] {
-        let nonce = 3 + id;
-        let kept = plant.store.reader().anchor(id).await.unwrap().unwrap();
-        let Anchor { attempts, inclusion, .. } = anchor(&note, state, nonce);
-        let next = Anchor { state, attempts, inclusion, waiting: None, ..kept };
-        plant.store.ledger().save_anchor(next, None).await.unwrap();
-    }
-    plant.anchor(anchor(&note, AnchorState::Final, 7)).await;
-    plant.anchor.send_replace(anchor_status());
-}
-
-/// An export of November that is done with so many rows, or has failed.
-async fn export(plant: &Plant, name: &str, rows: Option<u64>) {
-    let ns = |text| instant_ns(text, &TimeZone::UTC).unwrap();
-    let request = JobRequest {
-        connection: "historian".into(),
-        query: json!({ "name": name }),
-        from_ns: ns("2025-10-31T16:00:00Z"),
-        to_ns: ns("2025-11-30T16:00:00Z"),
-    };
-    let ledger = plant.store.ledger();
-    let id = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap().id;
-    let end = match rows {
-        Some(rows) => JobEnd::Done {
-            manifest_sha256: Digest::of(name.as_bytes()),
-            stored: 1,
-            progress: JobProgress { rows, ..JobProgress::default() },
-        },
-        None => JobEnd::Failed { error: "the server is away".into() },
-    };
-    assert!(ledger.begin_job(id).await.unwrap() && ledger.end_job(id, end).await.unwrap());
-}
-
 /// Thirty blocks of the local day with one that is silent and one above the target, an alert and a problem.
 async fn fill(plant: &Plant) {
     let midnight = at("2026-11-20T16:00:00Z");
@@ -150,47 +178,15 @@ async fn fill(plant: &Plant) {
         24 => Some(130),
         n => Some(60 + n),
     };
-    export(plant, "sixth", Some(2)).await;
     let uwh = |n| kwh(n).map(|kwh| kwh * 1_000_000_000);
     for (blocks, state) in [(0..20, AnchorState::Final), (20..26, AnchorState::Included), (26..30, AnchorState::Queued)]
     {
         plant.seal(blocks.map(|n| block(midnight.plus_millis(n * HALF_MS), uwh(n))).collect()).await;
-        export(plant, state.as_str(), Some(12_345)).await;
-        let waiting = Waiting {
-            reason: WaitReason::FeeCeiling,
-            text: "the least fee is 712 gwei, above the ceiling of 300: raise anchor.max_fee_gwei, or wait".into(),
-            since: at(NOW).plus_millis(-900_000),
-        };
-        let waiting = (state == AnchorState::Queued).then_some(waiting);
-        plant
-            .anchor(Anchor {
-                waiting,
-                ..anchor(&plant.sign().await, state, 4 + u64::from(state == AnchorState::Included))
-            })
-            .await;
+        let nonce = 4 + u64::from(state == AnchorState::Included);
+        plant.anchor(anchor(&plant.sign().await, state, nonce)).await;
     }
-    // Some that no anchor covers, one whose name is markup, and one that failed.
-    export(plant, "unanchored", Some(1)).await;
-    export(plant, "<b id=bold>no</b>", Some(0)).await;
-    export(plant, "failed", None).await;
-    let mut status = anchor_status();
-    status.rpcs.push(RpcStatus {
-        name: "https://second.example:8443".into(),
-        trouble: Some("does not answer: connection refused".into()),
-        ..status.rpcs[0].clone()
-    });
-    plant.anchor.send_replace(status);
-    let alert = Alert {
-        id: 0,
-        kind: AlertKind::TargetAtRisk,
-        meter: Some(id("main")),
-        occasion: at(NOW),
-        raised: at(NOW),
-        cleared: None,
-        text: "Main incomer is heading for 132 kWh".into(),
-        delivered: None,
-    };
-    plant.store.ledger().raise(alert).await.unwrap();
+    plant.anchor.send_replace(anchor_status());
+    raise(plant, "Main incomer is heading for 132 kWh").await;
     plant.store.ledger().commission(commissioning()).await.unwrap();
     plant.problems.send_replace(Arc::new(vec!["the webhook is away".into()]));
     plant.read(at(NOW), 200_000.0, 5_000).await;

@@ -202,7 +202,7 @@ impl Plant {
     }
 
     pub async fn succeed(&self, reason: Reason) {
-        let wish = Succession { reason, site: None, last_outside: None };
+        let wish = Succession { reason, site: None, last_outside: None, since_open: false };
         self.store.ledger().succeed(wish).await.unwrap();
     }
 
@@ -220,22 +220,8 @@ impl Plant {
         let signed = self.prover.publisher.publish().await.unwrap();
         let (mined, now) = (chain.mine(&signed, self.clock.now()), self.clock.now());
         let epoch = self.store.identity().epoch.clone();
-        let anchor = Anchor {
-            id: 0,
-            what: Anchored::Checkpoint { epoch, size: signed.checkpoint.size, note: signed.note() },
-            chain_id: chain.id,
-            account: chain.account(),
-            contract: chain.contract,
-            queued: now,
-            state: AnchorState::Queued,
-            since: now,
-            attempts: Vec::new(),
-            given_up: Vec::new(),
-            failed: Vec::new(),
-            inclusion: None,
-            next_check: None,
-            waiting: None,
-        };
+        let what = Anchored::Checkpoint { epoch, size: signed.checkpoint.size, note: signed.note() };
+        let anchor = Anchor::queued(what, chain.id, chain.account(), chain.contract, now);
         let id = self.ledger().add_anchor(anchor.clone()).await.unwrap();
         let is_mined = matches!(state, AnchorState::Included | AnchorState::Final | AnchorState::Reorganised);
         let anchor = Anchor {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes};
-use meterseal::agent::proofs;
+use meterseal::agent::access::{self, AccessDone, AccessOrder};
+use meterseal::agent::{alert_orders, proofs, simulators};
+use meterseal::blocks;
 use meterseal::clock::Clock;
 use meterseal::evidence::dataset::part;
 use meterseal::evidence::jobs::Jobs;
@@ -19,10 +21,12 @@ use meterseal::model::{
     Anchor, AnchorState, AnchorStatus, Anchored, Attempt, Block, BlockFlags, Borders, BrokerStatus, Category, Cause,
     ChainEvidence, Change, Commissioning, Condition, Digest, Energy, Identity, Inclusion, Layout, LineStatus,
     MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, Power, Proposal, Ratio,
-    Reading, RpcStatus, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp,
+    Reading, RpcStatus, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp, UpstreamsStatus,
 };
-use meterseal::store::{self, Sealing, Store};
-use meterseal::web::{self, AnchorNow, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Views};
+use meterseal::store::{self, Role, Sealing, Store};
+use meterseal::web::{
+    self, AnchorNow, Asks, Connection, Exports, Query, ScanNow, Site, TestNow, Tls, UpstreamNow, Views,
+};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -61,15 +65,30 @@ pub struct Plant {
     pub anchor: watch::Sender<AnchorStatus>,
     /// Anchors that were asked for.
     pub anchors: mpsc::Receiver<AnchorNow>,
+    pub upstreams: watch::Sender<Arc<UpstreamsStatus>>,
+    /// What was wanted of upstreams.
+    pub upstream_orders: mpsc::Receiver<UpstreamNow>,
+    /// Changes that were asked for.
+    pub edits: mpsc::Receiver<web::EditNow>,
+    /// Polls that were asked for.
+    pub registers: mpsc::Receiver<web::RegistersNow>,
+    /// The webhook of the alerts.
+    pub alerts: watch::Sender<Arc<meterseal::alerts::Config>>,
     /// Does what is asked about exports.
-    _asked: JoinSet<anyhow::Result<()>>,
+    asked: JoinSet<anyhow::Result<()>>,
+    stop_asked: CancellationToken,
     pub stop: CancellationToken,
     pub tasks: JoinSet<std::io::Result<()>>,
     views: Views,
+    config: web::Config,
     client: reqwest::Client,
-    _kept: (Kept<Site>, Kept<Vec<Meter>>, Kept<Exports>),
+    _kept: (Kept<Site>, Kept<Exports>),
+    /// The meters of the config, which may change.
+    pub measured: Kept<blocks::Config>,
+    /// Those and the simulators, as blocks are made of them.
+    pub known: simulators::Told,
     _proving: JoinSet<anyhow::Result<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 pub struct Answer {
@@ -100,21 +119,33 @@ fn add_tokens(store: &Path) {
     }
 }
 
+fn store_config(folder: &tempfile::TempDir) -> store::Config {
+    store::Config {
+        path: folder.path().join("store"),
+        commit_every: Duration::from_millis(50),
+        keep_raw: Duration::from_secs(90 * 86_400),
+        max_disk: 1 << 30,
+        reserve: 1 << 20,
+    }
+}
+
 impl Plant {
     pub async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), Tls::Off).await
+    }
+
+    pub async fn start_at(listen: SocketAddr, tls: Tls) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = store::Config {
-            path: folder.path().join("store"),
-            commit_every: Duration::from_millis(50),
-            keep_raw: Duration::from_secs(90 * 86_400),
-            max_disk: 1 << 30,
-            reserve: 1 << 20,
-        };
         let clock = Clock::manual(at(NOW));
+        let config = store_config(&folder);
         let created = store::init(&config, &"plant-7".parse().unwrap(), &clock).unwrap();
         add_tokens(&config.path);
-        let store = Store::open(config, clock.clone(), None).unwrap();
-        let (site, meters) = (watch::Sender::new(Arc::new(site())), watch::Sender::new(Arc::new(meters())));
+        Self::open(folder, clock, created.token, (listen, tls)).await
+    }
+
+    async fn open(folder: tempfile::TempDir, clock: Clock, token: String, (listen, tls): (SocketAddr, Tls)) -> Self {
+        let store = Store::open(store_config(&folder), clock.clone(), None).unwrap();
+        let site = watch::Sender::new(Arc::new(site()));
         let open = watch::Sender::new(Arc::new([(id("main"), open_block())].into()));
         let sources = watch::Sender::new(Arc::new(sources_status()));
         let problems = watch::Sender::default();
@@ -127,6 +158,14 @@ impl Plant {
         let anchor = watch::Sender::default();
         let checkpoint = watch::Sender::default();
         let (anchors, anchors_asked) = mpsc::channel(1);
+        let upstreams = watch::Sender::default();
+        let (upstream_orders, upstreams_asked) = mpsc::channel(1);
+        let (alert_orders, alerts_asked) = mpsc::channel(1);
+        let alerts = watch::Sender::default();
+        let (edits, edits_asked) = mpsc::channel(1);
+        let (registers, registers_asked) = mpsc::channel(1);
+        let (wishes, access_asked) = mpsc::channel(access::ASKED);
+        let gate = web::Gate::open(store.reader(), clock.clone(), wishes, web::SESSION_IDLE).await.unwrap();
         let jobs = Jobs {
             config: watch::Sender::default().subscribe(),
             reader: store.reader(),
@@ -136,12 +175,32 @@ impl Plant {
             told: running.clone(),
         };
         let mut asked = JoinSet::new();
-        asked.spawn(meterseal::agent::exports::run(bulk_asked, jobs, CancellationToken::new()));
+        let of_store = (store.reader(), store.ledger());
+        let stop_asked = CancellationToken::new();
+        asked.spawn(meterseal::agent::exports::run(bulk_asked, jobs, stop_asked.clone()));
+        let (config, reader) = (alerts.subscribe(), store.reader());
+        let desk = alert_orders::Desk { config, reader, ledger: store.ledger(), clock: clock.clone() };
+        asked.spawn(alert_orders::run(alerts_asked, desk, stop_asked.clone()));
+        asked.spawn(access::run(access_asked, gate.clone(), of_store, stop_asked.clone()));
+        let measured = watch::Sender::new(Arc::new(blocks()));
+        let (simulators, simulated) = mpsc::channel(simulators::ASKED);
+        let known = simulators::Told::new(&measured.borrow());
+        let desk = simulators::Parts {
+            config: measured.subscribe(),
+            reader: store.reader(),
+            ledger: store.ledger(),
+            ingest: store.ingest(),
+            clock: clock.clone(),
+        };
+        let desk = simulators::Desk::open(desk, known.clone()).await.unwrap();
+        asked.spawn(desk.run(simulated, stop_asked.clone()));
         let views = Views {
+            roster: known.roster.subscribe(),
+            simulators,
             reader: store.reader(),
             clock: clock.clone(),
             site: site.subscribe(),
-            meters: meters.subscribe(),
+            meters: known.meters.subscribe(),
             open: open.subscribe(),
             sources: sources.subscribe(),
             problems: problems.subscribe(),
@@ -154,11 +213,22 @@ impl Plant {
             bulk,
             anchor: anchor.subscribe(),
             anchors,
+            upstreams: upstreams.subscribe(),
+            upstream_orders,
+            alert_orders,
+            edits,
+            certificate: web::Certificate::default(),
+            config: watch::Sender::default().subscribe(),
+            registers,
+            log: web::LogLines::default(),
+            started: (clock.now(), clock.since_boot_ms()),
+            gate: gate.clone(),
         };
-        let listener = web::bind(&web::Config { listen: "127.0.0.1:0".parse().unwrap() }).await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let config = web::Config { listen, tls, folder: folder.path().join("tls"), session_idle: web::SESSION_IDLE };
+        let door = web::bind(&config).await.unwrap();
+        let (address, stop) = (door.address(), CancellationToken::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(web::run(listener, views.clone(), stop.clone()));
+        tasks.spawn(web::run(door, views.clone(), stop.clone()));
         let mut proving = JoinSet::new();
         let publisher = Publisher::new(store.ledger(), Mark::at(folder.path().join("mark")));
         let prover = Prover { reader: store.reader(), publisher, anchoring: None };
@@ -166,8 +236,7 @@ impl Plant {
         // An error says that another test was first, which serves as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let token = created.token;
-        let kept = (site, meters, exports);
+        let kept = (site, exports);
         Self {
             store,
             clock,
@@ -181,15 +250,24 @@ impl Plant {
             stop,
             tasks,
             views,
+            config,
             client,
             running,
             checkpoint,
             anchor,
             anchors: anchors_asked,
-            _asked: asked,
+            upstreams,
+            upstream_orders: upstreams_asked,
+            edits: edits_asked,
+            registers: registers_asked,
+            alerts,
+            asked,
+            stop_asked,
             _kept: kept,
+            measured,
+            known,
             _proving: proving,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -200,9 +278,35 @@ impl Plant {
             ended.unwrap().unwrap();
         }
         self.stop = CancellationToken::new();
-        let listener = web::bind(&web::Config { listen: self.address }).await.unwrap();
-        self.tasks.spawn(web::run(listener, self.views.clone(), self.stop.clone()));
+        let config = web::Config { listen: self.address, ..self.config.clone() };
+        self.views.certificate = web::Certificate::default();
+        self.tasks.spawn(web::run(web::bind(&config).await.unwrap(), self.views.clone(), self.stop.clone()));
         self
+    }
+
+    pub fn certificate(&self) -> &web::Certificate {
+        &self.views.certificate
+    }
+
+    /// Where the self-signed certificate is kept.
+    pub fn tls_folder(&self) -> &Path {
+        &self.config.folder
+    }
+
+    /// The daemon ends in order and starts again, on a machine that has booted meanwhile. The clock goes on.
+    pub async fn restart_daemon(mut self) -> Self {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        self.stop_asked.cancel();
+        while let Some(ended) = self.asked.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        let Self { store, clock, folder, token, config, .. } = self;
+        store.close().await.unwrap();
+        clock.reboot();
+        Self::open(folder, clock, token, (config.listen, config.tls)).await
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -215,6 +319,37 @@ impl Plant {
 
     pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
         self.client.post(self.url(path))
+    }
+
+    pub fn method(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    /// The audit entries of the log, the oldest first.
+    pub fn audit(&self) -> Vec<Value> {
+        let evidence = rusqlite::Connection::open(self.folder.path().join("store/evidence.db")).unwrap();
+        let mut statement = evidence.prepare("SELECT record FROM entries WHERE kind = 5 ORDER BY idx").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.map(|record| serde_json::from_str(&record.unwrap()).unwrap()).collect()
+    }
+
+    pub fn patch(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+        self.client.patch(self.url(path)).bearer_auth(&self.token).body(body.to_string())
+    }
+
+    pub fn by(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method.parse().unwrap(), self.url(path))
+    }
+
+    /// Sets a PIN, as the command does it.
+    pub async fn set_pin(&self, role: Role, pin: &str) {
+        self.order(AccessOrder::Pin { role, pin: pin.parse().unwrap() }).await;
+    }
+
+    /// Does what a command does with PINs, TOTP and tokens.
+    pub async fn order(&self, order: AccessOrder) -> AccessDone {
+        let (reader, ledger) = (self.store.reader(), self.store.ledger());
+        access::carry_out(&reader, &ledger, &self.clock, order, "user 0".to_owned()).await.unwrap()
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
@@ -308,21 +443,12 @@ pub fn anchor(note: &SignedCheckpoint, state: AnchorState, nonce: u64) -> Anchor
         price: 31_000_000_000,
     };
     let is_mined = matches!(state, AnchorState::Included | AnchorState::Final | AnchorState::Reorganised);
+    let what = Anchored::Checkpoint { epoch, size: note.checkpoint.size, note: note.note() };
     Anchor {
-        id: 0,
-        what: Anchored::Checkpoint { epoch, size: note.checkpoint.size, note: note.note() },
-        chain_id: 137,
-        account: ACCOUNT.parse().unwrap(),
-        contract: None,
-        queued: time,
         state,
-        since: time,
         attempts: if state == AnchorState::Queued { Vec::new() } else { vec![attempt(0), attempt(1)] },
-        given_up: Vec::new(),
-        failed: Vec::new(),
         inclusion: is_mined.then_some(inclusion),
-        next_check: None,
-        waiting: None,
+        ..Anchor::queued(what, 137, ACCOUNT.parse().unwrap(), None, time)
     }
 }
 
@@ -377,10 +503,10 @@ fn exports() -> Exports {
         bucket: None,
         username: None,
         off,
-        read_only: "m.toml".to_owned(),
+        read_only: Some("m.toml".to_owned()),
     };
     let asks = Asks::Result { text: "SHOW DATABASES".to_owned() };
-    let query = Query { name: "all".to_owned(), asks, read_only: "m.toml".to_owned() };
+    let query = Query { name: "all".to_owned(), asks, read_only: Some("m.toml".to_owned()) };
     Exports { connections: vec![connection("historian", false), connection("old", true)], queries: vec![query] }
 }
 
@@ -393,6 +519,18 @@ fn site() -> Site {
         block_minutes: 30,
         peaks: vec![([true; 7], 14 * 60, 22 * 60)],
         simulated: false,
+    }
+}
+
+/// How blocks are made of the meters.
+fn blocks() -> blocks::Config {
+    let peak = blocks::PeakWindow { days: [true; 7], from_minute: 14 * 60, to_minute: 22 * 60 };
+    blocks::Config {
+        timezone: site().timezone,
+        block_minutes: 30,
+        clock_offset_ms: 0,
+        peaks: vec![peak],
+        meters: meters(),
     }
 }
 

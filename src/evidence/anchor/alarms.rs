@@ -82,7 +82,7 @@ impl Alarms {
 }
 
 pub fn alert(kind: AlertKind, occasion: Timestamp, now: Timestamp, text: String) -> Alert {
-    Alert { id: 0, kind, meter: None, occasion, raised: now, cleared: None, text, delivered: None }
+    Alert::new(kind, None, occasion, now, text)
 }
 
 /// Somebody else used this nonce of the anchor's account.

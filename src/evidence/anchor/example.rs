@@ -12,22 +12,8 @@ pub fn hash(of: u8) -> B256 {
 }
 
 pub fn queued(id: u64) -> Anchor {
-    Anchor {
-        id,
-        what: Anchored::Checkpoint { epoch: "00000000000000ab".into(), size: 5, note: String::new() },
-        chain_id: 137,
-        account: Address::repeat_byte(0xaa),
-        contract: None,
-        queued: NOW,
-        state: AnchorState::Queued,
-        since: NOW,
-        attempts: Vec::new(),
-        given_up: Vec::new(),
-        failed: Vec::new(),
-        inclusion: None,
-        next_check: None,
-        waiting: None,
-    }
+    let what = Anchored::Checkpoint { epoch: "00000000000000ab".into(), size: 5, note: String::new() };
+    Anchor { id, ..Anchor::queued(what, 137, Address::repeat_byte(0xaa), None, NOW) }
 }
 
 pub fn attempt(nonce: u64) -> Attempt {

@@ -33,7 +33,7 @@ use crate::evidence::log::Publisher;
 use crate::model::{AnchorRefused, AnchorStatus};
 use crate::store::{Ledger, Reader, StoreError};
 pub use queue::Queue;
-pub use round::{Anchorer, contract_address};
+pub use round::Anchorer;
 
 /// Part `[anchor]` of the config.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -167,23 +167,7 @@ impl Queue {
                 return Ok(id);
             }
         }
-        let anchor = Anchor {
-            id: 0,
-            what,
-            chain_id,
-            account,
-            contract,
-            queued: now,
-            state: AnchorState::Queued,
-            since: now,
-            attempts: Vec::new(),
-            given_up: Vec::new(),
-            failed: Vec::new(),
-            inclusion: None,
-            next_check: None,
-            waiting: None,
-        };
-        self.parts.ledger.add_anchor(anchor).await
+        self.parts.ledger.add_anchor(Anchor::queued(what, chain_id, account, contract, now)).await
     }
 
     /// Whether others cover all that it was to: it lost its transaction, to a reorganisation or by reverting, while a later

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::Address;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -512,10 +511,4 @@ fn is_behind(anchor: &Anchor, unsettled: &[Anchor]) -> bool {
             && other.state.is_outstanding()
             && (other.chain_id, other.account) == (anchor.chain_id, anchor.account)
     })
-}
-
-/// Where the contract of an anchor is, or will be: it follows from account and nonce.
-pub fn contract_address(anchor: &Anchor) -> Option<Address> {
-    let nonce = anchor.attempts.last()?.nonce;
-    (anchor.what == Anchored::Contract).then(|| anchor.account.create(nonce))
 }

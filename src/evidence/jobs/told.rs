@@ -51,7 +51,7 @@ impl Told {
         self.tell();
     }
 
-    /// What it waits for now.
+    /// What it waits for; `None` while it works.
     pub fn waiting(&self) -> Option<String> {
         self.job.waiting.clone()
     }

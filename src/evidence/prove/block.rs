@@ -3,7 +3,7 @@
 use super::{ProveError, Prover, Section};
 use crate::model::proof::NotProven;
 use crate::model::record::{lines_around, write_reading};
-use crate::model::{Block, Digest, MeterId, Method, Span, Timestamp};
+use crate::model::{Block, BlockFlag, Digest, MeterId, Method, Span, Timestamp};
 use crate::store::{Reader, StoreError};
 
 /// Blocks lie around an instant within this, but for a silence of many, which is found however long it is.
@@ -28,6 +28,9 @@ impl Prover {
         let epochs = self.reader.epochs().await?;
         // Revisions of one epoch are chained; those of an earlier one need a section that a block's proof has no room for.
         let Some(last) = places.last().cloned() else {
+            if revisions.iter().all(|block| block.flags.has(BlockFlag::Simulated)) {
+                return Err(NotProven::Simulated(meter.clone()).into());
+            }
             return Err(ProveError::Torn {
                 epoch: epochs.last().map(|epoch| epoch.identity.epoch.clone()).unwrap_or_default(),
                 what: format!("the block of {meter} at {start} has no entry"),

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::error::{RpcError, told};
-use crate::model::causes;
+use super::error::RpcError;
+use crate::model::{causes, told};
 
 /// A block of Polygon with all it holds has some MB at most.
 const LARGEST: usize = 16 << 20;

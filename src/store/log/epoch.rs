@@ -1,5 +1,8 @@
 //! Epochs and what is signed of them. A private key is read here and nowhere else.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
@@ -7,8 +10,8 @@ use serde_json::json;
 use super::{append, random, rows};
 use crate::model::entry::{self, EntryKind, Reason};
 use crate::model::note::{Checkpoint, SignedCheckpoint, VerifierKey};
-use crate::model::{Digest, SiteId, Timestamp};
-use crate::store::{Identity, ledger};
+use crate::model::{Digest, SiteId, Stream, Timestamp};
+use crate::store::{Identity, events, jobs, ledger, upstream};
 
 /// A new epoch that is wanted.
 #[derive(Clone, Debug)]
@@ -19,6 +22,32 @@ pub struct Succession {
     pub site: Option<SiteId>,
     /// The newest checkpoint that others hold, as a signed note.
     pub last_outside: Option<String>,
+    /// Others hold what contradicts this store, as is found while it is open: all that came since it was opened belongs to
+    /// the new epoch, also what was signed meanwhile.
+    pub since_open: bool,
+}
+
+/// How far all was when the store was opened, or when an epoch began for what came since then.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct Since {
+    epoch: i64,
+    /// The size of that epoch.
+    size: u64,
+    next_seq: u64,
+    events: BTreeMap<Stream, u64>,
+}
+
+impl Since {
+    /// As it is now; `next_seq` is that of the next reading.
+    pub fn now(connection: &Connection, next_seq: u64) -> rusqlite::Result<Self> {
+        let (epoch, size): (i64, i64) =
+            connection.query_row("SELECT number, size FROM epochs ORDER BY number DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let newest = |stream| Ok((stream, events::newest(connection, stream)?));
+        let events = events::STREAMS.into_iter().map(newest).collect::<rusqlite::Result<_>>()?;
+        Ok(Self { epoch, size: size.cast_unsigned(), next_seq, events })
+    }
 }
 
 /// Whether this store alone goes on from what it holds. If not, another image of it may have signed a longer log of the
@@ -151,8 +180,14 @@ pub fn stored(connection: &Connection, epoch: i64, size: Option<u64>) -> rusqlit
     note.map(read).transpose()
 }
 
-/// Ends the current epoch and opens the next one, in one transaction. Seqs go on counting.
-pub fn succeed(connection: &Connection, wish: &Succession, now: Timestamp) -> rusqlite::Result<Identity> {
+/// Ends the current epoch and opens the next one, in one transaction. Seqs go on counting; readings belong to it from
+/// `next_seq` on, which none has yet.
+pub fn succeed(
+    connection: &Connection,
+    wish: &Succession,
+    (next_seq, since): (u64, &Since),
+    now: Timestamp,
+) -> rusqlite::Result<Identity> {
     if wish.reason == Reason::Init {
         return Err(rusqlite::Error::InvalidParameterName("a store is made once".to_owned()));
     }
@@ -197,22 +232,73 @@ pub fn succeed(connection: &Connection, wish: &Succession, now: Timestamp) -> ru
     let note = last_local.map(|note| note.note());
     let opened = Opened { identity, public, reason: wish.reason };
     open(&transaction, &opened, (Some(&old_origin), note.as_deref(), wish.last_outside.as_deref()), now)?;
-    carry_over(&transaction, &old, signed, now)?;
+    let epoch: i64 = transaction.query_row("SELECT max(number) FROM epochs", [], |row| row.get(0))?;
+    let mut stretches = Vec::new();
+    if wish.since_open {
+        stretches = signed_since(&transaction, since, &old, signed)?;
+        upstream::set_epoch_of_readings(&transaction, (since.next_seq, None), epoch)?;
+        for (stream, newest) in &since.events {
+            transaction.execute(
+                "UPDATE events SET epoch = ?3 WHERE stream = ?1 AND seq > ?2",
+                params![stream.as_str(), newest.cast_signed(), epoch],
+            )?;
+        }
+    } else {
+        upstream::set_epoch_of_readings(&transaction, (next_seq, None), epoch)?;
+    }
+    stretches.push((old.number, signed..old.size));
+    for (number, indices) in stretches {
+        carry_over(&transaction, number, indices, &opened.identity.epoch, now)?;
+    }
     transaction.commit()?;
     Ok(opened.identity)
 }
 
-/// Logs again, in the epoch that is now the current one, what the old one holds beyond its last checkpoint: nothing of
-/// it could be proven there.
-fn carry_over(connection: &Connection, old: &Current, signed: u64, now: Timestamp) -> rusqlite::Result<()> {
+/// The entries that were made since then and are signed, by epoch: what was not signed when its epoch ended stands in the
+/// next one again.
+fn signed_since(
+    connection: &Connection,
+    since: &Since,
+    old: &Current,
+    signed: u64,
+) -> rusqlite::Result<Vec<(i64, Range<u64>)>> {
+    let mut stretches = Vec::new();
+    for number in since.epoch..old.number {
+        let size: Option<i64> =
+            connection.query_row("SELECT max(size) FROM checkpoints WHERE epoch = ?1", [number], |row| row.get(0))?;
+        stretches.push((number, 0..size.unwrap_or(0).cast_unsigned()));
+    }
+    stretches.push((old.number, 0..signed));
+    if let Some((_, indices)) = stretches.first_mut().filter(|(number, _)| *number == since.epoch) {
+        indices.start = since.size;
+    }
+    Ok(stretches)
+}
+
+/// Logs again, in the epoch that is now the current one, what a former one holds: what nobody could prove there, or what
+/// others may contradict.
+fn carry_over(
+    connection: &Connection,
+    former: i64,
+    indices: Range<u64>,
+    current: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     append(connection, now, |log| {
-        // Leaf 0 is the old epoch's own.
-        for index in signed.max(1)..old.size {
-            let row = rows::entry_row(connection, old.number, index)?;
+        // Leaf 0 is the former epoch's own.
+        for index in indices.start.max(1)..indices.end {
+            let row = rows::entry_row(connection, former, index)?;
             let row = row.ok_or_else(|| rows::torn("an entry of the log is missing"))?;
+            // So is what ends it.
+            if row.kind == EntryKind::Key {
+                continue;
+            }
             let (epoch, next) = log.next();
             match (row.committed(connection)?, &row.meter) {
                 (rows::Subject::Block(block), Some((number, ..))) => {
+                    if !ledger::is_logged_at(connection, *number, &block, (former, index))? {
+                        continue;
+                    }
                     log.block(&block, *number)?;
                     ledger::mark_block(connection, *number, &block, epoch, next)?;
                 }
@@ -223,6 +309,7 @@ fn carry_over(connection: &Connection, old: &Current, signed: u64, now: Timestam
                 (rows::Subject::Record(record), None) => {
                     if let Some(dataset) = record["dataset"].as_str().filter(|_| row.kind == EntryKind::Dataset) {
                         log.name_dataset(dataset, next)?;
+                        jobs::dataset_is_at(connection, dataset, (current, next), now)?;
                     }
                     log.record(row.kind, record)?;
                 }

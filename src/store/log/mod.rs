@@ -20,8 +20,10 @@ use crate::model::entry::{self, Entry, EntryKind, Salt};
 use crate::model::merkle::Frontier;
 use crate::model::{Block, Digest, MeterId, Timestamp, jcs};
 pub use epoch::Succession;
-pub(super) use epoch::{checkpoint, gateway_of, hex, kept_identity, succeed};
+pub(super) use epoch::{Since, checkpoint, gateway_of, hex, kept_identity, succeed};
+pub(super) use read::opening;
 pub use read::{Epoch, LogPlace, Opening};
+pub(super) use rows::{refused, torn};
 pub(super) use take_up::{take_up, take_up_step};
 
 /// C2SP tlog-tiles: hashes in a full tile.

@@ -308,7 +308,7 @@ fn epochs(connection: &Connection) -> rusqlite::Result<Vec<Epoch>> {
     rows.collect()
 }
 
-fn opening(connection: &Connection, epoch: i64, index: u64) -> rusqlite::Result<Opening> {
+pub fn opening(connection: &Connection, epoch: i64, index: u64) -> rusqlite::Result<Opening> {
     let row = rows::entry_row(connection, epoch, index)?.ok_or_else(|| rows::torn("an entry of the log is missing"))?;
     let record = row.record(connection)?;
     let meter = row.meter.map(|(_, name, salt)| (name, salt));

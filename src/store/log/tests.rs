@@ -52,7 +52,7 @@ pub(in crate::store) fn audit(number: u64) -> Append {
 }
 
 pub(in crate::store) fn wish(reason: Reason) -> Succession {
-    Succession { reason, site: None, last_outside: None }
+    Succession { reason, site: None, last_outside: None, since_open: false }
 }
 
 pub(in crate::store) async fn seal(ledger: &Ledger, blocks: Vec<Block>) {
@@ -433,8 +433,12 @@ async fn a_store_that_may_have_a_twin_signs_nothing_more_of_the_old_epoch() {
         let dataset = Append::Dataset { dataset: "01J".to_owned(), manifest_sha256: Digest::of(b"manifest") };
         ledger.append(vec![dataset]).await.unwrap();
         let old = house.store.identity();
-        let wish =
-            Succession { reason, site: Some("plant-8".parse().unwrap()), last_outside: Some("a note".to_owned()) };
+        let wish = Succession {
+            reason,
+            site: Some("plant-8".parse().unwrap()),
+            last_outside: Some("a note".to_owned()),
+            since_open: false,
+        };
         let new = ledger.succeed(wish).await.unwrap();
         assert_eq!(new.site.as_str(), "plant-8");
         let after = ledger.checkpoint().await.unwrap();

@@ -22,25 +22,10 @@ fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(NOON + millis)
 }
 
-fn checkpoint(epoch: &str, size: u64) -> Anchor {
-    Anchor {
-        id: 0,
-        what: Anchored::Checkpoint {
-            epoch: epoch.to_owned(), size, note: format!("origin\n{size}\nroot\n\n— sig\n")
-        },
-        chain_id: 137,
-        account: account(1),
-        contract: None,
-        queued: time(0),
-        state: AnchorState::Queued,
-        since: time(0),
-        attempts: Vec::new(),
-        given_up: Vec::new(),
-        failed: Vec::new(),
-        inclusion: None,
-        next_check: None,
-        waiting: None,
-    }
+pub(super) fn checkpoint(epoch: &str, size: u64) -> Anchor {
+    let note = format!("origin\n{size}\nroot\n\n— sig\n");
+    let what = Anchored::Checkpoint { epoch: epoch.to_owned(), size, note };
+    Anchor::queued(what, 137, account(1), None, time(0))
 }
 
 fn attempt(nonce: u64, dearer: u64) -> Attempt {
@@ -70,7 +55,7 @@ fn inclusion(transaction: B256, height: u64) -> Inclusion {
     }
 }
 
-fn evidence(tag: u8) -> ChainEvidence {
+pub(super) fn evidence(tag: u8) -> ChainEvidence {
     ChainEvidence {
         header: vec![tag; 40],
         index: 4,
@@ -80,7 +65,7 @@ fn evidence(tag: u8) -> ChainEvidence {
 }
 
 /// An anchor at this state, by the nonce.
-fn at_state(anchor: Anchor, state: AnchorState, nonce: u64, height: u64) -> Anchor {
+pub(super) fn at_state(anchor: Anchor, state: AnchorState, nonce: u64, height: u64) -> Anchor {
     let attempts = if state == AnchorState::Queued { Vec::new() } else { vec![attempt(nonce, 0), attempt(nonce, 1)] };
     let inclusion = matches!(state, AnchorState::Included | AnchorState::Final | AnchorState::Reorganised)
         .then(|| inclusion(attempt(nonce, 1).hash, height));
@@ -398,11 +383,13 @@ async fn a_cut_at_any_write_leaves_the_old_record_or_the_new() {
 /// The store becomes one of version 4.
 fn without_anchors(root: &Path) {
     let connection = rusqlite::Connection::open(root.join("evidence.db")).unwrap();
+    connection.execute_batch(super::access::WITHOUT_ACCESS).unwrap();
+    connection.execute_batch(super::upstream::WITHOUT_UPSTREAM).unwrap();
     connection.execute_batch("DROP TABLE anchors; PRAGMA user_version = 4;").unwrap();
     sqlite::settle(&connection).unwrap();
 }
 
-fn schema(root: &Path) -> Vec<Option<String>> {
+pub fn schema(root: &Path) -> Vec<Option<String>> {
     let connection = rusqlite::Connection::open(root.join("evidence.db")).unwrap();
     let mut statement = connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
@@ -437,7 +424,7 @@ async fn a_store_of_version_4_is_brought_up_wherever_that_is_cut() {
         assert_eq!(ledger.add_anchor(checkpoint(&epoch, note.checkpoint.size)).await.unwrap(), 1);
         store.close().await.unwrap();
         let root = config(&folder).path;
-        assert_eq!((evidence::version(&root).unwrap(), &schema(&root)), (5, &new));
+        assert_eq!((evidence::version(&root).unwrap(), &schema(&root)), (8, &new));
         opened += 1;
     }
     assert!(opened > 5, "{opened} cuts");

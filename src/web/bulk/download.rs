@@ -32,6 +32,20 @@ struct Found {
     etag: String,
 }
 
+/// The manifest of an export's bundle
+#[utoipa::path(
+    get,
+    path = "/api/bulk/{id}/manifest",
+    params(("id" = JobId, Path, description = "The export's id")),
+    responses(
+        (status = 200, description = "The manifest", body = Object, headers(("ETag" = String))),
+        (status = 304, description = "It is as it was"),
+        (status = 404, description = "There is no such export"),
+        (status = 409, description = "The export is not done, or failed"),
+        (status = 410, description = "The bundle was deleted"),
+        (status = 500, description = "The bundle cannot be read")
+    )
+)]
 pub async fn manifest(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -47,6 +61,25 @@ pub async fn manifest(
     Ok(([(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, etag)], text).into_response())
 }
 
+/// All of an export's bundle as a tar archive, also in ranges
+#[utoipa::path(
+    get,
+    path = "/api/bulk/{id}/download",
+    params(("id" = JobId, Path, description = "The export's id")),
+    responses(
+        (status = 200, description = "The archive", content_type = "application/x-tar", body = Vec<u8>,
+            headers(("ETag" = String), ("Accept-Ranges" = String), ("Content-Disposition" = String))),
+        (status = 206, description = "The range that was asked for", content_type = "application/x-tar", body = Vec<u8>,
+            headers(("ETag" = String), ("Content-Range" = String))),
+        (status = 304, description = "It is as it was"),
+        (status = 404, description = "There is no such export"),
+        (status = 409, description = "The export is not done, or failed"),
+        (status = 410, description = "The bundle was deleted"),
+        (status = 416, description = "The range begins after the end"),
+        (status = 500, description = "The bundle cannot be read")
+    ),
+    security(("token" = ["export"]))
+)]
 pub async fn download(
     State(web): State<Web>,
     method: Method,

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::warn;
 
-use super::super::events::{BEAT, CLIENTS};
+use super::super::events::{BEAT, CLIENTS, FeedEvent};
 use super::{JobView, known};
 use crate::model::{JobId, RunningJobs};
 use crate::web::problem::Problem;
@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_millis(250);
 
 struct Listening {
     web: Web,
-    token: String,
+    watch: guard::Watch,
     id: JobId,
     changed: watch::Receiver<u64>,
     running: watch::Receiver<Arc<RunningJobs>>,
@@ -37,6 +37,18 @@ struct Listening {
     _place: OwnedSemaphorePermit,
 }
 
+/// How an export goes on (server-sent events)
+///
+/// Events `job` and `end`: the export, as `GET /api/bulk/{id}` gives it.
+#[utoipa::path(
+    get,
+    path = "/api/bulk/{id}/events",
+    params(("id" = JobId, Path, description = "The export's id")),
+    responses(
+        (status = 200, description = "The feed", content_type = "text/event-stream", body = FeedEvent),
+        (status = 404, description = "There is no such export")
+    )
+)]
 pub async fn events(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -49,7 +61,7 @@ pub async fn events(
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let listening = Listening {
-        token: guard::token(&headers)?.to_owned(),
+        watch: guard::Watch::new(&web, &headers)?,
         id,
         changed: web.views.reader.jobs_changed(),
         running: web.views.running.clone(),
@@ -89,13 +101,11 @@ impl Listening {
             tokio::select! {
                 () = self.web.stop.cancelled() => return None,
                 () = news => {}
-                _ = self.beat.tick() => {
-                    if self.web.views.reader.scope_of(&self.token).is_some() {
-                        return Some(Bytes::from_static(b": beat\n\n"));
-                    }
+                why = self.watch.ended() => {
                     self.ended = true;
-                    return Some(Bytes::from_static(b"event: end\ndata: {\"reason\":\"the token was revoked\"}\n\n"));
+                    return Some(format!("event: end\ndata: {{\"reason\":\"{why}\"}}\n\n").into());
                 }
+                _ = self.beat.tick() => return Some(Bytes::from_static(b": beat\n\n")),
             }
         }
     }

@@ -1,119 +1,132 @@
-// The panel "Find meters": asks the daemon to search a bus, and shows what it tells as it goes on.
+// Searching a bus for meters: a form, what is told as the search goes on, and the config that adds what was found.
 
-const $ = (id) => document.getElementById(id);
+import { Problem, ask, lines, mayChange, post } from "./api.js";
+import { button, code, field, h, list, notice, put, set, table, check, tell } from "./dom.js";
+import { refresh } from "./live.js";
 
 const BY = { identity: "says so itself", sunspec: "SunSpec", plausibility: "by its values" };
 const FIRST = 120;           // rows that are shown; more are in the config
-const COPIED_MS = 3000;
 
-let running = null;          // AbortController of the search under way
+// The parts, for a card. `added` is called once meters were taken into the config.
+export function search(signal, added = () => {}) {
+  let running = null;        // AbortController of the search under way
+  const place = field("Address or serial port", h("input", { required: true, autocomplete: "off", autocapitalize: "off", spellcheck: "false", placeholder: "192.0.2.10 or /dev/ttyUSB0" }));
+  const units = field("Units", h("input", { required: true, value: "1-247", autocomplete: "off", spellcheck: "false", inputmode: "text" }));
+  const rtu = check("The address hands RTU frames on", h("input"));
+  const go = h("button", { "data-tone": "main" }, "Search");
+  const bar = h("progress", { hidden: true, "aria-label": "Search" });
+  const state = h("p", { role: "status" });
+  const found = table("Meters that were found", ["Unit", "What it is", "Serial number"]);
+  const result = h("div", { hidden: true });
+  found.hidden = state.hidden = true;
+  const form = h("form", { onsubmit: start, novalidate: true }, h("div", { class: "fields" }, place, units), rtu, h("div", { class: "buttons" }, go));
+  signal.addEventListener("abort", () => running?.abort());
+  return [form, bar, state, found, result];
 
-// `ask` sends a request with the token and throws what the server says against it; `put` and `list` write to the page.
-export function findPanel({ ask, put, list }) {
-  const form = $("find-form");
-  const say = (text, state = "") => {
-    put($("find-state"), text);
-    $("find-state").dataset.state = state;
-  };
+  function say(text, tone = "") {
+    state.hidden = text === "";
+    put(state, text);
+    set(state, "class", tone === "bad" ? "fault" : "soft");
+  }
 
-  form.addEventListener("submit", async (event) => {
+  async function start(event) {
     event.preventDefault();
     if (running) return running.abort();
-    const place = $("find-place").value.trim();
-    const kind = place.startsWith("/") ? "serial" : $("find-rtu").checked ? "rtu_over_tcp" : "tcp";
-    const order = { [kind]: place, units: $("find-units").value.trim() };
+    const target = place.input.value.trim();
+    place.say(target ? "" : "Where are the meters?");
+    if (!target) return place.input.focus();
+    const kind = target.startsWith("/") ? "serial" : rtu.input.checked ? "rtu_over_tcp" : "tcp";
     running = new AbortController();
-    const found = [];
-    let ended = false;
-    put($("find-start"), "Stop");
-    form.setAttribute("aria-busy", "true");
-    for (const id of ["find-config", "find-table"]) $(id).hidden = true;
+    const told = [];
+    let isOver = false;
+    put(go, "Stop");
+    set(form, "aria-busy", "true");
+    found.hidden = result.hidden = true;
     say("Connecting …");
-    progress(0, 1);
-    try {
-      const response = await ask("/api/scan", { method: "POST", body: JSON.stringify(order), signal: running.signal });
-      for await (const told of lines(response)) {
-        if (told.event === "unit") found.push(told), show(found);
-        else if (told.event === "end") ended = true, end(told);
-        else if (told.event === "failed") ended = true, say(`${told.why}. ${told.hint}`, "failed");
-        else if (told.event === "note") say(`${told.text} …`);
-        else if (told.event === "begun") say(`Asking ${describe(told)} …`);
-        else if (told.event === "progress") progress(told.asked, told.of, `Unit ${told.unit}: ${told.asked} of ${told.of} asked, ${told.found} found.`);
-      }
-      if (!ended) say("The search broke off.", "failed");
-    } catch (problem) {
-      if (running.signal.aborted) say(`Stopped; ${found.length} found so far.`);
-      else say(problem.message, "failed");
-    }
-    running = null;
-    put($("find-start"), "Search");
-    form.removeAttribute("aria-busy");
-    $("find-progress").hidden = true;
-  });
-
-  function progress(asked, of, text) {
-    const bar = $("find-progress");
     bar.hidden = false;
+    bar.removeAttribute("value");
+    try {
+      const response = await ask("/api/scan", { method: "POST", body: { [kind]: target, units: units.input.value.trim() }, signal: running.signal });
+      for await (const event of lines(response)) {
+        if (event.event === "unit") told.push(event), rows(told);
+        else if (event.event === "end") isOver = true, end(event);
+        else if (event.event === "failed") isOver = true, say(`${event.why}. ${event.hint}`, "bad");
+        else if (event.event === "note") say(`${event.text} …`);
+        else if (event.event === "begun") say(`Asking ${describe(event)} …`);
+        else if (event.event === "progress") progress(event);
+      }
+      if (!isOver) say("The search broke off.", "bad");
+    } catch (problem) {
+      if (signal.aborted) return;
+      if (running.signal.aborted) say(`Stopped; ${told.length} found so far.`);
+      else say(problem instanceof Problem ? problem.message : "The search broke off.", "bad");
+    } finally {
+      running = null;
+      put(go, "Search");
+      set(form, "aria-busy", null);
+      bar.hidden = true;
+    }
+  }
+
+  function progress({ unit, asked, of, found }) {
     bar.max = of;
     bar.value = asked;
-    if (text) say(text);
+    say(`Unit ${unit}: ${asked} of ${of} asked, ${found} found.`);
   }
 
-  const describe = ({ tcp, rtu_over_tcp, serial, baud, line }) =>
-    `${tcp ?? rtu_over_tcp ?? `${serial} (${baud} Bd)`}${line ? `, between the polls of line ${line}` : ""}`;
-
-  function end(told) {
-    const isNew = /^\[\[modbus/m.test(told.config);
-    const known = told.found > 0 && !isNew ? ` Nothing to append: ${told.found === 1 ? "it is" : "all of them are"} in the config, or not recognised.` : "";
-    say(told.found === 0 ? "No unit answers. Are the unit numbers right, and the meters on?" : `${told.found} found.${known}`, told.found === 0 ? "failed" : "");
-    put($("find-text"), told.config);
-    $("find-config").hidden = !isNew;
-  }
-
-  function show(found) {
-    $("find-table").hidden = false;
-    list($("find-table").tBodies[0], found.slice(0, FIRST), (row, unit) => {
+  function rows(told) {
+    found.hidden = false;
+    list(found.body, told.slice(0, FIRST), (row, unit) => {
       const [best, ...others] = unit.candidates;
       put(row.children[0], `${unit.under_any_unit ? "every" : unit.unit}${unit.device ? `, device ${unit.device}` : ""}`);
       const [what, why] = row.children[1].children;
       put(what, best ? [best, ...others].map((candidate) => candidate.title).join(" or ") : "not recognised");
-      const known = unit.meter ? `, meter ${unit.meter}` : "";
-      put(why, (best ? `${BY[best.by]}: ${best.reason}` : unit.heard.join("; ")) + known);
+      put(why, (best ? `${BY[best.by]}: ${best.reason}` : unit.heard.join("; ")) + (unit.meter ? `, meter ${unit.meter}` : ""));
       put(row.children[2], unit.identity.serial_number ?? "–");
-      row.toggleAttribute("data-unknown", !best);
-    }, () => {
-      const row = document.createElement("tr");
-      row.innerHTML = '<th scope="row"></th><td><span></span><span class="why"></span></td><td></td>';
-      return row;
-    });
+    }, () => h("tr", {}, h("th", { scope: "row" }), h("td", {}, h("span"), h("span", { class: "why" })), h("td")));
   }
 
-  copies($("find-copy"), $("find-text"), put);
-}
+  function end({ found, config }) {
+    const isNew = /^\[\[modbus/m.test(config);
+    const known = found > 0 && !isNew ? ` Nothing to add: ${found === 1 ? "it is" : "all of them are"} in the config, or not recognised.` : "";
+    say(found === 0 ? "No unit answers. Are the unit numbers right, and the meters on?" : `${found} found.${known}`, found === 0 ? "bad" : "");
+    result.hidden = !isNew;
+    if (isNew) result.replaceChildren(propose(config));
+  }
 
-// Makes `button` copy what stands in `shown`.
-export function copies(button, shown, put) {
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(shown.textContent);
-      put(button, "Copied");
-      setTimeout(() => put(button, "Copy"), COPIED_MS);
-    } catch {
-      // Where the browser lets no page copy, the text is marked for the keyboard.
-      getSelection().selectAllChildren(shown);
+  // What was found as config: looked through, changed where names are wanted, and added.
+  function propose(config) {
+    const text = h("textarea", { class: "mono", spellcheck: "false", autocapitalize: "off", rows: "14" });
+    text.value = config;
+    const box = field("Config of the new meters", text, { hint: "Give each meter its id, name and category before you add it." });
+    const faults = h("div");
+    const add = button("Add these meters", async () => {
+      box.say("");
+      faults.replaceChildren();
+      try {
+        await post("/api/config/meters", { text: text.value }, { signal });
+      } catch (problem) {
+        return refuse(problem, text.value, box, faults);
+      }
+      tell("The meters are in the config and will be asked within seconds.");
+      result.hidden = true;
+      await refresh();
+      added();
+    }, { "data-tone": "main" });
+    return h("div", { class: "stack" }, box, faults, h("div", { class: "buttons" }, mayChange() && add));
+  }
+
+  function refuse(problem, text, box, faults) {
+    const list = problem.told.faults;
+    if (Array.isArray(list) && list.length > 0) {
+      faults.replaceChildren(notice("bad", h("ul", {}, list.map((fault) => h("li", {}, [fault.line ? `Line ${fault.line}: ` : "", fault.text, fault.hint ? `: ${fault.hint}` : ""].join(""))))));
+    } else if (problem.status === 409) {
+      faults.replaceChildren(notice("warn", h("p", {}, problem.message)), code(text, "Config to put there"));
+    } else {
+      box.say(problem.message);
     }
-  });
-}
-
-// The JSON values of a response of one line each, as they come.
-async function* lines(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const whole = (text + value).split("\n");
-    text = whole.pop();
-    for (const line of whole) yield JSON.parse(line);
   }
 }
+
+const describe = ({ tcp, rtu_over_tcp, serial, baud, line }) =>
+  `${tcp ?? rtu_over_tcp ?? `${serial} (${baud} Bd)`}${line ? `, between the polls of line ${line}` : ""}`;

@@ -1,13 +1,13 @@
 //! A real broker, with TLS, a password and a session store, that can be killed and started again.
 
+#![allow(dead_code, reason = "each test uses some of it")]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-use meterseal::sources::mqtt::{ClientCertificate, Login, Tls};
 
 pub const USERNAME: &str = "edge";
 pub const PASSWORD: &str = "not-a-default";
@@ -34,8 +34,18 @@ impl Mosquitto {
         Self::start_with(settings, true)
     }
 
-    fn start_with(settings: &str, tls: bool) -> Self {
+    /// Anybody may come, and a file of this name and text is in its folder.
+    pub fn start_with_file(settings: &str, name: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
+        Self::start_in(folder, settings, false)
+    }
+
+    fn start_with(settings: &str, tls: bool) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), settings, tls)
+    }
+
+    fn start_in(folder: tempfile::TempDir, settings: &str, tls: bool) -> Self {
         if tls {
             certificates(folder.path());
             let passwords = folder.path().join("passwd");
@@ -82,19 +92,25 @@ impl Mosquitto {
         fs::remove_file(self.folder.path().join("mosquitto.db")).ok();
     }
 
-    /// A certificate of our own, for a broker that asks for one: `require_certificate true`, and `cafile {folder}/ca.pem`.
-    pub fn client_certificate(&self) -> ClientCertificate {
+    /// A certificate of our own and its key, for a broker that asks for one: `require_certificate true`, and
+    /// `cafile {folder}/ca.pem`.
+    pub fn client_certificate(&self) -> (Vec<u8>, Vec<u8>) {
         let read = |name: &str| fs::read(self.folder.path().join(name)).unwrap();
-        ClientCertificate { chain: read("client.pem"), key: read("client.key") }
+        (read("client.pem"), read("client.key"))
     }
 
-    /// How a client knows it.
-    pub fn tls(&self) -> Option<Tls> {
-        self.tls.then(|| Tls { ca: Some(fs::read(self.folder.path().join("ca.pem")).unwrap()), client: None })
+    /// PEM of the authority by which a client knows it; none without TLS.
+    pub fn ca(&self) -> Option<Vec<u8>> {
+        self.tls.then(|| fs::read(self.ca_file()).unwrap())
     }
 
-    pub fn login(&self) -> Option<Login> {
-        self.tls.then(|| Login { username: USERNAME.to_owned(), password: Some(PASSWORD.to_owned()) })
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Whether it asks for [`USERNAME`] and [`PASSWORD`], and speaks TLS only.
+    pub fn is_secured(&self) -> bool {
+        self.tls
     }
 
     fn run(&mut self) -> bool {
