@@ -1,13 +1,14 @@
 //! The web under TLS: certificates made and given, replaced while connections are open, and what is no TLS.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::web::{self, CertificateStatus, Tls};
+use meterseal::store::{AccessChange, Actor};
+use meterseal::web::{self, CertificateStatus, Tls, totp};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -340,6 +341,92 @@ async fn the_unspecified_address_of_ipv6_listens_on_both_families() {
         let mut stream = connect(at, address, &ca).await.unwrap();
         say(&mut stream, "/api/health", &format!("Host: {host}\r\n")).await;
         assert!(heard(&mut stream, "}\n").await.starts_with("HTTP/1.1 200"), "{address}");
+    }
+    plant.end().await;
+}
+
+/// Addresses of this machine that are not loopback, by which it is another machine to itself. Nothing is sent.
+fn addresses() -> Vec<IpAddr> {
+    let way = |from: &str, to: &str| {
+        let socket = std::net::UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let found = [way("0.0.0.0:0", "192.0.2.1:9"), way("[::]:0", "[2001:db8::1]:9")];
+    found.into_iter().flatten().filter(|address| !address.is_loopback() && !address.is_unspecified()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_there_is_a_pin_another_machine_is_shown_the_set_up_alone() {
+    const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let others = addresses();
+    if others.is_empty() {
+        return println!("left out, as this machine has no address but loopback");
+    }
+    let plant = Plant::start_at("[::]:0".parse().unwrap(), Tls::SelfSigned).await;
+    shown(&plant, |status| status.fingerprint.is_some()).await;
+    let ca = fs::read(plant.tls_folder().join("cert.pem")).unwrap();
+    let bearer = format!("Authorization: Bearer {}\r\n", plant.token);
+    let ask = async |at: IpAddr, what: &str, headers: &str, body: &str| {
+        let mut stream = connect(SocketAddr::new(at, plant.address.port()), "localhost", &ca).await.unwrap();
+        let length = body.len();
+        let ask = format!("{what} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        heard(&mut stream, "\r\n\r\n").await
+    };
+    let status = async |at: IpAddr, what: &str, headers: &str| {
+        let told = ask(at, what, headers, "").await;
+        told.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let upgrade = format!("{bearer}{UPGRADE}");
+
+    for at in &others {
+        for what in ["GET /", "GET /page.css", "GET /api/health", "GET /api/setup"] {
+            assert_eq!(status(*at, what, "").await, 200, "{at}: {what}");
+        }
+        // Not even with a token that may do all; and whether there is such a route is not told.
+        for what in [
+            "GET /api/meters",
+            "GET /api/dashboard/snapshot",
+            "GET /api/events",
+            "GET /api/openapi.json",
+            "GET /api/about",
+            "GET /api/nothing",
+            "GET /metrics",
+            "GET /log/",
+            "GET /api/session",
+            "POST /api/session",
+            "POST /api/tokens",
+            "PUT /api/access/pin",
+            "POST /api/bulk",
+        ] {
+            assert_eq!(status(*at, what, &bearer).await, 403, "{at}: {what}");
+        }
+        for path in ["/", "/ws", "/socket", "/websocket"] {
+            assert_eq!(status(*at, &format!("GET {path}"), &upgrade).await, 403, "{at}: {path}");
+        }
+    }
+    // The machine itself is not kept waiting.
+    for own in ["127.0.0.1", "::1"].map(|own| own.parse().unwrap()) {
+        assert_eq!(status(own, "GET /api/meters", &bearer).await, 200, "{own}");
+        assert_eq!(status(own, "GET /log/", "").await, 200, "{own}");
+    }
+
+    // Whoever has the code of the journal sets the PIN from there, and nobody else.
+    let code = totp::random_code().unwrap();
+    let change = AccessChange::SetupCode { code: totp::digest_of(&code).unwrap() };
+    let actor = Actor { name: "test".into(), source: None };
+    plant.store.ledger().change_access(change, actor).await.unwrap().unwrap();
+    for (code, answer) in [("AAAAA-AAAAA", "HTTP/1.1 401 "), (code.as_str(), "HTTP/1.1 200 ")] {
+        let body = format!(r#"{{"code":"{code}","pin":"482915"}}"#);
+        let told = ask(others[0], "POST /api/setup", "", &body).await;
+        assert!(told.starts_with(answer), "{told}");
+    }
+    for at in others {
+        assert_eq!(status(at, "GET /api/meters", &bearer).await, 200, "{at}");
+        assert_eq!(status(at, "GET /api/meters", "").await, 401, "{at}");
+        assert_eq!(status(at, "GET /ws", &upgrade).await, 101, "{at}");
     }
     plant.end().await;
 }

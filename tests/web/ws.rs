@@ -7,7 +7,7 @@ use meterseal::blocks;
 use meterseal::model::{BlockFlag, Energy, Meter, Span, Timestamp};
 use meterseal::store::Role;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -30,11 +30,19 @@ impl Client {
         path: &str,
         headers: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, Error> {
-        let mut request = format!("ws://{}{path}", plant.address).into_client_request().unwrap();
+        Self::over(TcpStream::connect(plant.address).await.unwrap(), path, headers).await
+    }
+
+    async fn over(
+        stream: TcpStream,
+        path: &str,
+        headers: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, Error> {
+        let address = stream.peer_addr().unwrap();
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(plant.address).await.unwrap();
         let answer = timeout(PATIENCE, client_async(request, stream)).await.unwrap();
         answer.map(|(socket, _)| Self(socket))
     }
@@ -413,24 +421,69 @@ async fn what_is_no_message_is_told_or_ends_the_connection() {
     plant.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dashboard_that_does_not_read_holds_up_nobody() {
+/// A figure of `/metrics`, over a connection of its own.
+async fn figure(plant: &Plant, name: &str) -> usize {
+    let asked = plant.request("/metrics").bearer_auth(&plant.token).header("connection", "close");
+    let text = plant.send(asked).await.text;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_dashboard_that_does_not_read_holds_up_nobody_and_is_dropped() {
+    /// What waits for one client, and the message that is being written to it.
+    const HELD: usize = 32 + 1;
     let plant = Plant::start().await;
-    let mut stuck = Client::connect(&plant, "/ws", "read").await;
-    stuck.say(json!({"type": "dashboard:register"})).await;
-    stuck.expect("dashboard:initial").await;
+    let little = TcpSocket::new_v4().unwrap();
+    little.set_recv_buffer_size(4_096).unwrap();
+    let bearer = [("authorization", "Bearer read".to_owned())];
+    let mut stuck = Client::over(little.connect(plant.address).await.unwrap(), "/ws", bearer).await.unwrap();
     let mut reads = Client::connect(&plant, "/ws", "read").await;
-    reads.say(json!({"type": "dashboard:register"})).await;
-    reads.expect("dashboard:initial").await;
+    for dashboard in [&mut stuck, &mut reads] {
+        dashboard.say(json!({"type": "dashboard:register"})).await;
+        dashboard.expect("dashboard:initial").await;
+    }
     let mut simulator = Client::connect(&plant, "/ws", "ingest").await;
-    for second in 0..300_i64 {
-        simulator.say(reading("SIM-A", border().plus_millis(second * 1_000), 60.0, 1.0)).await;
+    simulator.register("SIM-A").await;
+    assert_eq!(simulator.expect("simulator:handshake-ack").await["reason"], "simulator-registered");
+    reads.expect("dashboard:simulators-updated").await;
+
+    // Until the kernel holds no more for it, and what the gateway holds has given way many times.
+    let (mut told, mut missed) = (0, 0);
+    while missed < 10 * HELD {
+        let times: Vec<_> = (told..told + 64).map(|at| border().plus_millis(at * 5_000)).collect();
+        for time in &times {
+            simulator.say(reading("SIM-A", *time, 60.0, 5.0)).await;
+        }
+        for time in &times {
+            let update = reads.expect("dashboard:update").await;
+            assert_eq!(update["reading"]["timestamp"], time.as_millis().to_string());
+            let ack = simulator.expect("simulator:acknowledged").await;
+            assert_eq!((&ack["status"], &ack["dashboardsOnline"]), (&json!("accepted"), &json!(2)));
+        }
+        told += 64;
+        assert!(told < 16_000, "nothing gives way");
+        missed = figure(&plant, "meterseal_web_socket_messages_missed_total").await;
     }
-    for second in 0..300_i64 {
-        let update = reads.expect("dashboard:update").await;
-        assert_eq!(update["reading"]["timestamp"], border().plus_millis(second * 1_000).as_millis().to_string());
-        assert_eq!(simulator.expect("simulator:acknowledged").await["status"], "accepted");
+    assert_eq!(figure(&plant, "meterseal_web_socket_clients").await, 3);
+
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(26)).await;
+    tokio::time::resume();
+    let left = simulator.expect("simulator:handshake-ack").await;
+    assert_eq!((&left["reason"], &left["dashboardsOnline"]), (&json!("dashboard-left"), &json!(1)));
+    let ack = simulator.read("SIM-A", border().plus_millis(told * 5_000), 60.0, 5.0).await;
+    assert_eq!((&ack["status"], &ack["dashboardsOnline"]), (&json!("accepted"), &json!(1)));
+    reads.expect("dashboard:update").await;
+
+    // What reaches it yet lay in the kernel: of all others no more was held than is to be.
+    let mut came = 0;
+    while let Some(message) = stuck.next().await {
+        came += usize::from(matches!(message, Message::Text(text) if text.contains("dashboard:update")));
     }
+    assert_eq!(figure(&plant, "meterseal_web_socket_clients").await, 2);
+    let gone = usize::try_from(told).unwrap() - came - missed;
+    assert!(came > 0 && gone <= HELD, "{told} told, {came} came, {missed} missed");
     plant.end().await;
 }
 
