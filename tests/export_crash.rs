@@ -274,7 +274,7 @@ fn matrix(which: Which) -> Result<(), String> {
         let Opened { store, publisher, jobs } = open(&dir, port).await?;
         let (connection, query) = ("historian".to_owned(), "energy".to_owned());
         let order = ExportOrder { connection, query, from_ns: T, to_ns };
-        jobs.order(order, "first".to_owned()).await.unwrap().unwrap();
+        jobs.order(order, meterseal::model::Actor::here("first")).await.unwrap().unwrap();
         drop((jobs, publisher));
         store.close().await.map_err(|error| error.to_string())
     })?;

@@ -14,8 +14,8 @@ use super::admin::{self, Request};
 use super::{exports, open_alone};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::model::Digest;
-use crate::store::{AccessChange, Actor, Ledger, Reader, Role, Scope, StoreError, Token};
+use crate::model::{Actor, Digest};
+use crate::store::{AccessChange, Ledger, Reader, Role, Scope, StoreError, Token};
 use crate::web::{self, AccessNow, Gate, Pin, totp};
 
 /// Wishes of the page; who has one more is told to come again.
@@ -106,7 +106,7 @@ async fn keep(gate: &Gate, ledger: &Ledger, at_end: bool) {
         ledger.keep_token_use().await?;
         if let Some(change) = gate.to_keep(at_end) {
             // There is nothing in it to be refused.
-            ledger.change_access(change, Actor { name: "nobody".to_owned(), source: None }).await?.ok();
+            ledger.change_access(change, Actor::here("nobody")).await?.ok();
         }
         Ok::<_, StoreError>(())
     };
@@ -119,7 +119,7 @@ async fn keep(gate: &Gate, ledger: &Ledger, at_end: bool) {
 async fn offer_code(ledger: &Ledger) -> anyhow::Result<()> {
     let code = totp::random_code()?;
     let digest = totp::digest_of(&code).ok_or_else(|| anyhow!("the code is none"))?;
-    let by = Actor { name: "meterseal".to_owned(), source: None };
+    let by = Actor::here("meterseal");
     ledger.change_access(AccessChange::SetupCode { code: digest }, by).await??;
     info!("no PIN is set yet: open the page and set one with this set-up code: {code}");
     Ok(())
@@ -131,7 +131,7 @@ pub async fn order(config: &Config, order: AccessOrder) -> anyhow::Result<Access
         return admin::ask(&socket, &Request::Access { order }).await;
     }
     let store = open_alone(config).await?;
-    let user = exports::user(rustix::process::geteuid().as_raw());
+    let user = exports::myself();
     let done = carry_out(&store.reader(), &store.ledger(), &Clock::system(), order, user).await;
     store.close().await?;
     done
@@ -142,9 +142,8 @@ pub async fn carry_out(
     ledger: &Ledger,
     clock: &Clock,
     order: AccessOrder,
-    by: String,
+    by: Actor,
 ) -> anyhow::Result<AccessDone> {
-    let by = Actor { name: by, source: None };
     let mut done = AccessDone::Done;
     let change = match order {
         AccessOrder::Pin { role, pin } => {

@@ -32,8 +32,8 @@ use crate::evidence::log::Publisher;
 use crate::model::entry::Reason;
 use crate::model::proof::{Claim, ProofForm, ProofTold};
 use crate::model::{
-    Anchor, AnchorState, AnchorStatus, ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs, ScanEvent,
-    ScanOrder, SourcesStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamsStatus,
+    Actor, Anchor, AnchorState, AnchorStatus, ExportEvent, ExportOrder, JobId, MeterId, PollReport, RunningJobs,
+    ScanEvent, ScanOrder, SourcesStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamsStatus,
 };
 use crate::sources::{self, PollNow};
 use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
@@ -225,7 +225,7 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
             },
             // A chain takes its time, and what it waits for may take days.
             Ok(Request::Anchor { wanted, until }) => tokio::select! {
-                done = desk.anchor((wanted, exports::user(peer)), until, &mut output) => done,
+                done = desk.anchor((wanted, exports::user(peer).name), until, &mut output) => done,
                 _ = input.read_u8() => return Ok(()),
             },
             Ok(Request::Export { order }) => desk.export(order, exports::user(peer), &mut input, &mut output).await,
@@ -313,10 +313,7 @@ impl Desk {
                 Ok(serde_json::to_value(self.reader.dead_letters(&upstream, before, upstreams::PAGE).await?)?)
             }
             Request::Upstream { order } => {
-                let told = order.to_string();
-                upstreams::ask(&self.upstream_orders, order).await?;
-                // Only now: what was asked of an unknown one may bear any text as its name.
-                info!("somebody asked to {told}");
+                upstreams::ask(&self.upstream_orders, order, exports::user(peer)).await?;
                 Ok(Value::Null)
             }
             Request::Access { order } => {
@@ -348,7 +345,7 @@ impl Desk {
     async fn export(
         &self,
         order: ExportOrder,
-        by: String,
+        by: Actor,
         input: &mut (impl AsyncReadExt + Unpin),
         output: &mut OwnedWriteHalf,
     ) -> anyhow::Result<Value> {
@@ -389,7 +386,7 @@ impl Desk {
         &self,
         id: JobId,
         event: ExportEvent,
-        by: String,
+        by: Actor,
         input: &mut (impl AsyncReadExt + Unpin),
         output: &mut OwnedWriteHalf,
     ) -> anyhow::Result<Value> {

@@ -55,7 +55,7 @@ impl Desk {
                 reply.send(outcome).ok();
             }
             AlertNow::Switch { kind, on, by, reply } => {
-                info!(by, rule = kind.as_str(), on, "an alert rule was switched");
+                info!(by = by.name, rule = kind.as_str(), on, "an alert rule was switched");
                 reply.send(self.ledger.switch_alerts(kind, on, by).await).ok();
             }
             AlertNow::Test { by, reply } => {
@@ -66,7 +66,7 @@ impl Desk {
                 });
                 let detail = json!({"taken": outcome.is_ok()});
                 // The text went out whether that can be kept or not.
-                if let Err(error) = self.ledger.audit("webhook-tested", by, detail).await {
+                if let Err(error) = self.ledger.audit("webhook-tested", &by, detail).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a test of the webhook is not on record");
                 }
                 reply.send(outcome).ok();

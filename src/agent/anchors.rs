@@ -147,9 +147,9 @@ pub async fn for_command(
         let reader = parts.reader.clone();
         let (orders, asked) = mpsc::channel(ASKED);
         let (part, stop) = (watch::Sender::new(Arc::new(config.anchor.clone())), CancellationToken::new());
-        let by = exports::user(rustix::process::geteuid().as_raw());
+        let by = exports::myself();
         let follow = async {
-            let mut following = Following::begin(&orders, reader, (wanted, by), until).await?;
+            let mut following = Following::begin(&orders, reader, (wanted, by.name), until).await?;
             while let Some(anchor) = following.next().await? {
                 told(anchor)?;
             }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::Agent;
 use super::admin;
 use crate::config::{self, Fault, Files};
+use crate::model::Actor;
 use crate::web::{ConfigFault, EditRefused, Edited, Reloaded, ShownConfig, ShownFile};
 
 /// Parts that meters are made of: more than these is for who may write the config.
@@ -27,14 +28,14 @@ impl Agent {
         Ok(Edited::Checked { faults: told(&checked.faults), warnings: told(&checked.warnings) })
     }
 
-    pub(super) async fn reload_for(&mut self, by: String) -> Result<Edited, EditRefused> {
+    pub(super) async fn reload_for(&mut self, by: Actor) -> Result<Edited, EditRefused> {
         let reloaded = told_reload(self.reload().await);
-        self.record("config-reloaded", by, json!({"taken": reloaded.faults.is_empty()})).await;
+        self.record("config-reloaded", &by, json!({"taken": reloaded.faults.is_empty()})).await;
         Ok(Edited::Reloaded(reloaded))
     }
 
     /// Writes lines and meters as a file of `conf.d`, if the whole config does with it, and reads it again.
-    pub(super) async fn add_meters(&mut self, text: String, by: String) -> Result<Edited, EditRefused> {
+    pub(super) async fn add_meters(&mut self, text: String, by: Actor) -> Result<Edited, EditRefused> {
         let table: toml::Table =
             text.parse().map_err(|fault| EditRefused::Faulty(format!("this is not TOML: {fault}")))?;
         if let Some(other) = table.keys().find(|key| !OF_METERS.contains(&key.as_str())) {
@@ -62,8 +63,8 @@ impl Agent {
             return Err(EditRefused::Unwritable { path, why: error.to_string(), text });
         }
         let path = path.display().to_string();
-        info!(by, path, "meters were added through the API");
-        self.record("meters-added", by, json!({"path": path})).await;
+        info!(by = by.name, path, "meters were added through the API");
+        self.record("meters-added", &by, json!({"path": path})).await;
         Ok(Edited::Written { path, reloaded: told_reload(self.reload().await) })
     }
 
@@ -74,7 +75,7 @@ impl Agent {
     }
 
     /// It was done, whether that can be put on record or not.
-    async fn record(&self, action: &'static str, by: String, detail: serde_json::Value) {
+    async fn record(&self, action: &'static str, by: &Actor, detail: serde_json::Value) {
         if let Err(error) = self.ledger.audit(action, by, detail).await {
             warn!(error = &error as &dyn std::error::Error, action, "what was done is not on record");
         }

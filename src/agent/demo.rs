@@ -21,7 +21,7 @@ use super::access::{self, AccessOrder};
 use super::{Agent, Setup};
 use crate::clock::Clock;
 use crate::config::{self, Checked, Config, Files};
-use crate::model::Timestamp;
+use crate::model::{Actor, Timestamp};
 use crate::simulate::{self, Simulation};
 use crate::sources::mqtt::Broker;
 use crate::sources::template::{self, Template};
@@ -149,7 +149,7 @@ impl Demo {
         let store = Store::open(config.store.clone(), clock.clone(), Some(socket))?;
         let pin = folder.pin()?;
         let order = AccessOrder::Pin { role: Role::Admin, pin: pin.clone() };
-        access::carry_out(&store.reader(), &store.ledger(), &clock, order, "meterseal demo".to_owned()).await?;
+        access::carry_out(&store.reader(), &store.ledger(), &clock, order, Actor::here("meterseal demo")).await?;
         let setup = Setup {
             config,
             kept,

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::Agent;
 use crate::config::made::{self, NAME, Part, TARGET};
 use crate::config::{Config, Fault};
-use crate::model::{Energy, MadeKind, MeterId, Timestamp};
+use crate::model::{Actor, Energy, MadeKind, MeterId, Timestamp};
 use crate::store::{Change, Reader, StoreError};
 use crate::web::{Edit, EditNow, EditRefused, Edited};
 
@@ -46,7 +46,7 @@ impl Agent {
         id: MeterId,
         name: Option<Option<String>>,
         peak_target: Option<Option<Energy>>,
-        by: String,
+        by: Actor,
     ) -> Result<Edited, EditRefused> {
         if !self.running.meters().iter().any(|meter| meter.id == id) {
             if self.views.roster.borrow().simulators.contains_key(&id) {
@@ -80,7 +80,7 @@ impl Agent {
         self.keep(change, by).await
     }
 
-    async fn put(&mut self, mut part: Part, is_new: bool, by: String) -> Result<Edited, EditRefused> {
+    async fn put(&mut self, mut part: Part, is_new: bool, by: Actor) -> Result<Edited, EditRefused> {
         let made = self.reader.made().await?;
         let what = part.kind.as_str();
         self.not_of_a_file(part.kind, &part.name)?;
@@ -131,7 +131,7 @@ impl Agent {
         if own.is_empty() { Ok(()) } else { Err(EditRefused::Faulty(own.join("; "))) }
     }
 
-    async fn delete(&mut self, kind: MadeKind, name: String, by: String) -> Result<Edited, EditRefused> {
+    async fn delete(&mut self, kind: MadeKind, name: String, by: Actor) -> Result<Edited, EditRefused> {
         let made = self.reader.made().await?;
         if !made.iter().any(|made| made.kind == kind && made.name == name) {
             self.not_of_a_file(kind, &name)?;
@@ -151,10 +151,10 @@ impl Agent {
     }
 
     /// Keeps a change, and has the parts follow it.
-    async fn keep(&mut self, change: Change, by: String) -> Result<Edited, EditRefused> {
+    async fn keep(&mut self, change: Change, by: Actor) -> Result<Edited, EditRefused> {
         let what = format!("{} {}", change.kind.as_str(), change.name);
         self.ledger.change(change, by.clone()).await?;
-        info!(by, action = what, "changed through the API");
+        info!(by = by.name, action = what, "changed through the API");
         self.follow_made().await?;
         Ok(Edited::Done)
     }

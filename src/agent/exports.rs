@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::evidence::dataset::tar::Archive;
 use crate::evidence::dataset::{Manifest, part};
 use crate::evidence::jobs::{Downloads, Jobs};
-use crate::model::{ExportEvent, ExportListed, ExportOrder, Job, JobId, JobRequest, JobState, RunningJob, RunningJobs};
+use crate::model::{
+    Actor, ExportEvent, ExportListed, ExportOrder, Job, JobId, JobRequest, JobState, RunningJob, RunningJobs,
+};
 use crate::store::{Reader, StoreError};
 use crate::web::{BulkArchive, BulkNow};
 
@@ -180,7 +182,7 @@ pub async fn fetch_for_command(
     let store = super::open_alone(config).await?;
     let fetched = async {
         let event = done(&store.reader(), id).await?;
-        store.ledger().note_download(id, user(rustix::process::geteuid().as_raw())).await?;
+        store.ledger().note_download(id, myself()).await?;
         told(event)?;
         store.ledger().downloaded(id).await?;
         Ok(())
@@ -231,7 +233,7 @@ async fn alone(
     running: watch::Receiver<Arc<RunningJobs>>,
     told: &mut impl FnMut(ExportEvent) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let by = user(rustix::process::geteuid().as_raw());
+    let by = myself();
     let job = jobs.order(order, by.clone()).await?.map_err(|refused| anyhow!(refused))?;
     told(ExportEvent::Queued { id: job.id })?;
     let mut following = Following::new(jobs.reader.clone(), running, job.id);
@@ -266,7 +268,12 @@ async fn alone(
     }
 }
 
+/// Whoever runs this program.
+pub fn myself() -> Actor {
+    user(rustix::process::geteuid().as_raw())
+}
+
 /// How a person at a shell is named in the log.
-pub fn user(uid: u32) -> String {
-    format!("user {uid} of this machine")
+pub fn user(uid: u32) -> Actor {
+    Actor::here(&format!("user {uid} of this machine"))
 }

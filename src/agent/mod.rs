@@ -368,7 +368,9 @@ impl Agent {
             let work = upstream::run(wires.upstream.subscribe(), parts, upstream_ordered, stop);
             async move { Ok(work.await?) }
         });
-        stages.start("upstream requests", millis(50), |stop| upstreams::run(upstream_wished, upstream_orders, stop));
+        stages.start("upstream requests", millis(50), |stop| {
+            upstreams::run(upstream_wished, upstream_orders, ledger.clone(), stop)
+        });
         let views = web::Views {
             reader: reader.clone(),
             clock: clock.clone(),

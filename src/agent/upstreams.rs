@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::admin::{self, Request};
+use super::exports::myself;
 use super::open_alone;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::{
-    DeadLetter, StreamStatus, UpstreamOrder, UpstreamRefused, UpstreamState, UpstreamStatus, UpstreamsStatus,
+    Actor, DeadLetter, StreamStatus, UpstreamOrder, UpstreamRefused, UpstreamState, UpstreamStatus, UpstreamsStatus,
 };
-use crate::store::{Reader, StoreError};
+use crate::store::{Ledger, Reader, StoreError};
 use crate::upstream::{Kind, Order, Upstream, depth};
 use crate::web::UpstreamNow;
 
@@ -31,26 +35,54 @@ pub struct UpstreamsTold {
     pub upstreams: UpstreamsStatus,
 }
 
-/// Hands wishes to the engine.
+/// Hands wishes to the engine, and puts on record what was done.
 pub async fn run(
     mut asked: mpsc::Receiver<UpstreamNow>,
     orders: mpsc::Sender<Order>,
+    ledger: Ledger,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
     loop {
-        let now = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            now = asked.recv() => now,
-        };
-        let Some(UpstreamNow { order, reply }) = now else { break };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            sent = orders.send(Order { order, reply }) => if sent.is_err() { break },
+            Some(ended) = tasks.join_next() => ended.context("a request about upstreams")?,
+            now = asked.recv(), if tasks.len() < ASKED => {
+                let Some(now) = now else {
+                    // Nobody can ask any more: the program is stopping.
+                    stop.cancelled().await;
+                    return Ok(());
+                };
+                tasks.spawn(obey(now, orders.clone(), ledger.clone()));
+            }
         }
     }
-    // Nobody can ask or answer any more: the program is stopping.
-    stop.cancelled().await;
-    Ok(())
+}
+
+/// Who asked may have gone; what was done stays done. An engine that is gone answers nobody.
+async fn obey(UpstreamNow { order, by, reply }: UpstreamNow, orders: mpsc::Sender<Order>, ledger: Ledger) {
+    let ((done, answer), asked) = (oneshot::channel(), order.clone());
+    if orders.send(Order { order, reply: done }).await.is_err() {
+        return;
+    }
+    let Ok(outcome) = answer.await else { return };
+    // Only now: what was asked of an unknown one may bear any text as its name.
+    if outcome.is_ok() {
+        info!(by = by.name, "somebody asked to {asked}");
+        if let Err(error) = record(&ledger, &asked, &by).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what an upstream was asked is not on record");
+        }
+    }
+    reply.send(outcome).ok();
+}
+
+async fn record(ledger: &Ledger, order: &UpstreamOrder, by: &Actor) -> Result<(), StoreError> {
+    let (action, upstream) = match order {
+        UpstreamOrder::Flush { upstream } => ("upstream-flushed", upstream),
+        UpstreamOrder::Replay { upstream, .. } => ("dead-letters-replayed", upstream),
+        UpstreamOrder::Discard { upstream, .. } => ("dead-letters-discarded", upstream),
+    };
+    ledger.audit(action, by, json!({"upstream": upstream, "asked": order.to_string()})).await
 }
 
 /// How the upstreams do, for a command.
@@ -146,6 +178,7 @@ pub async fn order(config: &Config, order: UpstreamOrder) -> anyhow::Result<()> 
     let UpstreamOrder::Discard { upstream, ids } = order else {
         bail!("nothing is sent while the daemon does not run: start it, `systemctl start meterseal`, and ask again");
     };
+    let order = UpstreamOrder::Discard { upstream: upstream.clone(), ids: ids.clone() };
     let gone = match ids {
         Some(ids) => ids,
         None => dead_letters(config, &upstream).await?.into_iter().map(|letter| letter.id).collect(),
@@ -153,6 +186,7 @@ pub async fn order(config: &Config, order: UpstreamOrder) -> anyhow::Result<()> 
     configured(config, &upstream)?;
     let store = open_alone(config).await?;
     store.ledger().settle_dead_letters(upstream, gone, Vec::new()).await?;
+    record(&store.ledger(), &order, &myself()).await?;
     Ok(store.close().await?)
 }
 
@@ -162,10 +196,10 @@ fn configured(config: &Config, name: &str) -> Result<(), UpstreamRefused> {
 }
 
 /// Asks the engine, and waits for what it says.
-pub async fn ask(orders: &mpsc::Sender<UpstreamNow>, order: UpstreamOrder) -> anyhow::Result<()> {
+pub async fn ask(orders: &mpsc::Sender<UpstreamNow>, order: UpstreamOrder, by: Actor) -> anyhow::Result<()> {
     let (reply, answer) = oneshot::channel();
     let gone = || anyhow!("the daemon is stopping");
-    orders.send(UpstreamNow { order, reply }).await.map_err(|_| gone())?;
+    orders.send(UpstreamNow { order, by, reply }).await.map_err(|_| gone())?;
     answer.await.ok().context("the daemon is stopping")??;
     Ok(())
 }

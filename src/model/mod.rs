@@ -1,5 +1,6 @@
 //! The words all rooms share: plain values, no I/O, no tokio.
 
+mod actor;
 mod alert;
 mod anchor;
 mod block;
@@ -32,6 +33,7 @@ mod time;
 mod told;
 mod upstream;
 
+pub use actor::Actor;
 pub use alert::{Alert, AlertKind};
 pub use anchor::{
     Anchor, AnchorOrder, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Coverage, Failed,

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::evidence::Evidence;
-use super::{Append, Bearer, Ledger, Reader, Scope, StoreError, blocking, log, mutex, read, write};
-use crate::model::{Digest, Timestamp};
+use super::{Bearer, Ledger, Reader, Scope, StoreError, blocking, log, mutex, read, write};
+use crate::model::{Actor, Digest, Timestamp};
 
 /// Each is compared with every token that comes, so there are not too many.
 const TOKENS: usize = 100;
@@ -146,15 +146,6 @@ pub struct Lockout {
     pub untold: u64,
     /// An admin has signed in from there; the larger, the later.
     pub known: Option<u64>,
-}
-
-/// Who wants something, for the record.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Actor {
-    /// `admin` or `viewer` for a session, the token's name, or the user of this machine.
-    pub name: String,
-    /// Where a request came from; absent for a command.
-    pub source: Option<String>,
 }
 
 /// What the admin shows beside the PIN.
@@ -409,7 +400,7 @@ fn apply(
     by: &Actor,
     now: Timestamp,
 ) -> Result<Option<Token>, Stopped> {
-    let tell = |action: &str, detail: Value| tell(transaction, (now, action, by), detail);
+    let tell = |action: &str, detail: Value| log::tell(transaction, (now, action, by), detail);
     match change {
         AccessChange::SetUp { phc } => {
             if has_pin(transaction, Role::Admin)? {
@@ -480,19 +471,6 @@ fn apply(
         }
     }
     Ok(None)
-}
-
-/// Puts on record what somebody did, and from where.
-fn tell(
-    transaction: &Transaction<'_>,
-    (now, action, by): (Timestamp, &str, &Actor),
-    mut detail: Value,
-) -> rusqlite::Result<()> {
-    if let Some(source) = &by.source {
-        detail["source"] = json!(source);
-    }
-    let entry = Append::Audit { action: action.to_owned(), by: by.name.clone(), detail };
-    log::append_all(transaction, now, &[entry]).map(|_| ())
 }
 
 fn has_pin(connection: &Connection, role: Role) -> rusqlite::Result<bool> {

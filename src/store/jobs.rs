@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::evidence::Evidence;
 use super::retention::{self, Bundle};
 use super::{Append, Ledger, Reader, Shared, StoreError, blocking, events, log, mutex, read, sqlite};
-use crate::model::{Artifact, ClockState, Digest, Job, JobId, JobProgress, JobRequest, JobState, Timestamp};
+use crate::model::{Actor, Artifact, ClockState, Digest, Job, JobId, JobProgress, JobRequest, JobState, Timestamp};
 
 /// Jobs that wait or run, at most: one more is refused, so that nobody fills the disk with orders.
 pub const JOBS: usize = 16;
@@ -154,7 +154,7 @@ impl Reader {
 
 impl Ledger {
     /// Queues a job, with its entry in the log; `None` when as many as may wait are under way.
-    pub async fn queue_job(&self, request: JobRequest, by: String) -> Result<Option<Job>, StoreError> {
+    pub async fn queue_job(&self, request: JobRequest, by: Actor) -> Result<Option<Job>, StoreError> {
         let mut random = [0; 10];
         getrandom::fill(&mut random)
             .map_err(|error| StoreError::Io { path: self.shared.root.clone(), source: std::io::Error::other(error) })?;
@@ -168,13 +168,13 @@ impl Ledger {
             transaction.execute(
                 "INSERT INTO jobs (id, request, asked_by, state, rows, bytes, created, stored)
                  VALUES (?1, ?2, ?3, 'queued', 0, 0, ?4, 0)",
-                params![id.to_string(), text, by, now.as_millis()],
+                params![id.to_string(), text, by.name, now.as_millis()],
             )?;
             let detail = json!({
                 "connection": request.connection, "from": request.from_ns.to_string(), "id": id,
                 "query": request.query, "to": request.to_ns.to_string(),
             });
-            audit(transaction, now, "export", &by, detail)?;
+            log::tell(transaction, (now, "export", &by), detail)?;
             job(transaction, id)
         })
         .await
@@ -253,7 +253,7 @@ impl Ledger {
     }
 
     /// Cancels a job, or deletes the bundle of one that is over.
-    pub async fn drop_job(&self, id: JobId, by: String) -> Result<Dropped, StoreError> {
+    pub async fn drop_job(&self, id: JobId, by: Actor) -> Result<Dropped, StoreError> {
         let shared = self.shared.clone();
         let dropped = self
             .jobs(move |transaction, now| {
@@ -263,7 +263,7 @@ impl Ledger {
                         "UPDATE jobs SET state = 'cancelled', ended = ?2, stored = 0, resume = NULL WHERE id = ?1",
                         params![id.to_string(), now.as_millis()],
                     )?;
-                    audit(transaction, now, "export-cancel", &by, json!({ "id": id }))?;
+                    log::tell(transaction, (now, "export-cancel", &by), json!({ "id": id }))?;
                     return Ok(Dropped::Cancelled);
                 }
                 if job.artifact.is_none_or(|bundle| bundle.deleted.is_some()) {
@@ -273,7 +273,7 @@ impl Ledger {
                     return Ok(Dropped::InUse);
                 }
                 mark_deleted(transaction, id, now)?;
-                audit(transaction, now, "export-delete", &by, json!({ "id": id }))?;
+                log::tell(transaction, (now, "export-delete", &by), json!({ "id": id }))?;
                 Ok(Dropped::Deleted)
             })
             .await?;
@@ -285,8 +285,8 @@ impl Ledger {
     }
 
     /// Puts on record that somebody begins to download a bundle.
-    pub async fn note_download(&self, id: JobId, by: String) -> Result<(), StoreError> {
-        self.jobs(move |transaction, now| audit(transaction, now, "download", &by, json!({ "id": id }))).await
+    pub async fn note_download(&self, id: JobId, by: Actor) -> Result<(), StoreError> {
+        self.jobs(move |transaction, now| log::tell(transaction, (now, "download", &by), json!({ "id": id }))).await
     }
 
     /// Somebody has all of it, so that it may go when room is needed.
@@ -567,12 +567,6 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
             }),
         },
     })
-}
-
-/// Puts on record what somebody did.
-fn audit(transaction: &Transaction<'_>, now: Timestamp, action: &str, by: &str, detail: Value) -> rusqlite::Result<()> {
-    let entry = Append::Audit { action: action.to_owned(), by: by.to_owned(), detail };
-    log::append_all(transaction, now, &[entry]).map(|_| ())
 }
 
 fn of_json(error: serde_json::Error) -> rusqlite::Error {

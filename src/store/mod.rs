@@ -48,7 +48,7 @@ use crate::model::{
     Alert, Block, Commissioning, Interval, MeterId, Quantity, Reading, Redate, SiteId, Timestamp, Unsent, entry,
 };
 pub use access::{
-    Access, AccessChange, AccessRefused, Actor, AuditEntry, AuditPlace, KeptPin, KeptTotp, Lockout, Role, Second, Token,
+    Access, AccessChange, AccessRefused, AuditEntry, AuditPlace, KeptPin, KeptTotp, Lockout, Role, Second, Token,
 };
 pub use anchors::Reach;
 use evidence::Evidence;

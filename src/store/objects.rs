@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::log::{self, Append};
 use super::{Ledger, Reader, StoreError, ledger};
-use crate::model::{Alert, AlertKind, Made, MadeKind, Timestamp};
+use crate::model::{Actor, Alert, AlertKind, Made, MadeKind, Timestamp};
 
 /// Step from version 6 to 7 of `evidence.db`.
 pub const SCHEMA: &str = "
@@ -31,32 +31,32 @@ pub struct Change {
 
 impl Ledger {
     /// Keeps a change, and puts on record who made it.
-    pub async fn change(&self, change: Change, by: String) -> Result<(), StoreError> {
+    pub async fn change(&self, change: Change, by: Actor) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
         self.write(move |connection| {
             let transaction = connection.unchecked_transaction()?;
             let Change { kind, name, value, action, detail } = &change;
-            put(&transaction, (*kind, name), value.as_ref(), (now, &by))?;
-            audit(&transaction, now, action, &by, detail.clone())?;
+            put(&transaction, (*kind, name), value.as_ref(), (now, &by.name))?;
+            log::tell(&transaction, (now, action, &by), detail.clone())?;
             transaction.commit()
         })
         .await
     }
 
     /// Puts on record what somebody did that changes nothing in the store.
-    pub async fn audit(&self, action: &'static str, by: String, detail: Value) -> Result<(), StoreError> {
-        self.append(vec![Append::Audit { action: action.to_owned(), by, detail }]).await.map(|_| ())
+    pub async fn audit(&self, action: &'static str, by: &Actor, detail: Value) -> Result<(), StoreError> {
+        self.append(vec![Append::audit(action, by, detail)]).await.map(|_| ())
     }
 
     /// Notes that somebody has seen an alert; `None` when there is none such. Who did so first stands.
-    pub async fn acknowledge(&self, id: i64, by: String) -> Result<Option<Alert>, StoreError> {
+    pub async fn acknowledge(&self, id: i64, by: Actor) -> Result<Option<Alert>, StoreError> {
         let now = self.shared.clock.now();
         self.write(move |connection| {
             let transaction = connection.unchecked_transaction()?;
             let sql =
                 "UPDATE alerts SET acknowledged = ?2, acknowledged_by = ?3 WHERE id = ?1 AND acknowledged IS NULL";
-            if transaction.execute(sql, params![id, now.as_millis(), by])? > 0 {
-                audit(&transaction, now, "alert-acknowledged", &by, json!({"alert": id}))?;
+            if transaction.execute(sql, params![id, now.as_millis(), by.name])? > 0 {
+                log::tell(&transaction, (now, "alert-acknowledged", &by), json!({"alert": id}))?;
             }
             let alert = ledger::alert(&transaction, id)?;
             transaction.commit()?;
@@ -66,7 +66,7 @@ impl Ledger {
     }
 
     /// Switches a kind of alert off or on. One that is off ends what stands of it.
-    pub async fn switch_alerts(&self, kind: AlertKind, on: bool, by: String) -> Result<(), StoreError> {
+    pub async fn switch_alerts(&self, kind: AlertKind, on: bool, by: Actor) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
         self.write(move |connection| {
             let transaction = connection.unchecked_transaction()?;
@@ -74,13 +74,13 @@ impl Ledger {
                 return Ok(());
             }
             let off = (!on).then(|| json!({"on": false}));
-            put(&transaction, (MadeKind::AlertRule, kind.as_str()), off.as_ref(), (now, &by))?;
+            put(&transaction, (MadeKind::AlertRule, kind.as_str()), off.as_ref(), (now, &by.name))?;
             if !on {
                 for id in standing(&transaction, kind)? {
                     ledger::clear_alert(&transaction, id, now, now)?;
                 }
             }
-            audit(&transaction, now, "alert-rule", &by, json!({"kind": kind.as_str(), "on": on}))?;
+            log::tell(&transaction, (now, "alert-rule", &by), json!({"kind": kind.as_str(), "on": on}))?;
             transaction.commit()
         })
         .await?;
@@ -144,9 +144,4 @@ fn standing(connection: &Connection, kind: AlertKind) -> rusqlite::Result<Vec<i6
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([kind.as_str()], |row| row.get(0))?;
     rows.collect()
-}
-
-fn audit(connection: &Connection, now: Timestamp, action: &str, by: &str, detail: Value) -> rusqlite::Result<()> {
-    let entry = Append::Audit { action: action.to_owned(), by: by.to_owned(), detail };
-    log::append_all(connection, now, &[entry]).map(|_| ())
 }

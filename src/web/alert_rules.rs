@@ -4,25 +4,25 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::Web;
 use super::dashboard::AlertView;
+use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, body_of};
 use super::wire::Json;
-use super::{Web, guard};
-use crate::model::{Alert, AlertKind};
+use crate::model::{Actor, Alert, AlertKind};
 use crate::store::StoreError;
 
 /// Something that a person wants of the alerts. `by` is who, for the record.
 pub enum AlertNow {
-    Acknowledge { id: i64, by: String, reply: oneshot::Sender<Result<Option<Alert>, StoreError>> },
-    Switch { kind: AlertKind, on: bool, by: String, reply: oneshot::Sender<Result<(), StoreError>> },
-    Test { by: String, reply: oneshot::Sender<Result<u16, WebhookFault>> },
+    Acknowledge { id: i64, by: Actor, reply: oneshot::Sender<Result<Option<Alert>, StoreError>> },
+    Switch { kind: AlertKind, on: bool, by: Actor, reply: oneshot::Sender<Result<(), StoreError>> },
+    Test { by: Actor, reply: oneshot::Sender<Result<u16, WebhookFault>> },
 }
 
 /// Why the webhook was not reached.
@@ -96,11 +96,10 @@ struct Switch {
 pub async fn switch(
     State(web): State<Web>,
     Named(kind): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let Switch { on } = body_of(body, LONGEST_ORDER)?;
     let known = AlertKind::named(&kind).ok_or_else(|| Problem::NoRule(kind.chars().take(64).collect()))?;
     if !on && !known.may_be_off() {
@@ -127,10 +126,9 @@ pub async fn switch(
 pub async fn acknowledge(
     State(web): State<Web>,
     Named(id): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let unknown = || Problem::NoAlert(id.chars().take(64).collect());
     let number = id.parse().map_err(|_| unknown())?;
     let (reply, answer) = oneshot::channel();
@@ -158,10 +156,9 @@ struct TestView {
 )]
 pub async fn test(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let (reply, answer) = oneshot::channel();
     ask(&web, AlertNow::Test { by, reply }).await?;
     let status = answer.await.map_err(|_| Problem::Stopping)??;

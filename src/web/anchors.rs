@@ -3,17 +3,18 @@
 
 use alloy_primitives::{Address, B256};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
+use super::Web;
+use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, count};
 use super::wire::{At, Json};
-use super::{Web, guard};
 use crate::model::note::SignedCheckpoint;
 use crate::model::{
     Anchor, AnchorOrder, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Coverage, Digest,
@@ -376,12 +377,11 @@ pub async fn one(
 )]
 pub async fn order(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let (reply, answer) = oneshot::channel();
-    let now = AnchorNow { order: AnchorOrder { by }, reply };
+    let now = AnchorNow { order: AnchorOrder { by: by.name }, reply };
     web.views.anchors.try_send(now).map_err(|fault| match fault {
         TrySendError::Full(_) => Problem::AnchorQueue { again: AGAIN_S },
         TrySendError::Closed(_) => Problem::Stopping,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,13 +20,14 @@ use utoipa::{IntoParams, ToSchema};
 
 pub use download::Reached;
 
+use super::Web;
 use super::anchors::Covered;
+use super::guard::Exporter;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, count};
 use super::wire::{At, Json};
-use super::{Web, guard};
 use crate::model::{
-    Coverage, ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, nearest, written_ns,
+    Actor, Coverage, ExportOrder, ExportRefused, Job, JobId, JobState, RunningJobs, instant_ns, nearest, written_ns,
 };
 use crate::store::{Dropped, StoreError};
 
@@ -34,13 +35,13 @@ use crate::store::{Dropped, StoreError};
 pub enum BulkNow {
     Order {
         order: ExportOrder,
-        by: String,
+        by: Actor,
         reply: oneshot::Sender<Result<Result<Job, ExportRefused>, StoreError>>,
     },
     /// Cancels a job, or deletes the bundle of one that is over.
     Drop {
         id: JobId,
-        by: String,
+        by: Actor,
         reply: oneshot::Sender<Result<Dropped, StoreError>>,
     },
     /// Opens the bundle in this folder as an archive.
@@ -51,7 +52,7 @@ pub enum BulkNow {
     /// Puts on record that a download begins; nothing of it is sent before.
     Download {
         id: JobId,
-        by: String,
+        by: Actor,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
     /// Somebody has the last byte of it.
@@ -212,11 +213,10 @@ enum Instant {
 )]
 pub async fn order(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Exporter(by): Exporter,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_export(&web, &headers)?;
     let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
     let Order { connection, query, from, to } = serde_json::from_slice(&body).map_err(|_| misunderstood(&body))?;
     let zone = web.zone();
@@ -306,11 +306,10 @@ pub async fn one(
 )]
 pub async fn drop_job(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Exporter(by): Exporter,
     Named(id): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_export(&web, &headers)?;
     let job = known(&web, &id).await?;
     let (reply, answer) = oneshot::channel();
     ask(&web, BulkNow::Drop { id: job.id, by, reply }).await?;

@@ -3,16 +3,17 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Web;
 use super::edits::{ConfigFault, Edit, Edited, Reloaded, ask};
+use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Nothing, body_of};
 use super::wire::{At, Json};
-use super::{Web, guard};
 use crate::model::Timestamp;
 
 /// The config as it was last read, without its secrets.
@@ -56,12 +57,7 @@ struct ConfigView<'a> {
     ),
     security(("token" = ["admin"]))
 )]
-pub async fn shown(
-    State(web): State<Web>,
-    headers: HeaderMap,
-    Asked(Nothing {}): Asked<Nothing>,
-) -> Result<Response, Problem> {
-    guard::may_change(&web, &headers)?;
+pub async fn shown(State(web): State<Web>, _: Admin, Asked(Nothing {}): Asked<Nothing>) -> Result<Response, Problem> {
     let config = web.views.config.borrow().clone();
     let ShownConfig { path, files, loaded_at, warnings, faults } = &*config;
     Ok(Json(ConfigView { path, files, loaded_at: At(*loaded_at), warnings, faults }).into_response())
@@ -94,11 +90,10 @@ struct CheckedView {
 )]
 pub async fn check(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let Given { text } = body_of(body, LONGEST_TEXT)?;
     match ask(&web, by, Edit::Check { text }).await? {
         Edited::Checked { faults, warnings } => Ok(Json(CheckedView { faults, warnings }).into_response()),
@@ -117,10 +112,9 @@ pub async fn check(
 )]
 pub async fn reload(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     match ask(&web, by, Edit::Reload).await? {
         Edited::Reloaded(reloaded) => Ok(Json(reloaded).into_response()),
         _ => Err(Problem::Stopping),
@@ -148,11 +142,10 @@ struct WrittenView {
 )]
 pub async fn add_meters(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let Given { text } = body_of(body, LONGEST_TEXT)?;
     match ask(&web, by, Edit::AddMeters { text }).await? {
         Edited::Written { path, reloaded } => {

@@ -4,7 +4,7 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -13,18 +13,19 @@ use utoipa::ToSchema;
 
 use super::commissioning::OneMeterView;
 use super::connections::{Connection, Query};
+use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, body_of};
 use super::wire::Json;
-use super::{Web, guard, meters};
-use crate::model::{Energy, MadeKind, MeterId, Number, Ratio};
+use super::{Web, meters};
+use crate::model::{Actor, Energy, MadeKind, MeterId, Number, Ratio};
 use crate::store::StoreError;
 
 /// A change that somebody waits for.
 pub struct EditNow {
     pub edit: Edit,
     /// Who wants it, for the record.
-    pub by: String,
+    pub by: Actor,
     pub reply: oneshot::Sender<Result<Edited, EditRefused>>,
 }
 
@@ -125,7 +126,7 @@ fn first(faults: &[ConfigFault]) -> String {
 pub const LONGEST_ORDER: usize = 64 * 1_024;
 
 /// Asks, and waits for what comes of it.
-pub async fn ask(web: &Web, by: String, edit: Edit) -> Result<Edited, Problem> {
+pub async fn ask(web: &Web, by: Actor, edit: Edit) -> Result<Edited, Problem> {
     let (reply, answer) = oneshot::channel();
     web.views.edits.send(EditNow { edit, by, reply }).await.map_err(|_| Problem::Stopping)?;
     Ok(answer.await.map_err(|_| Problem::Stopping)??)
@@ -171,11 +172,10 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 pub async fn meter(
     State(web): State<Web>,
     Named(id): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let MeterPatch { name, peak_target_kwh } = body_of(body, LONGEST_ORDER)?;
     let meter = web.meter(&id)?;
     let name = name.map(|name| name.map(|name| meter_name(&name)).transpose()).transpose()?;
@@ -220,11 +220,11 @@ fn target(kwh: &serde_json::Number) -> Result<Energy, Problem> {
 )]
 pub async fn add_connection(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    add(&web, MadeKind::Connection, &headers, body).await
+    add(&web, MadeKind::Connection, by, body).await
 }
 
 /// Makes a query, which is kept beside the config
@@ -241,11 +241,11 @@ pub async fn add_connection(
 )]
 pub async fn add_query(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    add(&web, MadeKind::Query, &headers, body).await
+    add(&web, MadeKind::Query, by, body).await
 }
 
 /// Changes a connection that was made here
@@ -264,11 +264,11 @@ pub async fn add_query(
 pub async fn change_connection(
     State(web): State<Web>,
     Named(name): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    change(&web, (MadeKind::Connection, name), &headers, body).await
+    change(&web, (MadeKind::Connection, name), by, body).await
 }
 
 /// Changes a query that was made here
@@ -287,11 +287,11 @@ pub async fn change_connection(
 pub async fn change_query(
     State(web): State<Web>,
     Named(name): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    change(&web, (MadeKind::Query, name), &headers, body).await
+    change(&web, (MadeKind::Query, name), by, body).await
 }
 
 /// Deletes a connection that was made here
@@ -309,10 +309,9 @@ pub async fn change_query(
 pub async fn delete_connection(
     State(web): State<Web>,
     Named(name): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     ask(&web, by, Edit::Delete { kind: MadeKind::Connection, name }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -332,21 +331,14 @@ pub async fn delete_connection(
 pub async fn delete_query(
     State(web): State<Web>,
     Named(name): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     ask(&web, by, Edit::Delete { kind: MadeKind::Query, name }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn add(
-    web: &Web,
-    kind: MadeKind,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let by = guard::may_change(web, headers)?;
+async fn add(web: &Web, kind: MadeKind, by: Actor, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
     let value: Map<String, Value> = part_of(body)?;
     let Some(name) = value.get("name").and_then(Value::as_str).map(str::to_owned) else {
         return Err(Problem::Parameter { name: "name", what: "give it a name, such as \"historian\"".into() });
@@ -362,10 +354,9 @@ async fn add(
 async fn change(
     web: &Web,
     (kind, name): (MadeKind, String),
-    headers: &HeaderMap,
+    by: Actor,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(web, headers)?;
     let value: Map<String, Value> = part_of(body)?;
     if value.get("name").is_some_and(|other| other.as_str() != Some(&name)) {
         let what = "a name stays: make another one, and delete this".into();

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, HttpBody as _};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,11 +16,11 @@ use tokio::time::{Interval, MissedTickBehavior, timeout, timeout_at};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::access::Session;
+use super::access::{Session, source_of};
 use super::problem::Problem;
 use super::serve::Peer;
 use super::{Web, page};
-use crate::model::Digest;
+use crate::model::{Actor, Digest};
 use crate::store::{Bearer, Role, Scope};
 
 /// Bytes of path and query.
@@ -162,7 +163,7 @@ const PEEK: HeaderName = HeaderName::from_static("x-peek");
 /// Who asks.
 pub struct Caller {
     /// `admin` or `viewer` for a session, else the token's name.
-    pub name: String,
+    name: String,
     scope: Scope,
     is_session: bool,
 }
@@ -174,6 +175,11 @@ impl Caller {
 
     fn may_not(&self, problem: Problem) -> Problem {
         if self.is_session { Problem::Viewer } else { problem }
+    }
+
+    fn actor(self, parts: &Parts) -> Result<Actor, Problem> {
+        let Source(source) = Source::of(parts)?;
+        Ok(Actor { name: self.name, source: Some(source) })
     }
 }
 
@@ -230,17 +236,53 @@ pub fn may_read(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
     if who(web, headers)?.reads() { Ok(()) } else { Err(Problem::Scope) }
 }
 
-/// Whether whoever asks may do more than read; the name for the record.
-pub fn may_change(web: &Web, headers: &HeaderMap) -> Result<String, Problem> {
-    let caller = who(web, headers)?;
-    if caller.scope == Scope::Admin { Ok(caller.name) } else { Err(caller.may_not(Problem::AdminScope)) }
+/// Somebody who may do more than read, as the record names them.
+pub struct Admin(pub Actor);
+
+impl FromRequestParts<Web> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Problem> {
+        let caller = who(web, &parts.headers)?;
+        if caller.scope != Scope::Admin {
+            return Err(caller.may_not(Problem::AdminScope));
+        }
+        Ok(Self(caller.actor(parts)?))
+    }
 }
 
-/// Whether whoever asks may order exports and have their bundles; the name for the record.
-pub fn may_export(web: &Web, headers: &HeaderMap) -> Result<String, Problem> {
-    let caller = who(web, headers)?;
-    let may = matches!(caller.scope, Scope::Export | Scope::Admin);
-    if may { Ok(caller.name) } else { Err(caller.may_not(Problem::ExportScope)) }
+/// Somebody who may order exports and have their bundles, as the record names them.
+pub struct Exporter(pub Actor);
+
+impl FromRequestParts<Web> for Exporter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Problem> {
+        let caller = who(web, &parts.headers)?;
+        if !matches!(caller.scope, Scope::Export | Scope::Admin) {
+            return Err(caller.may_not(Problem::ExportScope));
+        }
+        Ok(Self(caller.actor(parts)?))
+    }
+}
+
+/// Whose guesses are counted with those of this request, and how the record names the place it came from: by the
+/// connection alone, since anybody can write a header.
+pub struct Source(pub String);
+
+impl Source {
+    fn of(parts: &Parts) -> Result<Self, Problem> {
+        let peer: &Peer = parts.extensions.get().ok_or(Problem::Stopping)?;
+        Ok(Self(source_of(peer.address)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Source {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(parts)
+    }
 }
 
 fn who(web: &Web, headers: &HeaderMap) -> Result<Caller, Problem> {

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Web;
+use super::guard::Admin;
 use super::problem::Problem;
-use super::{Web, guard};
 use crate::model::{ScanEvent, ScanOrder, ScanRequest};
 
 /// A search that somebody waits for.
@@ -46,13 +47,8 @@ pub const LONGEST_ORDER: usize = 4_096;
     ),
     security(("token" = ["admin"]))
 )]
-pub async fn scan(
-    State(web): State<Web>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
+pub async fn scan(State(web): State<Web>, _: Admin, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
     const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
-    guard::may_change(&web, &headers)?;
     let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
     let order = serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
     let (tell, events) = mpsc::channel(EVENTS);

@@ -3,26 +3,27 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
-use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
+use super::Web;
+use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, count};
 use super::wire::{At, Json};
-use super::{Web, guard};
 use crate::model::{
-    DeadLetter, Position, Stream, StreamStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamState,
+    Actor, DeadLetter, Position, Stream, StreamStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamState,
     UpstreamStatus,
 };
 
 /// Somebody wants something of an upstream.
 pub struct UpstreamNow {
     pub order: UpstreamOrder,
+    pub by: Actor,
     pub reply: oneshot::Sender<Result<(), UpstreamRefused>>,
 }
 
@@ -194,11 +195,10 @@ pub async fn letters(
 pub async fn flush(
     State(web): State<Web>,
     Named(name): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
-    ask(&web, &by, UpstreamOrder::Flush { upstream: name.clone() }).await?;
+    ask(&web, by, UpstreamOrder::Flush { upstream: name.clone() }).await?;
     accepted(&web, &name)
 }
 
@@ -252,36 +252,31 @@ impl Which {
 pub async fn settle(
     State(web): State<Web>,
     Named(upstream): Named,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
     let settle = serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
     match settle {
         Settle::Replay(which) => {
-            ask(&web, &by, UpstreamOrder::Replay { upstream: upstream.clone(), ids: which.ids() }).await?;
+            ask(&web, by, UpstreamOrder::Replay { upstream: upstream.clone(), ids: which.ids() }).await?;
             accepted(&web, &upstream)
         }
         Settle::Discard(which) => {
-            ask(&web, &by, UpstreamOrder::Discard { upstream, ids: which.ids() }).await?;
+            ask(&web, by, UpstreamOrder::Discard { upstream, ids: which.ids() }).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
     }
 }
 
-async fn ask(web: &Web, by: &str, order: UpstreamOrder) -> Result<(), Problem> {
-    let told = order.to_string();
+async fn ask(web: &Web, by: Actor, order: UpstreamOrder) -> Result<(), Problem> {
     let (reply, answer) = oneshot::channel();
-    web.views.upstream_orders.try_send(UpstreamNow { order, reply }).map_err(|fault| match fault {
+    web.views.upstream_orders.try_send(UpstreamNow { order, by, reply }).map_err(|fault| match fault {
         TrySendError::Full(_) => Problem::UpstreamQueue { again: AGAIN_S },
         TrySendError::Closed(_) => Problem::Stopping,
     })?;
-    answer.await.map_err(|_| Problem::Stopping)??;
-    // Only now: what was asked of an unknown one may bear any text as its name.
-    info!(by, "somebody asked to {told}");
-    Ok(())
+    Ok(answer.await.map_err(|_| Problem::Stopping)??)
 }
 
 fn accepted(web: &Web, name: &str) -> Result<Response, Problem> {

@@ -191,7 +191,7 @@ async fn the_script_of_the_trust_page_fetches_a_log_that_can_be_verified() {
     // Whole tiles, partial ones, and a level above.
     let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
     for _ in 0..520 {
-        store.ledger().note_download(id, "first".to_owned()).await.unwrap();
+        store.ledger().note_download(id, meterseal::model::Actor::here("first")).await.unwrap();
     }
     store.close().await.unwrap();
     let agent = plant.agent().await;

@@ -284,7 +284,7 @@ async fn exports_are_listed_and_fetched_again_with_and_without_the_daemon() {
     let limits = plant.load().config.unwrap().store;
     let house = House::open(limits, server.connection());
     let cancelled = house.order(T, T + HOUR).await;
-    house.jobs.ledger.drop_job(cancelled, "first".to_owned()).await.unwrap();
+    house.jobs.ledger.drop_job(cancelled, meterseal::model::Actor::here("first")).await.unwrap();
     house.end().await;
     let mut fetched = Vec::new();
     for with_daemon in [false, true] {

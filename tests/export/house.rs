@@ -115,7 +115,7 @@ impl House {
 
     async fn order_at(&self, connection: &str, query: &str, from_ns: i64, to_ns: i64) -> JobId {
         let order = ExportOrder { connection: connection.to_owned(), query: query.to_owned(), from_ns, to_ns };
-        self.jobs.order(order, "first".to_owned()).await.unwrap().unwrap().id
+        self.jobs.order(order, meterseal::model::Actor::here("first")).await.unwrap().unwrap().id
     }
 
     pub async fn job(&self, id: JobId) -> Job {

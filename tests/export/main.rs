@@ -211,7 +211,7 @@ async fn a_server_that_is_away_holds_up_only_the_exports_from_it() {
     away.heal();
     assert_eq!(state(first).await, JobState::Running);
     there.heal();
-    house.jobs.ledger.drop_job(long, "first".to_owned()).await.unwrap();
+    house.jobs.ledger.drop_job(long, meterseal::model::Actor::here("first")).await.unwrap();
     for id in [first, behind] {
         assert_eq!(house.exported(id).await.rows, 1_000);
     }
@@ -272,7 +272,7 @@ async fn a_cancelled_job_leaves_nothing_and_the_next_one_begins() {
     house.start();
     let (first, second) = (house.order(T, T + HOUR).await, house.order(T, T + HOUR).await);
     house.told(first, |_| true).await;
-    house.jobs.ledger.drop_job(first, "first".to_owned()).await.unwrap();
+    house.jobs.ledger.drop_job(first, meterseal::model::Actor::here("first")).await.unwrap();
     assert_eq!(house.over(first).await.state, JobState::Cancelled);
     server.heal();
     assert_eq!(house.exported(second).await.rows, 1_000);

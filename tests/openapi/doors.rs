@@ -47,7 +47,7 @@ pub async fn furnish(plant: &Plant) -> Vec<String> {
     for end in [None, Some(JobEnd::Failed { error: "wrong password".into() })] {
         let query = json!({ "name": "energy" });
         let request = JobRequest { connection: "historian".into(), query, from_ns: 0, to_ns: 1 };
-        let export = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap().id;
+        let export = ledger.queue_job(request, meterseal::model::Actor::here("first")).await.unwrap().unwrap().id;
         if let Some(end) = end {
             assert!(ledger.begin_job(export).await.unwrap() && ledger.end_job(export, end).await.unwrap());
         }

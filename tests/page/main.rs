@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterseal::clock::Clock;
-use meterseal::model::{Alert, AlertKind, AnchorState, Condition, OpenBlock, Timestamp};
+use meterseal::model::{Actor, Alert, AlertKind, AnchorState, Condition, OpenBlock, Timestamp};
 use meterseal::simulate::{self, Simulation};
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
-use meterseal::store::{AccessChange, Actor, Role};
+use meterseal::store::{AccessChange, Role};
 use meterseal::web::{ScanNow, totp};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -72,7 +72,7 @@ async fn look(name: &str) {
     let code = totp::random_code().unwrap();
     if name == "setup" {
         let change = AccessChange::SetupCode { code: totp::digest_of(&code).unwrap() };
-        let by = Actor { name: "meterseal".into(), source: None };
+        let by = Actor::here("meterseal");
         plant.store.ledger().change_access(change, by).await.unwrap().unwrap();
     } else {
         for (role, pin) in PINS {

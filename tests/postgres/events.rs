@@ -42,7 +42,7 @@ pub async fn told_by_a_store() -> Vec<(Stream, Vec<Event>)> {
 
     let query = serde_json::json!({"name": "energy", "text": "SELECT 1"});
     let request = JobRequest { connection: "historian".to_owned(), query, from_ns: 1, to_ns: i64::MAX };
-    let job = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap();
+    let job = ledger.queue_job(request, meterseal::model::Actor::here("first")).await.unwrap().unwrap();
     let progress = JobProgress { rows: 7, bytes: 700, position_ns: None };
     let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 900, progress };
     ledger.end_job(job.id, end).await.unwrap();

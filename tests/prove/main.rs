@@ -286,7 +286,7 @@ async fn datasets_and_their_rows_are_proven() {
     let refused = plant.try_prove(Claim::Row { dataset: id, row: 3 }, ProofForm::Json).await;
     assert!(matches!(refused, Err(ProveError::Bundle { .. })), "{refused:?}");
     std::fs::write(&manifest, bytes).unwrap();
-    plant.ledger().drop_job(id, "tests".into()).await.unwrap();
+    plant.ledger().drop_job(id, meterseal::model::Actor::here("tests")).await.unwrap();
     let refused = plant.try_prove(Claim::Row { dataset: id, row: 3 }, ProofForm::Json).await;
     assert!(matches!(refused, Err(ProveError::Not(NotProven::Gone(_)))), "{refused:?}");
     assert_eq!(plant.prove(Claim::Dataset { id }).await, proof, "the log still commits to it");

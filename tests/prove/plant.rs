@@ -163,7 +163,7 @@ impl Plant {
         let (from_ns, to_ns) = (T * 1_000_000, (T + DAY) * 1_000_000);
         let query = json!({"fields": [], "measurement": "energy", "name": "energy", "tags": {}});
         let request = JobRequest { connection: "historian".into(), query, from_ns, to_ns };
-        let id = ledger.queue_job(request, "tests".into()).await.unwrap().unwrap().id;
+        let id = ledger.queue_job(request, meterseal::model::Actor::here("tests")).await.unwrap().unwrap().id;
         let (making, folder) = (reader.making_folder(id), reader.bundle_folder(id));
         let mut writer = Writer::open(&making, Progress::default()).unwrap();
         let mut slice = Slice::new(from_ns, to_ns);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meterseal::agent::access::{AccessDone, AccessOrder};
 use meterseal::model::{Digest, Timestamp};
-use meterseal::store::{AccessChange, Actor, Role};
+use meterseal::store::{AccessChange, Role};
 use meterseal::web::totp;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -356,7 +356,7 @@ async fn the_first_pin_is_set_with_the_code_of_the_journal() {
     assert_problem(&post(&plant, "/api/session", json!({ "pin": ADMIN })).await, 403);
     // The code that was told is not kept; this one is in its place.
     let code = totp::random_code().unwrap();
-    let actor = Actor { name: "test".into(), source: None };
+    let actor = meterseal::model::Actor::here("test");
     let digest = totp::digest_of(&code).unwrap();
     plant.store.ledger().change_access(AccessChange::SetupCode { code: digest }, actor).await.unwrap().unwrap();
     let set_up = async |code: &str, pin: &str| post(&plant, "/api/setup", json!({ "code": code, "pin": pin })).await;

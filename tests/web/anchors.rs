@@ -189,7 +189,7 @@ async fn an_export_says_what_covers_it() {
     let request = JobRequest { connection: "historian".into(), query, from_ns: 0, to_ns: 1 };
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let id = ledger.queue_job(request.clone(), "first".to_owned()).await.unwrap().unwrap().id;
+        let id = ledger.queue_job(request.clone(), meterseal::model::Actor::here("first")).await.unwrap().unwrap().id;
         let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 1, progress: JobProgress::default() };
         assert!(ledger.begin_job(id).await.unwrap() && ledger.end_job(id, end).await.unwrap());
         ids.push(id);

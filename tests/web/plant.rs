@@ -349,7 +349,7 @@ impl Plant {
     /// Does what a command does with PINs, TOTP and tokens.
     pub async fn order(&self, order: AccessOrder) -> AccessDone {
         let (reader, ledger) = (self.store.reader(), self.store.ledger());
-        access::carry_out(&reader, &ledger, &self.clock, order, "user 0".to_owned()).await.unwrap()
+        access::carry_out(&reader, &ledger, &self.clock, order, meterseal::model::Actor::here("user 0")).await.unwrap()
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {

@@ -24,7 +24,9 @@ use super::Config;
 use super::dataset::manifest::{PointsQuery, Query, ResultQuery};
 use super::influx::{self, Asked};
 use crate::clock::Clock;
-use crate::model::{ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJobs, Timestamp, nearest};
+use crate::model::{
+    Actor, ExportOrder, ExportRefused, Job, JobId, JobRequest, JobState, RunningJobs, Timestamp, nearest,
+};
 use crate::store::{JOBS, JobEnd, Ledger, Reader, StoreError};
 use attempt::Attempt;
 use told::Told;
@@ -143,7 +145,7 @@ impl Queue {
 
 impl Jobs {
     /// Queues what was ordered, with the query as it is now: later changes of the config do not touch it.
-    pub async fn order(&self, order: ExportOrder, by: String) -> Result<Result<Job, ExportRefused>, StoreError> {
+    pub async fn order(&self, order: ExportOrder, by: Actor) -> Result<Result<Job, ExportRefused>, StoreError> {
         let request = match request(&self.config.borrow(), order, self.clock.now()) {
             Ok(request) => request,
             Err(refused) => return Ok(Err(refused)),
@@ -269,8 +271,12 @@ pub struct Downloads(BTreeMap<(JobId, String), u64>);
 
 impl Downloads {
     /// Puts on record that somebody begins to download a bundle, before the first byte of it goes out.
-    pub async fn note(&mut self, jobs: &Jobs, id: JobId, by: String) -> Result<(), StoreError> {
-        if self.begins(id, &by, jobs.clock.since_boot_ms()) { jobs.ledger.note_download(id, by).await } else { Ok(()) }
+    pub async fn note(&mut self, jobs: &Jobs, id: JobId, by: Actor) -> Result<(), StoreError> {
+        if self.begins(id, &by.name, jobs.clock.since_boot_ms()) {
+            jobs.ledger.note_download(id, by).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether this request begins a download, and does not go on with one.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::ledger;
 use crate::model::entry::{self, Entry, EntryKind, Salt};
 use crate::model::merkle::Frontier;
-use crate::model::{Block, Digest, MeterId, Timestamp, jcs};
+use crate::model::{Actor, Block, Digest, MeterId, Timestamp, jcs};
 pub use epoch::Succession;
 pub(super) use epoch::{Since, checkpoint, gateway_of, hex, kept_identity, succeed};
 pub(super) use read::opening;
@@ -92,9 +92,28 @@ pub enum Append {
     },
 }
 
+impl Append {
+    /// What somebody did, and from where.
+    pub fn audit(action: &str, by: &Actor, mut detail: Value) -> Self {
+        if let Some(source) = &by.source {
+            detail["source"] = json!(source);
+        }
+        Self::Audit { action: action.to_owned(), by: by.name.clone(), detail }
+    }
+}
+
 /// Appends within a transaction that is open on `connection`, and returns the index of each entry.
 pub(super) fn append_all(connection: &Connection, now: Timestamp, wanted: &[Append]) -> rusqlite::Result<Vec<u64>> {
     append(connection, now, |log| wanted.iter().map(|one| log.append(one)).collect())
+}
+
+/// Puts on record what somebody did, and from where, within a transaction that is open on `connection`.
+pub(super) fn tell(
+    connection: &Connection,
+    (now, action, by): (Timestamp, &str, &Actor),
+    detail: Value,
+) -> rusqlite::Result<()> {
+    append_all(connection, now, &[Append::audit(action, by, detail)]).map(|_| ())
 }
 
 /// Appends what `work` says to the current epoch, within a transaction that is open on `connection`.

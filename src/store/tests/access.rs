@@ -1,7 +1,8 @@
 //! PINs, TOTP, tokens, lock-outs, and what the log tells of them.
 
 use super::*;
-use crate::store::{AccessChange, AccessRefused, Actor, AuditPlace, Lockout, Role, Second, Token};
+use crate::model::Actor;
+use crate::store::{AccessChange, AccessRefused, AuditPlace, Lockout, Role, Second, Token};
 use serde_json::json;
 
 /// A store becomes one of version 7.

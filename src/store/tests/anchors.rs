@@ -531,7 +531,7 @@ async fn a_dataset_is_covered_and_a_checkpoint_tells_how_far_it_reaches() {
     let epoch = house.store.identity().epoch.clone();
     seal(&ledger, vec![block("m1", 0, 0), block("m2", 1, 0)]).await;
     let request = JobRequest { connection: "plant".into(), query: serde_json::json!({}), from_ns: 0, to_ns: 1 };
-    let id = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap().id;
+    let id = ledger.queue_job(request, crate::model::Actor::here("first")).await.unwrap().unwrap().id;
     let other = crate::model::JobId::after(None, Timestamp::MIN, [0; 10]);
     assert_eq!(reader.covered_datasets(vec![id, other], None).await.unwrap(), [None, None]);
     let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 1, progress: Default::default() };

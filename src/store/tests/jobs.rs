@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::entry::EntryKind;
-use crate::model::{Job, JobId, JobProgress, JobRequest, JobState};
+use crate::model::{Actor, Job, JobId, JobProgress, JobRequest, JobState};
 use crate::store::{Dropped, JOBS, JobEnd, NoRoom, Opening};
 
 fn request() -> JobRequest {
@@ -12,7 +12,7 @@ fn request() -> JobRequest {
 
 impl House {
     async fn queued(&self) -> Job {
-        self.store.ledger().queue_job(request(), "first".to_owned()).await.unwrap().unwrap()
+        self.store.ledger().queue_job(request(), Actor::here("first")).await.unwrap().unwrap()
     }
 
     /// What the log says, in its order: who did what, and the id of which job.
@@ -106,10 +106,10 @@ async fn jobs_wait_in_order_and_one_too_many_is_refused() {
         ids.push(house.queued().await.id);
     }
     assert!(ids.is_sorted_by(|a, b| a < b), "also within one millisecond: {ids:?}");
-    assert_eq!(ledger.queue_job(request(), "first".to_owned()).await.unwrap(), None);
+    assert_eq!(ledger.queue_job(request(), Actor::here("first")).await.unwrap(), None);
     assert!(ledger.begin_job(ids[0]).await.unwrap());
-    assert_eq!(ledger.queue_job(request(), "first".to_owned()).await.unwrap(), None, "one that runs counts too");
-    assert_eq!(ledger.drop_job(ids[0], "second".to_owned()).await.unwrap(), Dropped::Cancelled);
+    assert_eq!(ledger.queue_job(request(), Actor::here("first")).await.unwrap(), None, "one that runs counts too");
+    assert_eq!(ledger.drop_job(ids[0], Actor::here("second")).await.unwrap(), Dropped::Cancelled);
     assert_eq!(house.job(ids[0]).await.state, JobState::Cancelled);
     assert!(!ledger.end_job(ids[0], done(1)).await.unwrap(), "what was cancelled is not done");
     let under_way: Vec<_> = reader.jobs_under_way().await.unwrap().iter().map(|job| job.id).collect();
@@ -119,7 +119,7 @@ async fn jobs_wait_in_order_and_one_too_many_is_refused() {
     assert!(newest[0] > ids[JOBS - 1] && newest[1..] == [ids[JOBS - 1], ids[JOBS - 2]], "{newest:?}");
     let older = reader.jobs(Some(ids[2]), 9).await.unwrap();
     assert_eq!(older.iter().map(|job| job.id).collect::<Vec<_>>(), [ids[1], ids[0]]);
-    assert_eq!(ledger.drop_job(JobId::after(None, Timestamp::MIN, [0; 10]), String::new()).await.unwrap(), {
+    assert_eq!(ledger.drop_job(JobId::after(None, Timestamp::MIN, [0; 10]), Actor::here("nobody")).await.unwrap(), {
         Dropped::Unknown
     });
 }
@@ -131,14 +131,14 @@ async fn a_bundle_goes_when_somebody_says_so_but_not_while_it_is_read() {
     let id = house.done(100).await;
     let (folder, held) = reader.bundle(id).await.unwrap().unwrap();
     assert_eq!(folder, reader.bundle_folder(id));
-    assert_eq!(ledger.drop_job(id, "first".to_owned()).await.unwrap(), Dropped::InUse);
+    assert_eq!(ledger.drop_job(id, Actor::here("first")).await.unwrap(), Dropped::InUse);
     drop(held);
-    assert_eq!(ledger.drop_job(id, "first".to_owned()).await.unwrap(), Dropped::Deleted);
+    assert_eq!(ledger.drop_job(id, Actor::here("first")).await.unwrap(), Dropped::Deleted);
     assert!(!house.is_there(id) && reader.bundle(id).await.unwrap().is_none());
     let job = house.job(id).await;
     assert_eq!(job.state, JobState::Done, "that it was made stays on record");
     assert_eq!(job.artifact.unwrap().manifest_sha256, Digest::of(b"manifest"));
-    ledger.note_download(id, "second".to_owned()).await.unwrap();
+    ledger.note_download(id, Actor::here("second")).await.unwrap();
     let told: Vec<String> = house.logged().await.into_iter().map(|(what, _)| what).collect();
     assert_eq!(told, ["export by first", "dataset", "export-delete by first", "download by second"]);
 }
@@ -182,8 +182,8 @@ async fn what_a_crash_leaves_is_swept_away() {
         std::fs::write(path.join("data-00000.jsonl.zst"), "x").unwrap();
         path
     };
-    assert_eq!(ledger.drop_job(cancelled, String::new()).await.unwrap(), Dropped::Cancelled);
-    assert_eq!(ledger.drop_job(gone, String::new()).await.unwrap(), Dropped::Deleted);
+    assert_eq!(ledger.drop_job(cancelled, Actor::here("nobody")).await.unwrap(), Dropped::Cancelled);
+    assert_eq!(ledger.drop_job(gone, Actor::here("nobody")).await.unwrap(), Dropped::Deleted);
     let root = reader.bundle_folder(kept).parent().unwrap().to_owned();
     let unknown = make(root.join(JobId::after(None, Timestamp::from_millis(7), [1; 10]).to_string()));
     let stay =
@@ -212,7 +212,7 @@ async fn exports_leave_room_for_readings() {
     let told = ledger.room_for_export(running, 6 << 20).unwrap().unwrap_err();
     assert_eq!(told, NoRoom::Share { limit: 10 << 20 });
     assert!(house.is_there(fresh));
-    assert_eq!(ledger.drop_job(fresh, String::new()).await.unwrap(), Dropped::Deleted);
+    assert_eq!(ledger.drop_job(fresh, Actor::here("nobody")).await.unwrap(), Dropped::Deleted);
     assert_eq!(ledger.room_for_export(running, 6 << 20).unwrap(), Ok(()));
 }
 
@@ -227,7 +227,7 @@ async fn an_export_stops_before_the_reserve_is_touched() {
     init(&config, &"plant-7".parse().unwrap(), &clock).unwrap();
     let store = Store::open(config, clock, None).unwrap();
     let ledger = store.ledger();
-    let id = ledger.queue_job(request(), String::new()).await.unwrap().unwrap().id;
+    let id = ledger.queue_job(request(), Actor::here("nobody")).await.unwrap().unwrap().id;
     assert_eq!(ledger.room_for_export(id, 0).unwrap(), Ok(()));
     std::fs::write(disk.0.path().join("filler"), vec![1; 30 << 20]).unwrap();
     let told = ledger.room_for_export(id, 0).unwrap().unwrap_err();

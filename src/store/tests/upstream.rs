@@ -160,7 +160,7 @@ async fn tell_all(house: &House) {
     ledger.clear_alert(id, Timestamp::from_millis(NOON + 10)).await.unwrap();
     let query = serde_json::json!({"name": "energy", "text": "SELECT 1"});
     let request = JobRequest { connection: "historian".to_owned(), query, from_ns: 1, to_ns: i64::MAX };
-    let job = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap();
+    let job = ledger.queue_job(request, crate::model::Actor::here("first")).await.unwrap().unwrap();
     let progress = JobProgress { rows: 7, bytes: 700, position_ns: None };
     let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 900, progress };
     ledger.end_job(job.id, end).await.unwrap();
@@ -272,7 +272,7 @@ async fn what_came_since_the_store_was_opened_goes_into_the_new_epoch_when_other
     let first = house.store.identity().epoch.clone();
     let query = serde_json::json!({"name": "energy"});
     let request = JobRequest { connection: "historian".to_owned(), query, from_ns: 1, to_ns: 2 };
-    let job = ledger.queue_job(request, "first".to_owned()).await.unwrap().unwrap();
+    let job = ledger.queue_job(request, crate::model::Actor::here("first")).await.unwrap().unwrap();
     let progress = JobProgress { rows: 7, bytes: 700, position_ns: None };
     let end = JobEnd::Done { manifest_sha256: Digest::of(b"m"), stored: 900, progress };
     ledger.end_job(job.id, end).await.unwrap();

@@ -19,9 +19,10 @@ use tracing::{error, info, warn};
 
 use super::problem::Problem;
 use crate::clock::Clock;
-use crate::model::Digest;
-use crate::store::{Access, AccessChange, AccessRefused, Actor, Lockout, Reader, Role, Second, StoreError, Token};
+use crate::model::{Actor, Digest};
+use crate::store::{Access, AccessChange, AccessRefused, Lockout, Reader, Role, Second, StoreError, Token};
 use lockout::Lockouts;
+pub use lockout::source_of;
 use pin::{HashFailed, Pin};
 pub use routes::recovery_codes;
 pub(super) use session::Session;

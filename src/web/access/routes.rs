@@ -1,9 +1,8 @@
 //! `/api/session`, `/api/setup` and `/api/access…`: signing in and out, the first PIN, and what an admin changes of it.
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -11,32 +10,18 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use utoipa::{IntoParams, ToSchema};
 
-use super::lockout::source_of;
 use super::session::Session;
 use super::{Code, Gate, Guess, Pin, Terms, totp};
-use crate::model::{ClockState, Digest, Timestamp};
-use crate::store::{AccessChange, AccessRefused, Actor, Role};
+use crate::model::{Actor, ClockState, Digest, Timestamp};
+use crate::store::{AccessChange, AccessRefused, Role};
 use crate::web::Web;
-use crate::web::guard::{self, COOKIE};
+use crate::web::guard::{self, Admin, COOKIE, Source};
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
-use crate::web::serve::Peer;
 use crate::web::wire::{At, Json};
 
 /// More than a PIN, a code and a name take.
 pub const LONGEST_BODY: usize = 2_048;
-
-/// Whose guesses are counted with those of this request: by the connection alone, since anybody can write a header.
-pub struct Source(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Source {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let peer: &Peer = parts.extensions.get().ok_or(Problem::Stopping)?;
-        Ok(Self(source_of(peer.address)))
-    }
-}
 
 /// The body as JSON. A value that does not fit is not repeated in the answer: it may be a PIN.
 pub fn read_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
@@ -343,11 +328,11 @@ struct NewPin {
 pub async fn set_pin(
     State(web): State<Web>,
     headers: HeaderMap,
+    Admin(by): Admin,
     Source(source): Source,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let NewPin { role, pin, current } =
         read_body(body, r#"{"role": "admin" or "viewer", "pin": "…", "current": "…"}"#)?;
     let gate = &web.views.gate;
@@ -362,7 +347,7 @@ pub async fn set_pin(
     if let Ok(own) = guard::session_token(&headers) {
         gate.keep_session(&own, role, &phc.as_str().into());
     }
-    gate.ask(AccessChange::Pin { role, phc }, Actor { name: by, source: Some(source) }).await?;
+    gate.ask(AccessChange::Pin { role, phc }, by).await?;
     info!(role = role.as_str(), "a PIN was set; other sessions of this role have ended");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -378,13 +363,11 @@ pub async fn set_pin(
 )]
 pub async fn drop_viewer(
     State(web): State<Web>,
-    headers: HeaderMap,
-    Source(source): Source,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let change = AccessChange::NoPin { role: Role::Viewer };
-    web.views.gate.ask(change, Actor { name: by, source: Some(source) }).await?;
+    web.views.gate.ask(change, by).await?;
     info!("the viewer's PIN was revoked");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -411,9 +394,9 @@ struct ProposedView {
 pub async fn propose_totp(
     State(web): State<Web>,
     headers: HeaderMap,
+    _: Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    guard::may_change(&web, &headers)?;
     let token = guard::session_token(&headers)?;
     if web.views.reader.access().totp.is_some() {
         return Err(AccessRefused::TotpOn.into());
@@ -451,11 +434,10 @@ struct RecoveryView {
 pub async fn confirm_totp(
     State(web): State<Web>,
     headers: HeaderMap,
-    Source(source): Source,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let Confirm { code } = read_body(body, r#"{"code": "…"}"#)?;
     let token = guard::session_token(&headers)?;
     let session = web.views.gate.session(&token, true).ok_or(Problem::SessionOver)?;
@@ -463,8 +445,7 @@ pub async fn confirm_totp(
     let now = web.views.clock.now();
     let step = totp::step_of(&secret, &code, now, 0).ok_or_else(|| not_the_code(now))?;
     let (recovery_codes, recovery) = recovery_codes().map_err(Problem::random)?;
-    let actor = Actor { name: by, source: Some(source) };
-    web.views.gate.ask(AccessChange::Totp { secret, step, recovery }, actor).await?;
+    web.views.gate.ask(AccessChange::Totp { secret, step, recovery }, by).await?;
     web.views.gate.propose(&token, None);
     info!("TOTP was switched on");
     Ok(Json(RecoveryView { recovery_codes }).into_response())
@@ -504,12 +485,11 @@ struct NoTotp {
 )]
 pub async fn drop_totp(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Source(source): Source,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let NoTotp { pin, totp, recovery } = read_body(body, r#"{"pin": "…", "totp": "…"}"#)?;
     if web.views.reader.access().totp.is_none() {
         return Err(AccessRefused::TotpOff.into());
@@ -517,7 +497,7 @@ pub async fn drop_totp(
     let code = totp.map(Code::Totp).or(recovery.map(Code::Recovery));
     let pin = Pin::try_from(pin).map_err(|_| Problem::NotThePin)?;
     web.views.gate.is_admin(&source, Guess { pin, code }, true).await?;
-    web.views.gate.ask(AccessChange::NoTotp, Actor { name: by, source: Some(source) }).await?;
+    web.views.gate.ask(AccessChange::NoTotp, by).await?;
     info!("TOTP was switched off");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -534,18 +514,15 @@ pub async fn drop_totp(
 )]
 pub async fn end_session(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Named(id): Named,
-    Source(source): Source,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let ended = web.views.gate.end(|session| session.id == id);
     let Some(Session { role, source: of, .. }) = ended.into_iter().next() else {
         return Err(Problem::NoSession(id.chars().take(40).collect()));
     };
-    let actor = Actor { name: by, source: Some(source) };
-    web.views.gate.ask(AccessChange::EndSession { role, of }, actor).await?;
+    web.views.gate.ask(AccessChange::EndSession { role, of }, by).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,13 +11,14 @@ use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::random_token;
-use super::routes::{Source, read_body};
+use super::routes::read_body;
 use crate::model::Digest;
-use crate::store::{AccessChange, AccessRefused, Actor, AuditEntry, AuditPlace, Role, Scope, Token};
+use crate::store::{AccessChange, AccessRefused, AuditEntry, AuditPlace, Role, Scope, Token};
+use crate::web::Web;
+use crate::web::guard::Admin;
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing, count};
 use crate::web::wire::{At, Json};
-use crate::web::{Web, guard};
 
 /// Letters of a token's name.
 const NAME: usize = 64;
@@ -102,18 +103,16 @@ pub fn token_name(name: &str) -> Result<(), BadName> {
 )]
 pub async fn create(
     State(web): State<Web>,
-    headers: HeaderMap,
-    Source(source): Source,
+    Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let example = r#"{"name": "…", "scope": "read", "ingest", "export" or "admin"}"#;
     let NewToken { name, scope } = read_body(body, example)?;
     token_name(&name).map_err(|bad| Problem::Parameter { name: "name", what: bad.to_string() })?;
     let secret = random_token().map_err(Problem::random)?;
     let change = AccessChange::Token { name, scope, token: Digest::of(secret.as_bytes()) };
-    let made = web.views.gate.ask(change, Actor { name: by, source: Some(source) }).await?;
+    let made = web.views.gate.ask(change, by).await?;
     let made = made.ok_or(Problem::Stopping)?;
     info!(name = made.name, scope = scope.as_str(), "a token was made");
     let location = format!("/api/tokens/{}", made.id);
@@ -132,14 +131,12 @@ pub async fn create(
 )]
 pub async fn revoke(
     State(web): State<Web>,
-    headers: HeaderMap,
+    Admin(by): Admin,
     Named(id): Named,
-    Source(source): Source,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_change(&web, &headers)?;
     let known: i64 = id.parse().map_err(|_| AccessRefused::NoToken(id.chars().take(40).collect()))?;
-    web.views.gate.ask(AccessChange::NoTokenOf { id: known }, Actor { name: by, source: Some(source) }).await?;
+    web.views.gate.ask(AccessChange::NoTokenOf { id: known }, by).await?;
     info!(id = known, "a token was revoked");
     Ok(StatusCode::NO_CONTENT.into_response())
 }

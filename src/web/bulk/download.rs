@@ -17,9 +17,10 @@ use tracing::error;
 use super::{BulkArchive, BulkNow, ReadAt, ask, known};
 use crate::model::{Artifact, Job, JobId};
 use crate::store::Held;
+use crate::web::Web;
+use crate::web::guard::Exporter;
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
-use crate::web::{Web, guard};
 
 /// Bytes read and sent together.
 const PIECE: usize = 256 << 10;
@@ -84,10 +85,10 @@ pub async fn download(
     State(web): State<Web>,
     method: Method,
     headers: HeaderMap,
+    Exporter(by): Exporter,
     Named(id): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let by = guard::may_export(&web, &headers)?;
     let Found { id, folder, held, etag } = found(&web, &id).await?;
     let (reply, answer) = oneshot::channel();
     ask(&web, BulkNow::Archive { folder, reply }).await?;
@@ -118,7 +119,7 @@ pub async fn download(
         let (reply, noted) = oneshot::channel();
         ask(&web, BulkNow::Download { id, by: by.clone(), reply }).await?;
         noted.await.map_err(|_| Problem::Stopping)??;
-        Sending { web: web.clone(), read_at, id, by, rest: stretch.clone(), length, _held: held }.into_body()
+        Sending { web: web.clone(), read_at, id, by: by.name, rest: stretch.clone(), length, _held: held }.into_body()
     };
     let mut response = (status, always, [of_length, kind], body).into_response();
     if !is_whole {
