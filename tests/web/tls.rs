@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meterseal::store::{AccessChange, Actor};
+use meterseal::model::Actor;
+use meterseal::store::AccessChange;
 use meterseal::web::{self, CertificateStatus, Tls, totp};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
