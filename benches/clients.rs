@@ -1,24 +1,32 @@
-//! The live feed under many clients: `cargo bench --bench clients`. The server has one core to itself, 200 clients listen
-//! from a process on another, and what one client alone sees in the same run is the figure to compare with.
+//! The web under many clients: `cargo bench --bench clients`. The server has one core to itself. From processes on another
+//! 200 clients listen to the live feed and, at the same time, 100 dashboards to their WebSockets; what one client of each
+//! sees in the same run is the figure to compare with.
 //!
-//! An event's delay runs from the return of its commit to its arrival at the client, by the clock that both share.
+//! A delay runs from the commit of a reading to its arrival at the client, by the clock that both share. The feed has
+//! each reading. Dashboards are told at once of what simulators say, of which one runs beside ten measured meters; what
+//! they are told of those every 5 s anyway goes on meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up fails")]
 
-use std::collections::{BTreeMap, HashMap};
+mod plant;
+
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt as _, StreamExt as _};
+use meterseal::agent::simulators;
+use meterseal::blocks;
 use meterseal::clock::Clock;
-use meterseal::model::{
-    Category, ClockState, Layout, Meter, MeterId, Number, OpenBlock, Origin, Ratio, Reading, Slot, Stamp, Timestamp,
-};
-use meterseal::store::{self, Config, Store};
-use meterseal::web::{self, Site, Tls, Views};
+use meterseal::model::{ClockState, Layout, Number, Ratio, Reading, Role, Stamp, StoredReading, Timestamp};
+use meterseal::store::Store;
+use meterseal::web::{Tls, Views};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::pem::PemObject as _;
@@ -26,30 +34,48 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
 
-const NOON: i64 = 1_763_726_400_000;
-const METERS: usize = 10;
+use plant::{NOON, Web, resident};
+
 const FEEDS: usize = 200;
+const SOCKETS: usize = 100;
 /// Groups of readings, one of each meter, and the pause between them.
 const ROUNDS: u32 = 50;
 const BETWEEN: Duration = Duration::from_millis(200);
+/// Groups before the dashboards come: what the feeds take shows then.
+const FEEDS_ALONE: u32 = 25;
+/// The power of each reading is a number of its own, in kW: that of its group, or for the simulator one from here on.
+const SIMULATED: u32 = 500_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const CLEAR: &str = "in the clear";
+const SECURE: &str = "under TLS";
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
-    // The clients are this program again.
-    if let Some(at) = arguments.iter().position(|word| word == "--listen-to") {
-        let [address, token, feeds, ca] = [1, 2, 3, 4].map(|after| arguments[at + after].clone());
-        pin_to(1);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(listen(address.parse().unwrap(), token, feeds.parse().unwrap(), &ca));
-    }
-    pin_to(0);
+    let after = |word: &str| Some(&arguments[arguments.iter().position(|argument| argument == word)? + 1..]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(measure());
+    // The servers and the clients are this program again. Each server is a new process: memory that the one before it
+    // has used and given back would not count.
+    if let Some(asked) = after("--listen-to") {
+        pin_to(1);
+        runtime.block_on(listen(Asked::read(asked)));
+    } else if let Some([how, ..]) = after("--serve") {
+        pin_to(0);
+        runtime.block_on(measure(how));
+    } else {
+        for how in [CLEAR, SECURE] {
+            let ended = Command::new(std::env::current_exe().unwrap()).args(["--serve", how]).status().unwrap();
+            assert!(ended.success(), "{how}: {ended}");
+        }
+    }
 }
 
 /// Threads that begin later stay there too.
@@ -64,145 +90,98 @@ fn now_ns() -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-async fn measure() {
+async fn measure(how: &str) {
     let folder = tempfile::tempdir_in(".").unwrap();
-    let config = Config {
-        path: folder.path().join("store"),
-        commit_every: Duration::from_millis(100),
-        keep_raw: Duration::from_secs(90 * 86_400),
-        max_disk: 10_000_000_000,
-        reserve: 0,
-    };
-    let clock = Clock::manual(Timestamp::from_millis(NOON));
-    let token = store::init(&config, &"bench".parse().unwrap(), &clock).unwrap().token;
-    let store = Store::open(config, clock.clone(), None).unwrap();
-    let mut plant = Plant { store, clock, token, layouts: layouts(), time: 0 };
-    for (name, tls) in [("in the clear", Tls::Off), ("under TLS", Tls::SelfSigned)] {
-        let web = serve(&plant, tls, folder.path()).await;
-        // One client alone is the baseline: what the commit, the feed and the socket cost without a crowd.
-        let alone = plant.round(&web, 1).await;
-        let crowd = plant.round(&web, FEEDS).await;
-        println!("{name}: one client: {alone}");
-        println!("{name}: {FEEDS} clients: {crowd} (at most 250 ms for 99 %, below 64 KiB each)");
-        web.stop.cancel();
-        web.tasks.join_all().await;
+    let (store, clock, token) = plant::store(folder.path(), Duration::from_millis(100));
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let views = living(&store, &clock, &stop, &mut tasks).await;
+    let kept = folder.path().join("tls");
+    let (tls, ca) = if how == CLEAR { (Tls::Off, PathBuf::new()) } else { (Tls::SelfSigned, kept.join("cert.pem")) };
+    let web = Web::start(views, tls, &kept).await;
+    let committed = watch::Sender::default();
+    tasks.spawn(note_commits(store.reader().feed(), committed.clone()));
+    let layouts = plant::layouts(&QUANTITIES, |_| Ratio::ONE);
+    let mut plant = Plant { store, clock, token, layouts, group: 0, committed, address: web.address, ca };
+    // One client of each alone is the baseline: what the commit and the socket cost without a crowd.
+    for (feeds, sockets) in [(1, 1), (FEEDS, SOCKETS)] {
+        let [feed, socket] = plant.round(feeds, sockets).await;
+        println!("{how}: {feeds} of the live feed: {feed}");
+        println!("{how}: {sockets} by WebSocket, at the same time: {socket}");
     }
+    println!("{how}: at most 250 ms for 99 %, and below 64 KiB each, are wanted of the many");
+    web.end().await;
+    stop.cancel();
     plant.store.close().await.unwrap();
+    tasks.join_all().await;
 }
 
-struct Web {
-    address: SocketAddr,
-    /// PEM to know it by; empty in the clear.
-    ca: PathBuf,
-    stop: CancellationToken,
-    tasks: JoinSet<std::io::Result<()>>,
-    _open: watch::Sender<Arc<BTreeMap<MeterId, OpenBlock>>>,
-}
+const QUANTITIES: [&str; 8] = [
+    "power_kw",
+    "energy_import_kwh",
+    "voltage_l1_v",
+    "voltage_l2_v",
+    "voltage_l3_v",
+    "current_l1_a",
+    "current_l2_a",
+    "current_l3_a",
+];
 
-async fn serve(plant: &Plant, tls: Tls, folder: &Path) -> Web {
-    let site = Site {
-        id: "bench".into(),
-        name: "bench".into(),
-        organization: String::new(),
-        timezone: "Asia/Kuala_Lumpur".into(),
-        block_minutes: 30,
+/// The views with what dashboards need of the rest of the daemon: running blocks, and the owner of the simulators.
+async fn living(store: &Store, clock: &Clock, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Views {
+    let config = blocks::Config {
+        timezone: plant::TIMEZONE.into(),
+        block_minutes: plant::BLOCK_MINUTES,
+        clock_offset_ms: 0,
         peaks: Vec::new(),
-        simulated: true,
+        meters: plant::meters(),
     };
-    let open = watch::Sender::default();
+    let (known, config) = (simulators::Told::new(&config), watch::Sender::new(Arc::new(config)));
+    let parts = simulators::Parts {
+        config: config.subscribe(),
+        reader: store.reader(),
+        ledger: store.ledger(),
+        ingest: store.ingest(),
+        clock: clock.clone(),
+    };
+    let (simulators, asked) = mpsc::channel(simulators::ASKED);
+    let desk = simulators::Desk::open(parts, known.clone()).await.unwrap().run(asked, stop.clone());
+    let (open, waits_for) = (watch::Sender::default(), watch::Sender::default());
     let views = Views {
-        reader: plant.store.reader(),
-        clock: plant.clock.clone(),
-        site: watch::Sender::new(Arc::new(site)).subscribe(),
-        meters: watch::Sender::new(Arc::new((0..METERS).map(meter).collect())).subscribe(),
-        roster: watch::Sender::default().subscribe(),
-        simulators: mpsc::channel(1).0,
+        meters: known.meters.subscribe(),
+        roster: known.roster.subscribe(),
+        simulators,
         open: open.subscribe(),
-        sources: watch::Sender::default().subscribe(),
-        problems: watch::Sender::default().subscribe(),
-        checkpoint: watch::Sender::default().subscribe(),
-        scans: mpsc::channel(1).0,
-        exports: watch::Sender::default().subscribe(),
-        tests: mpsc::channel(1).0,
-        proofs: mpsc::channel(1).0,
-        running: watch::Sender::default().subscribe(),
-        bulk: mpsc::channel(1).0,
-        anchor: watch::Sender::default().subscribe(),
-        anchors: mpsc::channel(1).0,
-        upstreams: watch::Sender::default().subscribe(),
-        upstream_orders: mpsc::channel(1).0,
-        alert_orders: mpsc::channel(1).0,
-        edits: mpsc::channel(1).0,
-        certificate: web::Certificate::default(),
-        config: watch::Sender::default().subscribe(),
-        registers: mpsc::channel(1).0,
-        log: web::LogLines::default(),
-        started: (plant.clock.now(), plant.clock.since_boot_ms()),
-        gate: web::Gate::open(plant.store.reader(), plant.clock.clone(), mpsc::channel(1).0, web::SESSION_IDLE)
-            .await
-            .unwrap(),
+        ..plant::views(store, clock).await
     };
-    let folder = folder.join("tls");
-    let ca = if tls == Tls::Off { PathBuf::new() } else { folder.join("cert.pem") };
-    let door = web::bind(&web::Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tls,
-        folder,
-        session_idle: web::SESSION_IDLE,
-    })
-    .await
-    .unwrap();
-    let (address, stop, mut certificate) = (door.address(), CancellationToken::new(), views.certificate.status());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(web::run(door, views, stop.clone()));
-    if ca != PathBuf::new() {
-        certificate.wait_for(|shown| shown.fingerprint.is_some()).await.unwrap();
+    let told = blocks::Told { open, waits_for };
+    let blocks = known.blocks.subscribe();
+    let sealing = blocks::run(blocks, store.reader(), store.ledger(), clock.clone(), told, stop.clone());
+    tasks.spawn(async move { sealing.await.unwrap() });
+    tasks.spawn(async move {
+        desk.await.unwrap();
+        drop((config, known));
+    });
+    views
+}
+
+/// When each number was committed.
+type Commits = HashMap<u32, i64>;
+
+async fn note_commits(mut feed: broadcast::Receiver<Arc<Vec<StoredReading>>>, committed: watch::Sender<Commits>) {
+    loop {
+        let batch = match feed.recv().await {
+            Ok(batch) => batch,
+            Err(broadcast::error::RecvError::Closed) => return,
+            Err(lagged) => panic!("{lagged}"),
+        };
+        let at = now_ns();
+        committed.send_modify(|committed| {
+            for reading in batch.iter() {
+                let power = reading.raw(Role::Power).and_then(|power| power.scaled(Ratio::ONE, 0)).unwrap();
+                committed.entry(power.try_into().unwrap()).or_insert(at);
+            }
+        });
     }
-    Web { address, ca, stop, tasks, _open: open }
-}
-
-fn name(meter: usize) -> MeterId {
-    format!("meter-{meter}").parse().unwrap()
-}
-
-fn meter(number: usize) -> Meter {
-    Meter {
-        id: name(number),
-        name: format!("Meter {number}"),
-        category: Category::Cons,
-        origin: Origin::Modbus { line: "line".parse().unwrap(), unit: 1, template: "own".into(), verified: false },
-        interval_ms: Some(1_000),
-        peak_target: None,
-        simulated: true,
-    }
-}
-
-fn layouts() -> Vec<Arc<Layout>> {
-    const QUANTITIES: [&str; 8] = [
-        "power_kw",
-        "energy_import_kwh",
-        "voltage_l1_v",
-        "voltage_l2_v",
-        "voltage_l3_v",
-        "current_l1_a",
-        "current_l2_a",
-        "current_l3_a",
-    ];
-    let slot = |quantity: &&str| Slot {
-        quantity: quantity.parse().unwrap(),
-        scale: Ratio::ONE,
-        rolls_over_at: None,
-        interval: None,
-    };
-    let layout = |meter| Layout {
-        meter: name(meter),
-        category: Category::Cons,
-        interval_ms: Some(1_000),
-        template: None,
-        simulated: true,
-        slots: QUANTITIES.iter().map(slot).collect(),
-    };
-    (0..METERS).map(|meter| Arc::new(layout(meter))).collect()
 }
 
 struct Plant {
@@ -210,7 +189,12 @@ struct Plant {
     clock: Clock,
     token: String,
     layouts: Vec<Arc<Layout>>,
-    time: i64,
+    /// The last group.
+    group: u32,
+    committed: watch::Sender<Commits>,
+    address: SocketAddr,
+    /// PEM to know the web by; empty in the clear.
+    ca: PathBuf,
 }
 
 struct Figures {
@@ -235,44 +219,94 @@ impl std::fmt::Display for Figures {
     }
 }
 
+impl Figures {
+    /// Of what arrived at so many clients, each of which must have heard of all these numbers.
+    fn new(arrived: &[(u32, i64)], committed: &Commits, clients: usize, numbers: &[RangeInclusive<u32>]) -> Self {
+        let is_wanted = |number| numbers.iter().any(|range| range.contains(&number));
+        let wanted = arrived.iter().filter(|(number, _)| is_wanted(*number));
+        let mut delays: Vec<_> = wanted.map(|(number, at)| (at - committed[number]).max(0)).collect();
+        delays.sort_unstable();
+        let all: usize = numbers.iter().map(|range| range.clone().count()).sum();
+        assert_eq!(delays.len(), clients * all, "every client hears of every reading");
+        Self { delays, bytes_each: None }
+    }
+
+    /// From the memory before they came to the most while they listened.
+    #[allow(clippy::cast_precision_loss, reason = "a figure for a person")]
+    fn with_memory(self, (before, most): (i64, i64), clients: usize) -> Self {
+        Self { bytes_each: (clients > 1).then(|| (most - before) as f64 / clients as f64), ..self }
+    }
+}
+
 impl Plant {
     /// A reading of each meter, all with this number as their power.
-    fn group(&mut self, number: u32) -> Vec<Reading> {
-        self.time += 1_000;
+    fn next_group(&mut self) -> Vec<Reading> {
+        self.group += 1;
+        let since = i64::from(self.group) * 1_000;
         let taken = Stamp {
-            time: Timestamp::from_millis(NOON + self.time),
-            since_boot_ms: (1_000_000 + self.time).unsigned_abs(),
+            time: Timestamp::from_millis(NOON + since),
+            since_boot_ms: (1_000_000 + since).unsigned_abs(),
             clock: ClockState::Synchronised,
         };
-        let values: Vec<_> = (0..8_u8).map(|place| (place, Number::U64(u64::from(number)))).collect();
+        let values: Vec<_> = (0..8_u8).map(|place| (place, Number::U64(u64::from(self.group)))).collect();
         let reading = |layout: &Arc<Layout>| Reading { layout: layout.clone(), taken, values: values.clone().into() };
         self.clock.advance_to(taken.time);
         self.layouts.iter().map(reading).collect()
     }
 
-    /// Commits groups of readings, and collects when each client heard of them.
-    async fn round(&mut self, web: &Web, feeds: usize) -> Figures {
-        let before = resident();
-        let mut clients = Clients::start(web, &self.token, feeds).await;
-        let (mut committed, mut most) = (HashMap::new(), resident());
-        for number in 1..=ROUNDS {
-            let group = self.group(number);
+    /// Commits groups of readings; the most memory meanwhile.
+    async fn commit(&mut self, groups: u32) -> i64 {
+        let mut most = resident();
+        for _ in 0..groups {
+            let group = self.next_group();
             self.store.ingest().store(group).await.unwrap();
-            committed.insert(number, now_ns());
             tokio::time::sleep(BETWEEN).await;
             most = most.max(resident());
         }
-        let arrived = clients.stop().await;
-        assert_eq!(arrived.len(), feeds * ROUNDS as usize, "every client hears of every group");
-        let mut delays: Vec<_> = arrived.into_iter().map(|(number, at)| (at - committed[&number]).max(0)).collect();
-        delays.sort_unstable();
-        #[allow(clippy::cast_precision_loss, reason = "a figure for a person")]
-        let bytes_each = (feeds > 1).then(|| (most - before) as f64 / feeds as f64);
-        Figures { delays, bytes_each }
+        most
+    }
+
+    /// Has readings committed, and collects when each client of the feed and each dashboard heard of them.
+    async fn round(&mut self, feeds: usize, sockets: usize) -> [Figures; 2] {
+        let before = resident();
+        let mut listening = Clients::start(self, Kind::Feed, feeds).await;
+        let with_feeds = self.commit(FEEDS_ALONE).await;
+        let mut looking = Clients::start(self, Kind::Socket, sockets).await;
+        let groups = self.group + 1..=self.group + ROUNDS;
+        let simulated = SIMULATED + groups.start()..=SIMULATED + groups.end();
+        let with_all = self.commit(ROUNDS).await;
+        let mut committed = self.committed.subscribe();
+        let all = committed.wait_for(|committed| committed.contains_key(simulated.end()));
+        let committed = tokio::time::timeout(PATIENCE, all).await.expect("the simulator goes on").unwrap().clone();
+        let (heard, seen) = (listening.stop().await, looking.stop().await);
+        let news = seen.iter().filter(|(number, _)| *number < SIMULATED).count();
+        assert!(news >= sockets, "every dashboard is told of the measured meters");
+        let feed = Figures::new(&heard, &committed, feeds, &[groups, simulated.clone()]);
+        let socket = Figures::new(&seen, &committed, sockets, &[simulated]);
+        [
+            feed.with_memory((before, with_feeds), feeds),
+            socket.with_memory((with_feeds, with_all.max(with_feeds)), sockets),
+        ]
     }
 }
 
-/// The clients' process.
+/// How a client listens.
+#[derive(Clone, Copy)]
+enum Kind {
+    Feed,
+    Socket,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// The process of the clients of one kind.
 struct Clients {
     process: Child,
     told: mpsc::Receiver<String>,
@@ -280,10 +314,11 @@ struct Clients {
 }
 
 impl Clients {
-    async fn start(web: &Web, token: &str, feeds: usize) -> Self {
+    async fn start(plant: &Plant, kind: Kind, count: usize) -> Self {
+        let (address, count, group) = (plant.address.to_string(), count.to_string(), plant.group.to_string());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--listen-to", &web.address.to_string(), token, &feeds.to_string()])
-            .arg(&web.ca)
+            .args(["--listen-to", kind.as_str(), &address, &plant.token, &count, &group])
+            .arg(&plant.ca)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -304,7 +339,7 @@ impl Clients {
         clients
     }
 
-    /// What arrived: the group's number and the instant.
+    /// What arrived: the number and the instant.
     async fn stop(&mut self) -> Vec<(u32, i64)> {
         tokio::time::sleep(BETWEEN * 5).await;
         self.process.stdin.take().unwrap().write_all(b"stop\n").unwrap();
@@ -313,45 +348,85 @@ impl Clients {
             let (number, at) = line.split_once(' ').unwrap();
             all.push((number.parse().unwrap(), at.parse().unwrap()));
         }
-        self.process.wait().unwrap();
+        assert!(self.process.wait().unwrap().success());
         all
     }
 }
 
-fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().split(' ').next().unwrap().parse::<i64>().unwrap() * 1_024
+/// What a process of clients is asked for.
+struct Asked {
+    kind: Kind,
+    address: SocketAddr,
+    token: String,
+    count: usize,
+    /// The group before the first that all of them hear of.
+    group: u32,
+    connector: Option<TlsConnector>,
 }
 
-/// The clients: each tells when it heard of each group.
-async fn listen(address: SocketAddr, token: String, feeds: usize, ca: &str) {
-    let connector = (!ca.is_empty()).then(|| trusting(Path::new(ca)));
-    let ask = format!("GET /api/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
-    let (mut listening, (listens, mut ready)) = (JoinSet::new(), mpsc::channel(feeds));
-    let stop = CancellationToken::new();
-    for _ in 0..feeds {
-        let (connector, ask, listens, stop) = (connector.clone(), ask.clone(), listens.clone(), stop.clone());
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+
+impl Asked {
+    fn read(arguments: &[String]) -> Self {
+        let [kind, address, token, count, group, ca] = arguments else { panic!("{arguments:?}") };
+        Self {
+            kind: if kind == Kind::Feed.as_str() { Kind::Feed } else { Kind::Socket },
+            address: address.parse().unwrap(),
+            token: token.clone(),
+            count: count.parse().unwrap(),
+            group: group.parse().unwrap(),
+            connector: (!ca.is_empty()).then(|| trusting(Path::new(ca))),
+        }
+    }
+
+    async fn connect(&self) -> Box<dyn Wire> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        match &self.connector {
+            None => Box::new(stream),
+            Some(connector) => {
+                let name = ServerName::try_from("127.0.0.1").unwrap();
+                Box::new(connector.connect(name, stream).await.unwrap())
+            }
+        }
+    }
+}
+
+/// What clients tell one another.
+#[derive(Clone)]
+struct Signs {
+    /// One listens.
+    listens: mpsc::Sender<()>,
+    /// All listen.
+    begin: CancellationToken,
+    stop: CancellationToken,
+}
+
+/// The clients: each tells when it heard of each number.
+async fn listen(asked: Asked) {
+    let ((listens, mut ready), asked) = (mpsc::channel(asked.count), Arc::new(asked));
+    let signs = Signs { listens, begin: CancellationToken::new(), stop: CancellationToken::new() };
+    let mut listening = JoinSet::new();
+    for client in 0..asked.count {
+        let (asked, signs) = (asked.clone(), signs.clone());
         listening.spawn(async move {
-            let stream = TcpStream::connect(address).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            match connector {
-                None => hear(stream, &ask, listens, stop).await,
-                Some(connector) => {
-                    let name = ServerName::try_from("127.0.0.1").unwrap();
-                    hear(connector.connect(name, stream).await.unwrap(), &ask, listens, stop).await
-                }
+            match asked.kind {
+                Kind::Feed => hear(&asked, signs).await,
+                Kind::Socket => look(&asked, client == 0, signs).await,
             }
         });
     }
-    for _ in 0..feeds {
+    for _ in 0..asked.count {
         ready.recv().await.unwrap();
     }
     println!("all listen");
+    signs.begin.cancel();
     let mut line = String::new();
     let line = tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line).unwrap());
     assert!(line.await.unwrap() > 0, "the server's side has gone");
-    stop.cancel();
+    signs.stop.cancel();
     let mut out = std::io::stdout().lock();
     for (number, at) in listening.join_all().await.into_iter().flatten() {
         writeln!(out, "{number} {at}").unwrap();
@@ -368,32 +443,80 @@ fn trusting(ca: &Path) -> TlsConnector {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth()).into()
 }
 
-/// One feed: when the last reading of each group came.
-async fn hear(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    ask: &str,
-    listens: mpsc::Sender<()>,
-    stop: CancellationToken,
-) -> HashMap<u32, i64> {
-    const POWER: &str = "\"power_kw\":";
+/// The whole numbers that stand behind this in a text.
+fn numbers<'a>(text: &'a str, behind: &'a str) -> impl Iterator<Item = u32> + 'a {
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    text.split(behind).skip(1).map(move |rest| digits(rest).parse().unwrap())
+}
+
+/// One feed: when the last reading of each number came.
+async fn hear(asked: &Asked, signs: Signs) -> HashMap<u32, i64> {
+    let mut stream = asked.connect().await;
+    let ask = format!("GET /api/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", asked.token);
     stream.write_all(ask.as_bytes()).await.unwrap();
     let (mut arrived, mut text, mut part) = (HashMap::new(), String::new(), vec![0; 16_384]);
     let mut greeted = false;
-    while let Some(read) = stop.run_until_cancelled(stream.read(&mut part)).await {
+    while let Some(read) = signs.stop.run_until_cancelled(stream.read(&mut part)).await {
         let (read, at) = (read.unwrap(), now_ns());
         assert!(read > 0, "the feed ended");
         text.push_str(std::str::from_utf8(&part[..read]).unwrap());
         if !greeted && text.contains("event: hello") {
             greeted = true;
-            listens.send(()).await.unwrap();
+            signs.listens.send(()).await.unwrap();
         }
         while let Some((event, rest)) = text.split_once("\n\n") {
-            for reading in event.split(POWER).skip(1) {
-                let digits: String = reading.chars().take_while(char::is_ascii_digit).collect();
-                arrived.insert(digits.parse().unwrap(), at);
+            if event.contains("event: readings") {
+                arrived.extend(numbers(event, "\"power_kw\":").map(|number| (number, at)));
             }
             text = rest.to_owned();
         }
     }
     arrived
+}
+
+type Socket = WebSocketStream<Box<dyn Wire>>;
+
+/// One dashboard, which may be the simulator too: when the last update of each number came.
+async fn look(asked: &Asked, simulates: bool, signs: Signs) -> HashMap<u32, i64> {
+    let mut request = format!("ws://{}/ws", asked.address).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {}", asked.token).parse().unwrap());
+    let (mut says, mut hears) = client_async(request, asked.connect().await).await.unwrap().0.split();
+    says.send(Message::text(r#"{"type":"dashboard:register"}"#)).await.unwrap();
+    let (acknowledge, acknowledged) = mpsc::channel(1);
+    let (mut arrived, mut simulating) = (HashMap::new(), JoinSet::new());
+    if simulates {
+        simulating.spawn(simulate(says, acknowledged, asked.group, signs.begin));
+    }
+    while let Some(message) = signs.stop.run_until_cancelled(hears.next()).await {
+        let (message, at) = (message.expect("the socket was closed").unwrap(), now_ns());
+        let Message::Text(text) = message else { continue };
+        if text.contains("\"dashboard:update\"") {
+            arrived.extend(numbers(&text, "\"total_power_kw\":\"").map(|number| (number, at)));
+        } else if text.contains("\"dashboard:initial\"") {
+            signs.listens.send(()).await.unwrap();
+        } else if text.contains("\"simulator:acknowledged\"") {
+            assert!(text.contains("\"accepted\""), "{text}");
+            acknowledge.send(()).await.unwrap();
+        }
+    }
+    arrived
+}
+
+/// Says a reading for each group, at the pace of the meters.
+async fn simulate(
+    mut says: SplitSink<Socket, Message>,
+    mut acknowledged: mpsc::Receiver<()>,
+    group: u32,
+    begin: CancellationToken,
+) {
+    begin.cancelled().await;
+    for number in group + 1..=group + ROUNDS {
+        let (time, kw) = (NOON + i64::from(number) * 1_000, SIMULATED + number);
+        let said = format!(
+            r#"{{"type":"simulator:reading","deviceId":"bench","totalPowerKw":{kw},"timestamp":{time},"readingInterval":1}}"#
+        );
+        says.send(Message::text(said)).await.unwrap();
+        acknowledged.recv().await.unwrap();
+        tokio::time::sleep(BETWEEN).await;
+    }
 }

@@ -3,27 +3,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up fails")]
 
+mod plant;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meterseal::clock::Clock;
 use meterseal::model::{
-    Block, BlockFlags, Borders, Category, ClockState, Digest, Energy, Layout, Meter, Method, Number, Origin, Power,
-    Ratio, Reading, Slot, Span, Stamp, Timestamp,
+    Block, BlockFlags, Borders, Category, ClockState, Digest, Energy, Layout, Method, Number, Power, Ratio, Reading,
+    Span, Stamp, Timestamp,
 };
-use meterseal::store::{self, Config, Sealing, Store};
-use meterseal::web::{self, Site, Tls, Views};
+use meterseal::store::{Sealing, Store};
+use meterseal::web::Tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-const NOON: i64 = 1_763_726_400_000;
+use plant::{METERS, NOON, Web};
+
 const HALF: i64 = 1_800_000;
-const METERS: usize = 10;
 const QUANTITIES: [&str; 20] = [
     "energy_import_kwh",
     "energy_export_kwh",
@@ -54,55 +52,11 @@ fn main() {
 
 async fn measure() {
     let folder = tempfile::tempdir_in(".").unwrap();
-    let path = folder.path().join("store");
-    let config = config(&path);
-    let clock = Clock::manual(Timestamp::from_millis(NOON));
-    let token = store::init(&config, &"bench".parse().unwrap(), &clock).unwrap().token;
-    let store = Store::open(config, clock.clone(), None).unwrap();
+    let (store, clock, token) = plant::store(folder.path(), Duration::from_millis(1));
     fill_blocks(&store).await;
     let end = fill_readings(&store, &clock).await;
-
-    let kept = senders();
-    let views = Views {
-        reader: store.reader(),
-        clock: clock.clone(),
-        site: kept.0.subscribe(),
-        meters: kept.1.subscribe(),
-        roster: watch::Sender::default().subscribe(),
-        simulators: mpsc::channel(1).0,
-        open: watch::Sender::default().subscribe(),
-        sources: watch::Sender::default().subscribe(),
-        problems: watch::Sender::default().subscribe(),
-        checkpoint: watch::Sender::default().subscribe(),
-        scans: mpsc::channel(1).0,
-        exports: watch::Sender::default().subscribe(),
-        tests: mpsc::channel(1).0,
-        proofs: mpsc::channel(1).0,
-        running: watch::Sender::default().subscribe(),
-        bulk: mpsc::channel(1).0,
-        anchor: watch::Sender::default().subscribe(),
-        anchors: mpsc::channel(1).0,
-        upstreams: watch::Sender::default().subscribe(),
-        upstream_orders: mpsc::channel(1).0,
-        alert_orders: mpsc::channel(1).0,
-        edits: mpsc::channel(1).0,
-        certificate: web::Certificate::default(),
-        config: watch::Sender::default().subscribe(),
-        registers: mpsc::channel(1).0,
-        log: meterseal::web::LogLines::default(),
-        started: (Timestamp::from_millis(NOON), 0),
-        gate: web::Gate::open(store.reader(), clock, mpsc::channel(1).0, web::SESSION_IDLE).await.unwrap(),
-    };
-    let config = web::Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tls: Tls::Off,
-        folder: folder.path().join("tls"),
-        session_idle: web::SESSION_IDLE,
-    };
-    let door = web::bind(&config).await.unwrap();
-    let (address, stop) = (door.address(), CancellationToken::new());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(web::run(door, views, stop.clone()));
+    let web = Web::start(plant::views(&store, &clock).await, Tls::Off, &folder.path().join("tls")).await;
+    let address = web.address;
 
     let month = format!("/api/meters/meter-3/readings?resolution=block&from={}&to={NOON}", NOON - 1_440 * HALF);
     let mut times = Vec::new();
@@ -132,64 +86,20 @@ async fn measure() {
             resident()
         );
     }
-    println!("resident at most {}", status("VmHWM:"));
-    stop.cancel();
-    tasks.join_all().await;
+    println!("resident at most {} kB", plant::kilobytes("VmHWM:"));
+    web.end().await;
     store.close().await.unwrap();
 }
 
-fn config(path: &Path) -> Config {
-    Config {
-        path: path.to_owned(),
-        commit_every: Duration::from_millis(1),
-        keep_raw: Duration::from_secs(90 * 86_400),
-        max_disk: 100_000_000_000,
-        reserve: 0,
-    }
-}
-
-fn senders() -> (watch::Sender<Arc<Site>>, watch::Sender<Arc<Vec<Meter>>>) {
-    let site = Site {
-        id: "bench".into(),
-        name: "bench".into(),
-        organization: String::new(),
-        timezone: "Asia/Kuala_Lumpur".into(),
-        block_minutes: 30,
-        peaks: Vec::new(),
-        simulated: true,
-    };
-    let meter = |layout: Arc<Layout>| Meter {
-        id: layout.meter.clone(),
-        name: layout.meter.to_string(),
-        category: layout.category,
-        origin: Origin::Modbus { line: "line".parse().unwrap(), unit: 1, template: "own".into(), verified: false },
-        interval_ms: layout.interval_ms,
-        peak_target: None,
-        simulated: true,
-    };
-    let meters = (0..METERS).map(|number| meter(layout(number))).collect();
-    (watch::Sender::new(Arc::new(site)), watch::Sender::new(Arc::new(meters)))
-}
-
-fn layout(meter: usize) -> Arc<Layout> {
+fn layouts() -> Vec<Arc<Layout>> {
     // As a meter of the Eastron family has it: floats, power in W.
-    let slot = |name: &&str| {
-        let scale = if name.ends_with("kw") { Ratio::new(1, 1_000) } else { Some(Ratio::ONE) };
-        Slot { quantity: name.parse().unwrap(), scale: scale.unwrap(), rolls_over_at: None, interval: None }
-    };
-    Arc::new(Layout {
-        meter: format!("meter-{meter}").parse().unwrap(),
-        category: Category::Cons,
-        interval_ms: Some(1_000),
-        template: None,
-        simulated: true,
-        slots: QUANTITIES.iter().map(slot).collect(),
-    })
+    let watts = Ratio::new(1, 1_000).unwrap();
+    plant::layouts(&QUANTITIES, |name| if name.ends_with("kw") { watts } else { Ratio::ONE })
 }
 
 async fn fill_blocks(store: &Store) {
     let block = |meter: usize, start: i64| Block {
-        meter: layout(meter).meter.clone(),
+        meter: plant::name(meter),
         span: Span::new(Timestamp::from_millis(start), Timestamp::from_millis(start + HALF)).unwrap(),
         nominal_ms: 1_800_000,
         revision: 0,
@@ -206,7 +116,7 @@ async fn fill_blocks(store: &Store) {
         readings_sha256: Digest::of(&start.to_le_bytes()),
         through_seq: 0,
         borders: Borders::default(),
-        zone: "Asia/Kuala_Lumpur".to_owned(),
+        zone: plant::TIMEZONE.to_owned(),
         interval_ms: 1_000,
         template: None,
         sealed: Timestamp::from_millis(start + HALF),
@@ -219,7 +129,7 @@ async fn fill_blocks(store: &Store) {
 
 /// A day at 1 s, packed each quarter of an hour but for the last; gives its end.
 async fn fill_readings(store: &Store, clock: &Clock) -> i64 {
-    let layouts: Vec<_> = (0..METERS).map(layout).collect();
+    let layouts = layouts();
     let (mut time, mut dice) = (NOON, 1_u64);
     for quarter in 0..96 {
         for _ in 0..30 {
@@ -296,11 +206,7 @@ async fn get(address: SocketAddr, token: &str, path: &str) -> Got {
     Got { first: first.unwrap(), whole: started.elapsed(), bytes }
 }
 
-fn status(name: &str) -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned()
-}
-
+#[allow(clippy::cast_precision_loss)]
 fn resident() -> f64 {
-    status("VmRSS:").split(' ').next().and_then(|kilobytes| kilobytes.parse().ok()).unwrap_or(0.0) / 1e3
+    plant::resident() as f64 / 1e6
 }
