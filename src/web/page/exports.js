@@ -134,10 +134,10 @@ function jobsCard(signal) {
     }
     if (further.length === 0) older.settle(newest.length);
     draw();
-    follow(newest.find((job) => job.state === "running")?.id);
+    follow((newest.find((job) => job.state === "running") ?? newest.findLast((job) => job.state === "queued"))?.id);
   }
 
-  // The one that runs is told as it goes on; the others are looked at now and then.
+  // The one that runs, or is next, is told as it goes on; the others are looked at now and then.
   async function follow(id) {
     if (!id || following === id) return;
     following = id;
@@ -195,7 +195,7 @@ function jobRow(first, look, signal) {
       put(wrong, job.error ?? job.waiting);
       set(wrong, "class", job.error ? "fault" : "waits");
       set(wrong, "hidden", !wrong.textContent);
-      download.hidden = manifest.hidden = proof.hidden = !kept || !mayChange();
+      download.hidden = !kept || !mayChange();
       if (kept) put(download, `Download, ${bytes(job.bundle.bytes)}`);
       manifest.hidden = proof.hidden = !kept;
       cancel.hidden = isOver(job) || !mayChange();
