@@ -33,7 +33,7 @@ function pinsCard(signal, look) {
   const line = outcome();
   const roles = Object.keys(ROLES).map((role) => {
     const since = h("p", { class: "hint" });
-    const setIt = does("Change", line, () => newPin(role), { "aria-label": `Change the PIN of the ${role}` });
+    const setIt = does("Change", line, () => newPin(role));
     const drop = role === "viewer" && does("Remove", line, async () => {
       if (!(await confirms("Remove the viewer’s PIN?", "Remove", { detail: "Whoever is signed in as a viewer is signed out, and nobody can sign in as one." }))) return;
       await remove("/api/access/pin/viewer", { signal });
@@ -62,6 +62,7 @@ function pinsCard(signal, look) {
         const pin = told.pins[role];
         put(since, pin ? `Set ${momentOf(pin.set_at)}` : "None: nobody can sign in so.");
         put(setIt, pin ? "Change" : "Set a PIN");
+        set(setIt, "aria-label", pin ? `Change the PIN of the ${role}` : `Set a PIN for the ${role}`);
         if (drop) drop.hidden = !pin;
       }
     },

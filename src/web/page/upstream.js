@@ -95,14 +95,15 @@ function letters(name, signal) {
     const got = await json(`${path}?limit=${PAGE}${before}`, { signal });
     shown = more ? [...shown, ...got] : got;
     if (!more) older.settle(got.length);
-    rows(items, shown, (one) => one.id, letter, () => {}, title);
+    // One that was refused once more is another row: its count and its time are.
+    rows(items, shown, (one) => `${one.id} ${one.attempts}`, letter, () => {}, title);
     return got.length;
   }
 
   function letter(one) {
     const refused = one.attempts === 1 ? "once" : `${asSet(one.attempts)} times`;
     return h("li", {},
-      h("div", { class: "beside" }, h("div", { class: "said" }, h("p", { class: "reason" }, one.reason), h("p", { class: "hint" }, `${STREAMS[one.stream] ?? one.stream} ${asSet(one.seq)}, refused ${refused}, last ${momentOf(one.at)}`)), mayChange() && h("div", { class: "buttons" }, does("Send again", line, settle("replay", [one.id]), { class: "quiet", "aria-label": `Send record ${one.seq} again` }), does("Discard", line, settle("discard", [one.id]), { class: "quiet", "aria-label": `Discard record ${one.seq}` }))),
+      h("div", { class: "beside" }, h("div", { class: "said" }, h("p", { class: "reason" }, one.reason), h("p", { class: "hint" }, `${STREAMS[one.stream] ?? one.stream} ${asSet(one.seq)}, refused ${refused}, last ${momentOf(one.at)}`)), mayChange() && h("div", { class: "buttons" }, does("Send again", line, settle("replay", [one.id]), { class: "quiet", "aria-label": `Send again: record ${one.seq}` }), does("Discard", line, settle("discard", [one.id]), { class: "quiet", "aria-label": `Discard record ${one.seq}` }))),
       h("details", { class: "fold" }, h("summary", {}, "The record as it was sent"), takeaway(one.line, `Record ${one.seq} as it was sent`)));
   }
 
@@ -112,9 +113,10 @@ function letters(name, signal) {
       element.hidden = told.dead_letters === 0 && !element.open;
       put(title, told.dead_letters === 0 ? "No dead letters" : `${count(told.dead_letters, "dead letter")}: what it would not take`);
       if (all) all.hidden = told.dead_letters === 0;
-      // Those further down stay: only what is new, or gone, is worth another look.
-      if (element.open && known !== null && known !== told.dead_letters && shown.length <= PAGE) look().catch(line.fail);
-      known = told.dead_letters;
+      // Those further down stay: only what is new, or gone, or was refused once more, is worth another look.
+      const now = [told.dead_letters, ...told.streams.map((one) => one.rejected)].join(" ");
+      if (element.open && known !== null && known !== now && shown.length <= PAGE) look().catch(line.fail);
+      known = now;
     },
   });
 }
