@@ -16,7 +16,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::warn;
 use utoipa::ToSchema;
 
@@ -39,6 +39,10 @@ const READINGS: usize = 500;
 pub const BEAT: Duration = Duration::from_secs(15);
 /// Alerts looked through for changes.
 const ALERTS: usize = 100;
+/// How often.
+const ALERTS_EVERY: Duration = Duration::from_secs(1);
+/// What changed so long before the first look is told as well.
+const JUST_MS: i64 = 10_000;
 
 /// Where events go out.
 #[derive(Clone)]
@@ -95,6 +99,8 @@ pub async fn publish(web: Web) {
     let mut sealed = web.views.reader.sealed();
     let mut open = web.views.open.clone();
     let mut alerts = None;
+    let mut looks = interval(ALERTS_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = web.stop.cancelled() => return,
@@ -125,12 +131,16 @@ pub async fn publish(web: Web) {
                     return web.stop.cancelled().await;
                 }
                 let blocks = open.borrow_and_update().clone();
+                if web.feed.is_heard() {
+                    let views: Vec<_> = blocks.values().map(OpenBlockView::from).collect();
+                    web.feed.send("open_blocks", |out| push_json(out, &views));
+                }
+            }
+            _ = looks.tick() => {
                 if !web.feed.is_heard() {
                     alerts = None;
                     continue;
                 }
-                let views: Vec<_> = blocks.values().map(OpenBlockView::from).collect();
-                web.feed.send("open_blocks", |out| push_json(out, &views));
                 if let Err(cause) = tell_alerts(&web, &mut alerts).await {
                     warn!(error = &cause as &dyn std::error::Error, "the live feed could not look into the store");
                 }
@@ -169,12 +179,15 @@ async fn tell_alerts(web: &Web, known: &mut Option<KnownAlerts>) -> Result<(), S
     let alerts = web.views.reader.alerts(false, ALERTS).await?;
     let state = |alert: &Alert| [alert.cleared, alert.acknowledged];
     let now: KnownAlerts = alerts.iter().map(|alert| (alert.id, state(alert))).collect();
-    if let Some(known) = known {
-        let is_news = |alert: &&Alert| known.get(&alert.id) != Some(&state(alert));
-        let news: Vec<_> = alerts.iter().filter(is_news).map(AlertView::from).collect();
-        if !news.is_empty() {
-            web.feed.send("alerts", |out| push_json(out, &news));
-        }
+    let since = web.views.clock.now().plus_millis(-JUST_MS);
+    let is_news = |alert: &&Alert| match known {
+        Some(known) => known.get(&alert.id) != Some(&state(alert)),
+        // Whoever has begun to listen may have asked for all just before.
+        None => [Some(alert.raised), alert.cleared, alert.acknowledged].iter().flatten().any(|time| *time >= since),
+    };
+    let news: Vec<_> = alerts.iter().filter(is_news).map(AlertView::from).collect();
+    if !news.is_empty() {
+        web.feed.send("alerts", |out| push_json(out, &news));
     }
     *known = Some(now);
     Ok(())

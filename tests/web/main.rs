@@ -386,11 +386,10 @@ async fn what_is_committed_is_told_live() {
     assert_eq!(events.next("blocks").await[0]["revision"], 1);
 
     let alert = Alert::new(AlertKind::MeterSilent, Some(id("main")), at(NOW), at(NOW), "silent".into());
+    // Also where no block runs that is told.
     let alert = plant.store.ledger().raise(alert).await.unwrap().unwrap();
-    plant.open.send_replace(Arc::new(BTreeMap::new()));
     assert_eq!(events.next("alerts").await[0]["cleared"], Value::Null);
     plant.store.ledger().clear_alert(alert, at(NOW)).await.unwrap();
-    plant.open.send_replace(Arc::new(BTreeMap::new()));
     assert_eq!(events.next("alerts").await[0]["cleared"], "2026-11-21T07:18:12.000Z");
     // A feed has no end of its own: stopping must not wait for it.
     timeout(PATIENCE, plant.end()).await.expect("the web stops");
