@@ -736,5 +736,7 @@ fn problems(config: &Config, refused: &[Fault]) -> Vec<String> {
 fn refusal(faults: &[Fault]) -> String {
     let first = faults.first().map(ToString::to_string).unwrap_or_default();
     let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
-    format!("The config on disk is refused and the last good one runs: {first}{more}. See `meterseal check`.")
+    // A fault may end with a question: did you mean …?
+    let end = if more.is_empty() && first.ends_with('?') { "" } else { "." };
+    format!("The config on disk is refused and the last good one runs: {first}{more}{end} See `meterseal check`.")
 }
