@@ -2,6 +2,7 @@
 // on stdout what it wants of the plant, such as "restart", and hears on stdin when that is done.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -105,6 +106,17 @@ export async function everywhere(page, name, ready) {
   }
   await page.setViewportSize(size);
   await page.emulateMedia({ colorScheme: "light" });
+}
+
+// The code of an authenticator app at that time in ms: RFC 6238 with SHA-1, 6 digits and 30 s.
+export function codeOf(secret, time) {
+  const bits = [...secret.replaceAll("=", "")].map((letter) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(letter).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => Number.parseInt(byte, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(Math.floor(time / 30000)));
+  const hash = createHmac("sha1", key).update(counter).digest();
+  const at = hash.at(-1) & 15;
+  return String((hash.readUInt32BE(at) & 0x7fffffff) % 1000000).padStart(6, "0");
 }
 
 // Has the plant do something, and waits until it is done.

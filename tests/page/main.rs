@@ -4,12 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 #![allow(dead_code, reason = "the plant of the other web tests can do more")]
 
+mod browser;
 #[path = "../web/plant.rs"]
 mod plant;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +21,13 @@ use meterseal::sources::template::{self, Template};
 use meterseal::store::{AccessChange, Role};
 use meterseal::web::{ScanNow, totp};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use browser::Browser;
 use plant::{HALF_MS, NOW, Plant, anchor, anchor_status, at, block, commissioning, id, open_block};
 
-/// A look is done in this time on a machine that is busy with others.
-const PATIENCE: Duration = Duration::from_secs(150);
 /// Between two readings.
 const BEAT_MS: u64 = 250;
 /// How long the meter has been silent when the page is told.
@@ -58,13 +55,13 @@ async fn meters_are_shown_found_and_named() {
     look("meters").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_is_told_in_every_state_of_its_anchors() {
+    look("evidence").await;
+}
+
 /// Has a browser look at the page by `tests/page/<name>.mjs`, and does meanwhile what that wants of the plant.
 async fn look(name: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for package in ["playwright-core", "axe-core"] {
-        let is_there = root.join(".peers/node_modules").join(package).exists();
-        assert!(is_there, "{package} is not installed: run tests/setup");
-    }
     let mut plant = Plant::start().await;
     fill(&plant).await;
     let mut tasks = JoinSet::new();
@@ -79,19 +76,9 @@ async fn look(name: &str) {
             plant.set_pin(role, pin).await;
         }
     }
-    let told = json!({ "token": plant.token, "code": code, "bus": bus }).to_string();
-    let mut browser = tokio::process::Command::new("node")
-        .arg(root.join("tests/page").join(name).with_extension("mjs"))
-        .args([plant.url("").as_str(), "/usr/bin/chromium", told.as_str()])
-        .args(std::env::var_os("SCREENSHOTS"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("node is installed by tests/setup");
-    let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
-    let mut say = browser.stdin.take().unwrap();
-    let (end, mut beat) = (Instant::now() + PATIENCE, interval(Duration::from_millis(BEAT_MS)));
+    let told = json!({ "token": plant.token, "code": code, "bus": bus });
+    let mut browser = Browser::open(&format!("page/{name}"), &plant.url(""), &told);
+    let mut beat = interval(Duration::from_millis(BEAT_MS));
     let (mut beats, mut is_silent) = (0_u16, false);
     loop {
         tokio::select! {
@@ -108,8 +95,9 @@ async fn look(name: &str) {
                 begun.send(Ok(())).unwrap();
                 tasks.spawn(scan(order, templates(), Arc::default(), tell));
             }
-            line = timeout_at(end, said.next_line()) => {
-                match line.expect("the browser is done in time").unwrap().as_deref() {
+            wanted = browser.wants() => {
+                match wanted.as_deref() {
+                    None => break,
                     Some("restart") => plant = plant.restart_web().await,
                     Some("alert") => raise(&plant, "Main incomer is heading for 140 kWh").await,
                     Some("silence") => {
@@ -117,7 +105,6 @@ async fn look(name: &str) {
                         fall_silent(&plant);
                         plant.clock.advance(SILENCE);
                     }
-                    Some("done") => break,
                     Some(other) => match other.strip_prefix("wait ").and_then(|seconds| seconds.parse().ok()) {
                         Some(seconds) => plant.clock.advance(Duration::from_secs(seconds)),
                         None => {
@@ -125,13 +112,12 @@ async fn look(name: &str) {
                             continue;
                         }
                     },
-                    None => panic!("the page is not as it should be: see above"),
                 }
-                say.write_all(b"done\n").await.unwrap();
+                browser.is_done().await;
             }
         }
     }
-    assert!(browser.wait().await.unwrap().success());
+    browser.end().await;
     plant.end().await;
 }
 
