@@ -45,6 +45,11 @@ impl Influxd {
         Self::start_with(true, true)
     }
 
+    /// With the one user, without TLS.
+    pub fn start_guarded() -> Self {
+        Self::start_with(true, false)
+    }
+
     fn start_with(auth: bool, tls: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if tls {
