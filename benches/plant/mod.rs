@@ -123,6 +123,7 @@ impl Web {
             listen: "127.0.0.1:0".parse().unwrap(),
             tls,
             folder: folder.to_owned(),
+            names: Vec::new(),
             session_idle: web::SESSION_IDLE,
         };
         let door = web::bind(&config).await.unwrap();

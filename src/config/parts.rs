@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use rustls::pki_types::DnsName;
 
 use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
@@ -273,9 +274,21 @@ fn web(root: &mut Section, store: &Path, now: Timestamp) -> Option<web::Config> 
             tls
         }
     };
+    let names = part.get("names").map_or_else(Vec::new, |field| names(&field));
     let session_idle = part.duration("session_idle", Duration::from_secs(60)..=DAY / 2).unwrap_or(web::SESSION_IDLE);
     part.done(&[]);
-    Some(web::Config { listen: listen?, tls: tls?, folder: store.join("tls"), session_idle })
+    Some(web::Config { listen: listen?, tls: tls?, names, folder: store.join("tls"), session_idle })
+}
+
+fn names(list: &Field) -> Vec<String> {
+    let name = |field: &Field| {
+        let name = field.text()?.to_ascii_lowercase();
+        if DnsName::try_from(name.as_str()).is_ok() {
+            return Some(name);
+        }
+        field.fault(format!("{} is no host name", field.shown()), "write it without port, as \"energy.plant.example\"")
+    };
+    list.list().unwrap_or_default().iter().filter_map(name).collect()
 }
 
 fn listen(field: &Field) -> Option<SocketAddr> {

@@ -110,6 +110,54 @@ pub async fn list(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> 
     Json(&exports.connections).into_response()
 }
 
+/// One connection
+#[utoipa::path(
+    get,
+    path = "/api/connections/{name}",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, description = "The connection", body = Connection),
+        (status = 404, description = "There is none of this name")
+    )
+)]
+pub async fn one(
+    State(web): State<Web>,
+    Named(name): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    shown_connection(&web, &name).ok_or_else(|| TestFault::NoConnection(name.chars().take(64).collect()).into())
+}
+
+/// As the list has it.
+pub fn shown_connection(web: &Web, name: &str) -> Option<Response> {
+    let exports = web.views.exports.borrow().clone();
+    exports.connections.iter().find(|known| known.name == name).map(|known| Json(known).into_response())
+}
+
+/// One query
+#[utoipa::path(
+    get,
+    path = "/api/queries/{name}",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, description = "The query", body = Query),
+        (status = 404, description = "There is none of this name")
+    )
+)]
+pub async fn query(
+    State(web): State<Web>,
+    Named(name): Named,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Response, Problem> {
+    shown_query(&web, &name).ok_or_else(|| Problem::NoQuery(name.chars().take(64).collect()))
+}
+
+/// As the list has it.
+pub fn shown_query(web: &Web, name: &str) -> Option<Response> {
+    let exports = web.views.exports.borrow().clone();
+    exports.queries.iter().find(|known| known.name == name).map(|known| Json(known).into_response())
+}
+
 /// What may be exported
 #[utoipa::path(get, path = "/api/queries", responses((status = 200, description = "The queries", body = [Query])))]
 pub async fn queries(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) -> Response {

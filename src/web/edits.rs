@@ -12,11 +12,10 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::commissioning::OneMeterView;
-use super::connections::{Connection, Query};
+use super::connections::{Connection, Query, shown_connection, shown_query};
 use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, body_of};
-use super::wire::Json;
 use super::{Web, meters};
 use crate::model::{Actor, Energy, MadeKind, MeterId, Number, Ratio};
 use crate::store::StoreError;
@@ -377,13 +376,9 @@ fn part_of(body: Result<Bytes, BytesRejection>) -> Result<Map<String, Value>, Pr
 
 /// One as the lists show it. The config that has it runs when the change is answered.
 fn shown(web: &Web, kind: MadeKind, name: &str) -> Result<Response, Problem> {
-    let exports = web.views.exports.borrow().clone();
     let found = match kind {
-        MadeKind::Connection => {
-            let found = exports.connections.iter().find(|known| known.name == name);
-            found.map(|connection| Json(connection).into_response())
-        }
-        _ => exports.queries.iter().find(|known| known.name == name).map(|query| Json(query).into_response()),
+        MadeKind::Connection => shown_connection(web, name),
+        _ => shown_query(web, name),
     };
     found.ok_or(Problem::Stopping)
 }

@@ -16,9 +16,10 @@ use tokio::time::{Interval, MissedTickBehavior, timeout, timeout_at};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::access::{Session, source_of};
+use super::access::Session;
 use super::problem::Problem;
 use super::serve::Peer;
+use super::source::Source;
 use super::{Web, page};
 use crate::model::{Actor, Digest};
 use crate::store::{Bearer, Role, Scope};
@@ -56,7 +57,7 @@ pub async fn limits(State(web): State<Web>, request: Request, next: Next) -> Res
     let fault = if request.uri().path_and_query().is_some_and(|address| address.as_str().len() > ADDRESS_LENGTH) {
         Some(Problem::TooLong(ADDRESS_LENGTH))
     } else {
-        let strange = || origin_fault(&request).or_else(|| set_up_fault(&web, &request));
+        let strange = || origin_fault(&web, &request).or_else(|| set_up_fault(&web, &request));
         web.hosts.of(&request).err().or_else(|| too_many(&web, &request)).or_else(strange)
     };
     let mut response = match fault {
@@ -83,7 +84,7 @@ fn too_many(web: &Web, request: &Request) -> Option<Problem> {
     // Scrapers, auditors and browsers fetch these; none of them costs much.
     let is_public = path == "/api/health" || path.starts_with("/log/") || page::has(path);
     let is_strange = !is_public && !is_known(web, request.headers());
-    let wait = web.visitors.request(peer.address, is_strange, Instant::now()).err()?;
+    let wait = web.visitors.request(peer.source, is_strange, Instant::now()).err()?;
     Some(Problem::TooMany { again: u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1) })
 }
 
@@ -170,7 +171,7 @@ pub struct Caller {
 
 impl Caller {
     fn reads(&self) -> bool {
-        matches!(self.scope, Scope::Read | Scope::Admin)
+        reads(self.scope)
     }
 
     fn may_not(&self, problem: Problem) -> Problem {
@@ -178,7 +179,7 @@ impl Caller {
     }
 
     fn actor(self, parts: &Parts) -> Result<Actor, Problem> {
-        let Source(source) = Source::of(parts)?;
+        let Sender(source) = Sender::of(parts)?;
         Ok(Actor { name: self.name, source: Some(source) })
     }
 }
@@ -190,6 +191,11 @@ enum Shown {
     Bearer(String),
     /// By a browser on its own, whoever made it send the request.
     Cookie(String),
+}
+
+/// Whether readings and blocks are for this scope: what those who export need to see is none.
+pub fn reads(scope: Scope) -> bool {
+    matches!(scope, Scope::Read | Scope::Admin)
 }
 
 /// Goes around every route that needs somebody who may read.
@@ -225,7 +231,7 @@ pub fn caller(web: &Web, method: &Method, headers: &HeaderMap) -> Result<Caller,
 /// What whoever connects a WebSocket may do; each message is looked at by itself. A browser sends the cookie with it
 /// whichever page connects, and no CSRF token.
 pub fn may_connect(web: &Web, headers: &HeaderMap, peer: &Peer) -> Result<Scope, Problem> {
-    if matches!(shown(headers)?, Shown::Cookie(_)) && !is_ours(headers, Some(peer)) {
+    if matches!(shown(headers)?, Shown::Cookie(_)) && !is_ours(web, headers, Some(peer)) {
         return Err(Problem::Origin);
     }
     who(web, headers).map(|caller| caller.scope)
@@ -266,18 +272,17 @@ impl FromRequestParts<Web> for Exporter {
     }
 }
 
-/// Whose guesses are counted with those of this request, and how the record names the place it came from: by the
-/// connection alone, since anybody can write a header.
-pub struct Source(pub String);
+/// Where a request comes from, as the record names it.
+pub struct Sender(pub String);
 
-impl Source {
+impl Sender {
     fn of(parts: &Parts) -> Result<Self, Problem> {
         let peer: &Peer = parts.extensions.get().ok_or(Problem::Stopping)?;
-        Ok(Self(source_of(peer.address)))
+        Ok(Self(peer.source.to_string()))
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Source {
+impl<S: Send + Sync> FromRequestParts<S> for Sender {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -339,29 +344,30 @@ fn is_unsafe(method: &Method) -> bool {
 }
 
 /// A browser says which page had it send something. What bears a token in the header was sent by no such page.
-fn origin_fault(request: &Request) -> Option<Problem> {
+fn origin_fault(web: &Web, request: &Request) -> Option<Problem> {
     let headers = request.headers();
     if !is_unsafe(request.method()) || headers.contains_key(header::AUTHORIZATION) {
         return None;
     }
     headers.get(header::ORIGIN)?;
-    (!is_ours(headers, request.extensions().get())).then_some(Problem::Origin)
+    (!is_ours(web, headers, request.extensions().get())).then_some(Problem::Origin)
 }
 
 /// Whether the page that had it sent is one of this gateway.
-fn is_ours(headers: &HeaderMap, peer: Option<&Peer>) -> bool {
+fn is_ours(web: &Web, headers: &HeaderMap, peer: Option<&Peer>) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
     // What comes in the clear may have come to a proxy here under TLS.
     let needs_tls = peer.is_some_and(|peer| peer.is_secure);
     origin.zip(text(header::HOST)).is_some_and(|((scheme, origin), host)| {
-        origin.eq_ignore_ascii_case(host) && (scheme == "https" || !needs_tls && scheme == "http")
+        (origin.eq_ignore_ascii_case(host) || web.hosts.has_page(origin))
+            && (scheme == "https" || !needs_tls && scheme == "http")
     })
 }
 
 /// Until somebody has set a PIN, other machines are shown what is needed for that alone.
 fn set_up_fault(web: &Web, request: &Request) -> Option<Problem> {
-    let is_here = request.extensions().get::<Peer>().is_some_and(|peer| peer.address.is_loopback());
+    let is_here = request.extensions().get::<Peer>().is_some_and(|peer| peer.source == Source::Here);
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let is_set_up = || web.views.reader.access().pin(Role::Admin).is_some();
     (!is_here && waits_for_set_up(request.uri().path(), is_upgrade) && !is_set_up()).then_some(Problem::NoPinYet)

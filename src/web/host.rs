@@ -15,12 +15,19 @@ use super::tls::CertificateStatus;
 #[derive(Clone)]
 pub struct Hosts {
     machine: Arc<[String]>,
+    /// Of the config.
+    other: Arc<[String]>,
     certificate: watch::Receiver<CertificateStatus>,
 }
 
 impl Hosts {
-    pub fn new(certificate: watch::Receiver<CertificateStatus>) -> Self {
-        Self { machine: machine().into(), certificate }
+    pub fn new(certificate: watch::Receiver<CertificateStatus>, other: &[String]) -> Self {
+        Self { machine: machine().into(), other: other.into(), certificate }
+    }
+
+    /// Whether the config names this host, so that pages come from there though a proxy asks for them under another name.
+    pub fn has_page(&self, host: &str) -> bool {
+        self.other.contains(&name_of(host))
     }
 
     /// The host that a request names, if it is this machine.
@@ -34,19 +41,25 @@ impl Hosts {
     }
 
     fn allows(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-            _ => host,
-        };
+        let name = name_of(host);
         if let Some(address) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return address.parse::<Ipv6Addr>().is_ok();
         }
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         name.parse::<Ipv4Addr>().is_ok()
             || name == "localhost"
             || self.machine.contains(&name)
+            || self.other.contains(&name)
             || self.certificate.borrow().names.iter().any(|certified| fits(certified, &name))
     }
+}
+
+/// A host without its port, in lower case.
+fn name_of(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Whether a name of a certificate is this one; `*` stands for one label (RFC 9525 6.3).
@@ -93,7 +106,11 @@ mod tests {
     fn hosts(certified: &[&str]) -> Hosts {
         let names = certified.iter().map(|&name| name.to_owned()).collect();
         let status = watch::Sender::new(CertificateStatus { names, ..CertificateStatus::default() });
-        Hosts { machine: of_machine("Gateway-7", "search plant.example\n").into(), certificate: status.subscribe() }
+        Hosts {
+            machine: of_machine("Gateway-7", "search plant.example\n").into(),
+            other: ["proxy.example".to_owned()].into(),
+            certificate: status.subscribe(),
+        }
     }
 
     #[test]
@@ -111,6 +128,7 @@ mod tests {
             "gateway-7.plant.example",
             "energy.example:3001",
             "seven.gateways.example",
+            "Proxy.example:8443",
         ] {
             assert!(hosts.allows(host), "{host}");
         }

@@ -34,6 +34,7 @@ mod registers;
 mod rows;
 mod scan;
 mod serve;
+mod source;
 mod stall;
 mod statistics;
 mod support;
@@ -97,6 +98,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Never off where others can reach the address.
     pub tls: Tls,
+    /// Other names of the page, of a proxy before it for one; in lower case.
+    pub names: Vec<String>,
     /// Where the self-signed certificate is kept: in the store.
     pub folder: PathBuf,
     /// A session that nobody uses ends after this time.
@@ -183,6 +186,7 @@ pub struct Door {
     listener: Arc<TcpListener>,
     page: Page,
     tls: Tls,
+    names: Vec<String>,
     folder: PathBuf,
 }
 
@@ -218,7 +222,12 @@ impl Door {
     pub fn under(&self, config: &Config) -> io::Result<Self> {
         allowed(config)?;
         let page = Page { is_secure: config.tls != Tls::Off, ..self.page };
-        Ok(Self { listener: self.listener.clone(), page, tls: config.tls.clone(), folder: config.folder.clone() })
+        Ok(Self::new(self.listener.clone(), page, config))
+    }
+
+    fn new(listener: Arc<TcpListener>, page: Page, config: &Config) -> Self {
+        let Config { tls, names, folder, .. } = config.clone();
+        Self { listener, page, tls, names, folder }
     }
 }
 
@@ -228,7 +237,7 @@ pub async fn bind(config: &Config) -> io::Result<Door> {
     allowed(config)?;
     let listener = listen(config.listen)?;
     let page = Page { address: listener.local_addr()?, is_secure: config.tls != Tls::Off };
-    Ok(Door { listener: Arc::new(listener), page, tls: config.tls.clone(), folder: config.folder.clone() })
+    Ok(Door::new(Arc::new(listener), page, config))
 }
 
 fn allowed(config: &Config) -> io::Result<()> {
@@ -289,7 +298,7 @@ pub async fn run(door: Door, views: Views, stop: CancellationToken) -> io::Resul
         feed: events::Feed::new(),
         disk: metrics::DiskUse::new(),
         reached: Arc::default(),
-        hosts: host::Hosts::new(views.certificate.status()),
+        hosts: host::Hosts::new(views.certificate.status(), &door.names),
         visitors: visitors::Visitors::default(),
         views: Arc::new(views),
         stop: stop.clone(),
@@ -390,10 +399,15 @@ fn routes() -> [(Audience, OpenApiRouter<Web>); 4] {
         .route("/websocket", get(ws::plain));
     let exporters = OpenApiRouter::default()
         .routes(routes!(connections::list, edits::add_connection).layer(at_most(edits::LONGEST_ORDER)))
-        .routes(routes!(edits::change_connection, edits::delete_connection).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(
+            routes!(connections::one, edits::change_connection, edits::delete_connection)
+                .layer(at_most(edits::LONGEST_ORDER)),
+        )
         .routes(routes!(connections::test))
         .routes(routes!(connections::queries, edits::add_query).layer(at_most(edits::LONGEST_ORDER)))
-        .routes(routes!(edits::change_query, edits::delete_query).layer(at_most(edits::LONGEST_ORDER)))
+        .routes(
+            routes!(connections::query, edits::change_query, edits::delete_query).layer(at_most(edits::LONGEST_ORDER)),
+        )
         .routes(routes!(bulk::list, bulk::order).layer(at_most(bulk::LONGEST_ORDER)))
         .routes(routes!(bulk::one, bulk::drop_job))
         .routes(routes!(bulk::feed::events))

@@ -61,6 +61,8 @@ pub enum Problem {
     Access(#[from] AccessRefused),
     #[error(transparent)]
     Pin(#[from] PinRefused),
+    #[error("a token cannot do that: sign in with the admin's PIN")]
+    NeedsSession,
     #[error("no secret was proposed to this session: begin with `POST /api/access/totp`")]
     NothingProposed,
     #[error("there is no session `{0}`: `/api/access` lists them")]
@@ -133,6 +135,8 @@ pub enum Problem {
     Edit(#[from] EditRefused),
     #[error(transparent)]
     Webhook(#[from] WebhookFault),
+    #[error("there is no query `{0}`: `/api/queries` lists them")]
+    NoQuery(String),
     #[error("there is no anchor `{0}`: `/api/anchor` lists them")]
     NoAnchor(String),
     #[error(transparent)]
@@ -200,6 +204,7 @@ impl Problem {
             | Self::Origin
             | Self::NoPinYet
             | Self::NotThePin
+            | Self::NeedsSession
             | Self::NotTheCode => StatusCode::FORBIDDEN,
             Self::LockedOut { .. } | Self::TooManySignIns { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Access(AccessRefused::NoPin(_) | AccessRefused::NoToken(_)) | Self::NoSession(_) => {
@@ -242,9 +247,12 @@ impl Problem {
             Self::BundleGone => StatusCode::GONE,
             Self::BundleBroken => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::NoJob(_) | Self::NoAnchor(_) | Self::NoAlert(_) | Self::NoRule(_) | Self::Upstream(_) => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoJob(_)
+            | Self::NoQuery(_)
+            | Self::NoAnchor(_)
+            | Self::NoAlert(_)
+            | Self::NoRule(_)
+            | Self::Upstream(_) => StatusCode::NOT_FOUND,
             Self::Refused(ExportRefused::Full { .. }) | Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Web;
 use super::guard::Admin;
 use super::problem::Problem;
+use super::query::{Asked, Nothing, body_of};
 use crate::model::{ScanEvent, ScanOrder, ScanRequest};
 
 /// A search that somebody waits for.
@@ -47,10 +48,14 @@ pub const LONGEST_ORDER: usize = 4_096;
     ),
     security(("token" = ["admin"]))
 )]
-pub async fn scan(State(web): State<Web>, _: Admin, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+pub async fn scan(
+    State(web): State<Web>,
+    _: Admin,
+    Asked(Nothing {}): Asked<Nothing>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
-    let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
-    let order = serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
+    let order = body_of(body, LONGEST_ORDER)?;
     let (tell, events) = mpsc::channel(EVENTS);
     let (begun, answer) = oneshot::channel();
     web.views.scans.send(ScanNow { order, tell, begun }).await.map_err(|_| Problem::Stopping)?;

@@ -1,7 +1,6 @@
 //! The HTTP server: connections with limits, in the clear or under TLS, each in a task that ends with the server.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,10 +28,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::host::Hosts;
+use super::source::Source;
 use super::stall::Watched;
 use super::visitors::Visitors;
 
-/// Connections at once; further ones wait in the kernel's queue until one ends.
+/// Connections of others at once; a further one is closed. This machine has places of its own: whoever fills these leaves
+/// a tunnel its way in.
 const CONNECTIONS: usize = 512;
 /// TLS handshakes at once; further ones wait, for [`HANDSHAKE`] in all. More than one source may have connections.
 const HANDSHAKES: usize = 128;
@@ -72,15 +73,15 @@ impl House {
 /// The other side of a connection; each request has it among its extensions.
 #[derive(Clone)]
 pub struct Peer {
-    pub address: IpAddr,
+    pub source: Source,
     /// Whether it came by TLS.
     pub is_secure: bool,
     next: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
 }
 
 impl Peer {
-    fn new(address: IpAddr, is_secure: bool) -> Self {
-        Self { address: address.to_canonical(), is_secure, next: Arc::default() }
+    fn new(source: Source, is_secure: bool) -> Self {
+        Self { source, is_secure, next: Arc::default() }
     }
 
     /// What the connection does once its answer 101 is sent, in the connection's own task: it keeps its place, and it is
@@ -102,17 +103,20 @@ pub async fn serve(listener: &TcpListener, house: House) {
         let accepted = tokio::select! {
             () = house.stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(listener, &places) => accepted,
+            accepted = accept(listener) => accepted,
         };
         match accepted {
-            Ok((stream, address, place)) => {
-                let Some(own_place) = house.visitors.enter(address, Instant::now()) else {
-                    debug!(%address, "a connection more than its source may have was closed");
+            Ok((stream, source)) => {
+                // Of its own it has as many as `visitors` say.
+                let place = if source == Source::Here { None } else { Some(Arc::clone(&places).try_acquire_owned()) };
+                let own_place = house.visitors.enter(source, Instant::now());
+                let (Ok(place), Some(own_place)) = (place.transpose(), own_place) else {
+                    debug!(%source, "a connection more than there are places for was closed");
                     continue;
                 };
                 let (house, handshakes) = (house.clone(), handshakes.clone());
                 connections.spawn(async move {
-                    converse(stream, address, house, &handshakes).await;
+                    converse(stream, source, house, &handshakes).await;
                     drop((place, own_place));
                 });
             }
@@ -125,27 +129,23 @@ pub async fn serve(listener: &TcpListener, house: House) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Source)> {
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer.ip(), place))
+    let source = Source::of(peer.ip(), stream.local_addr()?.ip());
+    Ok((stream, source))
 }
 
-async fn converse(stream: TcpStream, address: IpAddr, house: House, handshakes: &Semaphore) {
+async fn converse(stream: TcpStream, source: Source, house: House, handshakes: &Semaphore) {
     if let Err(cause) = tune(&stream, house.silence) {
         debug!(error = &cause as &dyn std::error::Error, "a connection's options could not be set");
     }
     let Some(tls) = &house.tls else {
         let service = TowerToHyperService::new(house.router.clone());
-        return talk(stream, Peer::new(address, false), &house, move |request| service.call(request)).await;
+        return talk(stream, Peer::new(source, false), &house, move |request| service.call(request)).await;
     };
     let opened = async {
-        tokio::time::sleep(house.visitors.handshake(address, Instant::now())).await;
-        let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
-        open(stream, tls).await
+        tokio::time::sleep(house.visitors.handshake(source, HANDSHAKE, Instant::now())).await;
+        open(stream, tls, handshakes).await
     };
     let opened = tokio::select! {
         opened = timeout(HANDSHAKE, opened) => opened,
@@ -154,15 +154,15 @@ async fn converse(stream: TcpStream, address: IpAddr, house: House, handshakes: 
     match opened {
         Ok(Ok(Opened::Secure(stream))) => {
             let service = TowerToHyperService::new(house.router.clone());
-            talk(*stream, Peer::new(address, true), &house, move |request| service.call(request)).await;
+            talk(*stream, Peer::new(source, true), &house, move |request| service.call(request)).await;
         }
         Ok(Ok(Opened::Clear(stream))) => {
             let hosts = house.hosts.clone();
             let answer = move |request| std::future::ready(Ok::<_, std::convert::Infallible>(to_tls(&hosts, &request)));
-            talk(stream, Peer::new(address, false), &house, answer).await;
+            talk(stream, Peer::new(source, false), &house, answer).await;
         }
-        Ok(Err(cause)) => debug!(error = &cause as &dyn std::error::Error, %address, "a TLS handshake failed"),
-        Err(_) => debug!(%address, "a TLS handshake took too long"),
+        Ok(Err(cause)) => debug!(error = &cause as &dyn std::error::Error, %source, "a TLS handshake failed"),
+        Err(_) => debug!(%source, "a TLS handshake took too long"),
     }
 }
 
@@ -172,12 +172,18 @@ enum Opened {
 }
 
 /// A handshake begins with a byte that no request in the clear begins with.
-async fn open(stream: TcpStream, tls: &watch::Receiver<Arc<ServerConfig>>) -> io::Result<Opened> {
+async fn open(
+    stream: TcpStream,
+    tls: &watch::Receiver<Arc<ServerConfig>>,
+    handshakes: &Semaphore,
+) -> io::Result<Opened> {
     const HANDSHAKE_RECORD: u8 = 22;
     let mut first = [0];
     match stream.peek(&mut first).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ if first == [HANDSHAKE_RECORD] => {
+            // Whoever says nothing takes no turn.
+            let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
             let acceptor = TlsAcceptor::from(tls.borrow().clone());
             let accepted = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER)));
             Ok(Opened::Secure(Box::new(accepted.await?)))
@@ -281,7 +287,7 @@ mod tests {
 
     async fn serving(router: Router, silence: Duration) -> (SocketAddr, House, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let hosts = Hosts::new(Certificate::default().status());
+        let hosts = Hosts::new(Certificate::default().status(), &[]);
         let house = House { silence, ..House::new(router, hosts, Visitors::default(), CancellationToken::new()) };
         let (address, mut tasks, own) = (listener.local_addr().unwrap(), JoinSet::new(), house.clone());
         tasks.spawn(async move { serve(&listener, own).await });
@@ -291,7 +297,7 @@ mod tests {
     /// Gives back what it gets, until it is stopped.
     async fn echo(State(stop): State<CancellationToken>, request: Request) -> impl IntoResponse {
         let peer = request.extensions().get::<Peer>().cloned().unwrap();
-        assert!(!peer.is_secure && peer.address.is_loopback());
+        assert!(!peer.is_secure && peer.source == Source::Here);
         let upgrade = hyper::upgrade::on(request);
         peer.after_upgrade(async move {
             let mut stream = TokioIo::new(upgrade.await.unwrap());
@@ -309,7 +315,7 @@ mod tests {
         let router = Router::new().route("/echo", get(echo)).with_state(stop.clone());
         let (address, house, mut tasks) = serving(router, SILENCE).await;
         let free =
-            || std::iter::from_fn(|| house.visitors.enter(address.ip(), Instant::now())).collect::<Vec<_>>().len();
+            || std::iter::from_fn(|| house.visitors.enter(Source::Here, Instant::now())).collect::<Vec<_>>().len();
         let all = free();
 
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -214,15 +214,18 @@ fn ending(pair: &Pair, now: Timestamp) -> Option<String> {
     }
 }
 
-/// What changes when a file is written or replaced.
-type Seen = [Option<(u64, u64, i64, i64)>; 2];
+/// What changes when a file is written, replaced, or given to somebody else.
+type Seen = [Option<(u64, u64, [i64; 4])>; 2];
 
 fn seen(tls: &Tls, folder: &Path) -> Seen {
     let [cert, key] = match tls {
         Tls::Own { cert, key } => [cert.clone(), key.clone()],
         Tls::SelfSigned | Tls::Off => self_signed::files(folder),
     };
-    let look = |path: &Path| fs::metadata(path).ok().map(|it| (it.ino(), it.size(), it.mtime(), it.mtime_nsec()));
+    let look = |path: &Path| {
+        let times = |it: &fs::Metadata| [it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()];
+        fs::metadata(path).ok().map(|it| (it.ino(), it.size(), times(&it)))
+    };
     [look(&cert), look(&key)]
 }
 

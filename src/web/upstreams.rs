@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Web;
 use super::guard::Admin;
 use super::problem::Problem;
-use super::query::{Asked, Named, Nothing, before, count};
+use super::query::{Asked, Named, Nothing, before, body_of, count};
 use super::wire::{At, Json};
 use crate::model::{
     Actor, DeadLetter, Position, Stream, StreamStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamState,
@@ -256,9 +256,7 @@ pub async fn settle(
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|_| Problem::BodyTooLong(LONGEST_ORDER))?;
-    let settle = serde_json::from_slice(&body).map_err(|fault| Problem::BadRequest(fault.to_string()))?;
-    match settle {
+    match body_of(body, LONGEST_ORDER)? {
         Settle::Replay(which) => {
             ask(&web, by, UpstreamOrder::Replay { upstream: upstream.clone(), ids: which.ids() }).await?;
             accepted(&web, &upstream)

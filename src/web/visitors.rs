@@ -1,13 +1,13 @@
 //! How much one source may take of the server: connections, handshakes, requests. One that takes more is told when to
 //! come again, and the others do not notice it.
 //!
-//! A source is an address, or a network of 64 bits of IPv6, which one machine has to itself. Behind a proxy or a tunnel
-//! all are one source, so the limits leave room for many.
+//! Behind a proxy or a tunnel all are one source, so the limits leave room for many.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::source::Source;
 
 /// So many at once, and one more each time that `every` has gone by.
 #[derive(Clone, Copy)]
@@ -31,13 +31,10 @@ const SOURCES: usize = 1_024;
 
 /// Who is here. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Visitors(Arc<Mutex<HashMap<Source, Account>>>);
+pub struct Visitors(Arc<Mutex<HashMap<Key, Account>>>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Source {
-    Address(IpAddr),
-    Others,
-}
+/// `None` for those beyond [`SOURCES`].
+type Key = Option<Source>;
 
 #[derive(Default)]
 struct Account {
@@ -50,36 +47,36 @@ struct Account {
 /// A connection's place; given back when it is dropped.
 pub struct Place {
     visitors: Visitors,
-    source: Source,
+    key: Key,
 }
 
 impl Visitors {
     /// A place for one more connection; `None` when its source has all that it may.
-    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Place> {
-        let most = if address.to_canonical().is_loopback() { OWN_CONNECTIONS } else { CONNECTIONS };
+    pub fn enter(&self, source: Source, now: Instant) -> Option<Place> {
+        let most = if source == Source::Here { OWN_CONNECTIONS } else { CONNECTIONS };
         let mut all = self.all();
-        let source = known(&mut all, address, now);
-        let account = all.entry(source).or_default();
+        let key = known(&mut all, source, now);
+        let account = all.entry(key).or_default();
         if account.connections >= most {
             return None;
         }
         account.connections += 1;
-        Some(Place { visitors: self.clone(), source })
+        Some(Place { visitors: self.clone(), key })
     }
 
-    /// How long a handshake must wait for its turn.
-    pub fn handshake(&self, address: IpAddr, now: Instant) -> Duration {
+    /// How long a handshake must wait for its turn, at most `most`.
+    pub fn handshake(&self, source: Source, most: Duration, now: Instant) -> Duration {
         let mut all = self.all();
-        let source = known(&mut all, address, now);
-        all.entry(source).or_default().handshakes.reserve(HANDSHAKES, now)
+        let key = known(&mut all, source, now);
+        all.entry(key).or_default().handshakes.reserve(HANDSHAKES, most, now)
     }
 
     /// Counts a request; the time after which it may be made, if it is one too many. A strange one is neither public nor
     /// made by somebody who is known.
-    pub fn request(&self, address: IpAddr, strange: bool, now: Instant) -> Result<(), Duration> {
+    pub fn request(&self, source: Source, strange: bool, now: Instant) -> Result<(), Duration> {
         let mut all = self.all();
-        let source = known(&mut all, address, now);
-        let account = all.entry(source).or_default();
+        let key = known(&mut all, source, now);
+        let account = all.entry(key).or_default();
         if strange {
             account.strange.take(STRANGE, now)?;
         }
@@ -87,30 +84,27 @@ impl Visitors {
     }
 
     /// A panic while it was locked ends the process anyway.
-    fn all(&self) -> MutexGuard<'_, HashMap<Source, Account>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Account>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(account) = self.visitors.all().get_mut(&self.source) {
+        if let Some(account) = self.visitors.all().get_mut(&self.key) {
             account.connections -= 1;
         }
     }
 }
 
 /// Whose account it is. Those of sources that have gone, and used nothing of late, make room.
-fn known(all: &mut HashMap<Source, Account>, address: IpAddr, now: Instant) -> Source {
-    let source = Source::Address(match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
-    });
-    if all.contains_key(&source) || all.len() < SOURCES {
-        return source;
+fn known(all: &mut HashMap<Key, Account>, source: Source, now: Instant) -> Key {
+    let key = Some(source);
+    if all.contains_key(&key) || all.len() < SOURCES {
+        return key;
     }
     all.retain(|_, account| account.connections > 0 || !account.is_fresh(now));
-    if all.len() < SOURCES { source } else { Source::Others }
+    if all.len() < SOURCES { key } else { None }
 }
 
 impl Account {
@@ -140,9 +134,10 @@ impl Bucket {
         }
     }
 
-    /// Takes one in any case, and says how long to wait before it is used.
-    fn reserve(&mut self, rate: Rate, now: Instant) -> Duration {
-        let full = self.0.map_or(now, |full| full.max(now)) + rate.every;
+    /// Takes one, and says how long to wait before it is used: never longer than `most`, beyond which nothing is owed.
+    fn reserve(&mut self, rate: Rate, most: Duration, now: Instant) -> Duration {
+        let latest = now + rate.every * rate.burst + most;
+        let full = (self.0.map_or(now, |full| full.max(now)) + rate.every).min(latest);
         self.0 = Some(full);
         full.saturating_duration_since(now + rate.every * rate.burst)
     }
@@ -152,8 +147,10 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn address(last: u8) -> Source {
+        Source::Address([192, 0, 2, last].into())
     }
 
     #[test]
@@ -173,11 +170,15 @@ mod tests {
     #[test]
     fn handshakes_wait_for_their_turn() {
         let (visitors, now) = (Visitors::default(), Instant::now());
-        let waits: Vec<_> = (0..HANDSHAKES.burst + 2).map(|_| visitors.handshake(address(1), now)).collect();
+        let waits: Vec<_> = (0..HANDSHAKES.burst + 2).map(|_| visitors.handshake(address(1), HOUR, now)).collect();
         let (at_once, later) = waits.split_at(HANDSHAKES.burst as usize);
         assert!(at_once.iter().all(Duration::is_zero));
         assert_eq!(later, [HANDSHAKES.every, HANDSHAKES.every * 2]);
-        assert_eq!(visitors.handshake(address(2), now), Duration::ZERO);
+        assert_eq!(visitors.handshake(address(2), HOUR, now), Duration::ZERO);
+        let most = Duration::from_secs(10);
+        let waits: Vec<_> = (0..10_000).map(|_| visitors.handshake(address(3), most, now)).collect();
+        assert_eq!(waits.last(), Some(&most));
+        assert_eq!(visitors.handshake(address(3), most, now + most), most.min(HANDSHAKES.every));
     }
 
     #[test]
@@ -197,27 +198,14 @@ mod tests {
         assert!(visitors.enter(address(2), now).is_some());
         places.pop();
         assert!(visitors.enter(address(1), now).is_some());
-        let own: Vec<_> = (0..CONNECTIONS + 1).map(|_| visitors.enter([127, 0, 0, 1].into(), now)).collect();
+        let own: Vec<_> = (0..CONNECTIONS + 1).map(|_| visitors.enter(Source::Here, now)).collect();
         assert!(own.iter().all(Option::is_some));
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_source_and_so_is_an_address_in_either_form() {
-        let (visitors, now) = (Visitors::default(), Instant::now());
-        for (one, same, other) in
-            [("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"), ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2")]
-        {
-            let [one, same, other] = [one, same, other].map(|text| text.parse::<IpAddr>().unwrap());
-            let places: Vec<_> = (0..CONNECTIONS).map(|_| visitors.enter(one, now).unwrap()).collect();
-            assert!(visitors.enter(same, now).is_none() && visitors.enter(other, now).is_some());
-            drop(places);
-        }
     }
 
     #[test]
     fn sources_beyond_those_told_apart_share_an_account() {
         let (visitors, now) = (Visitors::default(), Instant::now());
-        let source = |n: usize| IpAddr::from(u32::try_from(n).unwrap().to_be_bytes());
+        let source = |n: usize| Source::Address(u32::try_from(n).unwrap().to_be_bytes().into());
         let busy: Vec<_> = (0..SOURCES).map(|n| visitors.enter(source(n), now).unwrap()).collect();
         let shared: Vec<_> = (0..CONNECTIONS).map(|n| visitors.enter(source(SOURCES + n), now).unwrap()).collect();
         assert!(visitors.enter(source(SOURCES * 2), now).is_none());

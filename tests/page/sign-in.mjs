@@ -97,7 +97,7 @@ await page.getByRole("button", { name: "Sign out" }).click();
 
 // With TOTP, a code is asked for after the PIN, or a recovery code.
 const admin = await api("POST", "/api/session", { pin: ADMIN });
-const { secret } = await api("POST", "/api/access/totp", undefined, admin.token);
+const { secret } = await api("POST", "/api/access/totp", { current: ADMIN }, admin.token);
 const { recovery_codes: [recovery] } = await api("PUT", "/api/access/totp", { code: await codeNow(secret) }, admin.token);
 // A code is taken once.
 await ask("wait 60");

@@ -159,6 +159,10 @@ async fn another_page_cannot_have_a_browser_change_something() {
     let body = json!({ "pin": VIEWER }).to_string();
     let elsewhere = plant.by("POST", "/api/session").header("origin", "https://elsewhere.example").body(body);
     assert_problem(&plant.send(elsewhere).await, 403);
+    // A proxy of the config's name that asks under another one.
+    let body = json!({ "pin": ADMIN }).to_string();
+    let proxied = plant.by("POST", "/api/session").header("origin", "https://proxy.example").body(body);
+    assert_eq!(plant.send(proxied).await.status, 200);
     let here = delete().header("x-csrf-token", csrf).header("origin", plant.url(""));
     assert_eq!(plant.send(here).await.status, 204);
     // Who sends the token in the header was not sent by a page.
@@ -303,7 +307,13 @@ async fn totp_is_asked_of_the_admin_and_each_code_opens_once() {
     let admin = Signed::on(&plant, json!({ "pin": ADMIN })).await;
     let change = async |method, body| plant.send(admin.by(&plant, method, "/api/access/totp", body)).await;
     assert_problem(&change("PUT", json!({ "code": "123456" })).await, 409);
-    let proposed = change("POST", json!(null)).await.json();
+    // Whoever finds the page open cannot lock the admin out, and no token can.
+    assert_problem(&change("POST", json!({ "current": VIEWER })).await, 403);
+    let body = json!({ "current": ADMIN }).to_string();
+    let by_token = plant.by("POST", "/api/access/totp").bearer_auth(&plant.token).body(body);
+    let refused = assert_problem(&plant.send(by_token).await, 403);
+    assert!(refused["detail"].as_str().unwrap().contains("a token cannot do that"), "{refused}");
+    let proposed = change("POST", json!({ "current": ADMIN })).await.json();
     assert!(proposed["uri"].as_str().unwrap().starts_with("otpauth://totp/meterseal:plant-7?secret="));
     assert!(proposed["qr_svg"].as_str().unwrap().starts_with("<svg "));
     let secret = proposed["secret"].as_str().unwrap();
@@ -334,7 +344,7 @@ async fn totp_is_asked_of_the_admin_and_each_code_opens_once() {
     let change = async |method, body| plant.send(admin.by(&plant, method, "/api/access/totp", body)).await;
     let shown = plant.send(admin.get(&plant, "/api/access")).await.json();
     assert_eq!(shown["totp"], json!({ "on": true, "recovery_left": 8 }));
-    assert_problem(&change("POST", json!(null)).await, 409);
+    assert_problem(&change("POST", json!({ "current": ADMIN })).await, 409);
     assert_problem(&change("DELETE", json!({ "pin": ADMIN })).await, 403);
     assert!(admin.lives(&plant).await);
     let off = change("DELETE", json!({ "pin": ADMIN, "recovery": recovery[5] })).await;

@@ -93,6 +93,9 @@ async fn a_token_may_what_the_description_says_of_its_scope() {
         if scopes.is_empty() {
             continue;
         }
+        // A viewer may what `read` may, and changes nothing.
+        let is_read = scopes.iter().any(|scope| scope == "read");
+        assert!(method == Method::GET || !is_read, "{method} {path} is open to those who only read");
         for scope in LESSER {
             let may = scopes.iter().any(|known| known == scope);
             // What is only looked at is asked for; what changes something, and what does not end, is not begun.

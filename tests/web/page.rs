@@ -76,7 +76,7 @@ async fn the_style_sheet_is_sent_compressed_to_who_takes_it() {
 
 /// A browser fetches a view's files when it is first shown, and the chart library with the first chart.
 #[tokio::test(flavor = "multi_thread")]
-async fn all_of_the_page_is_fetched_over_a_slow_line_within_two_seconds() {
+async fn all_of_the_page_is_less_than_250_kilobytes() {
     const BYTES: usize = 250_000;
     let plant = Plant::start().await;
     let mut sent = 0;

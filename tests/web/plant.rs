@@ -224,7 +224,13 @@ impl Plant {
             started: (clock.now(), clock.since_boot_ms()),
             gate: gate.clone(),
         };
-        let config = web::Config { listen, tls, folder: folder.path().join("tls"), session_idle: web::SESSION_IDLE };
+        let config = web::Config {
+            listen,
+            tls,
+            folder: folder.path().join("tls"),
+            names: vec!["proxy.example".into()],
+            session_idle: web::SESSION_IDLE,
+        };
         let door = web::bind(&config).await.unwrap();
         let (address, stop) = (door.address(), CancellationToken::new());
         let mut tasks = JoinSet::new();

@@ -321,6 +321,7 @@ async fn an_address_that_others_can_reach_needs_tls() {
         listen: listen.parse().unwrap(),
         tls,
         folder: PathBuf::new(),
+        names: Vec::new(),
         session_idle: web::SESSION_IDLE,
     };
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:3001", "[::ffff:192.0.2.1]:3001"] {

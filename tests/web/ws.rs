@@ -342,9 +342,11 @@ async fn nobody_is_let_in_without_a_token_or_does_more_than_it_says() {
     reader.say(json!({"type": "simulator:register"})).await;
     assert_eq!(reader.expect("error").await["message"], may_not);
     assert_eq!(reader.read("SIM-A", at(NOW), 1.0, 60.0).await, json!({"type": "error", "message": may_not}));
-    let mut writer = Client::connect(&plant, "/ws", "ingest").await;
-    writer.say(json!({"type": "dashboard:register"})).await;
-    assert!(writer.expect("error").await["message"].as_str().unwrap().starts_with("this token may not read"));
+    for scope in ["ingest", "export"] {
+        let mut writer = Client::connect(&plant, "/ws", scope).await;
+        writer.say(json!({"type": "dashboard:register"})).await;
+        assert!(writer.expect("error").await["message"].as_str().unwrap().starts_with("this token may not read"));
+    }
     assert!(plant.store.reader().meters().is_empty());
     plant.end().await;
 }

@@ -22,12 +22,11 @@ use crate::clock::Clock;
 use crate::model::{Actor, Digest};
 use crate::store::{Access, AccessChange, AccessRefused, Lockout, Reader, Role, Second, StoreError, Token};
 use lockout::Lockouts;
-pub use lockout::source_of;
 use pin::{HashFailed, Pin};
 pub use routes::recovery_codes;
 pub(super) use session::Session;
 pub use session::random_token;
-use session::{Pace, Sessions, Terms};
+use session::{Pace, Sessions, Terms, Tries};
 pub use tokens::token_name;
 
 /// Somebody wants something that changes who may come in.
@@ -55,6 +54,8 @@ struct Inner {
     lockouts: Mutex<Lockouts>,
     /// Of the viewer and the admin.
     paces: Mutex<[Pace; 2]>,
+    /// Of each source, whatever comes of its guesses: those that are right cost a hash as well.
+    tries: Mutex<Tries>,
     /// The newest TOTP step whose code was taken, also while the store does not know it yet.
     last_step: AtomicU64,
     places: Arc<Semaphore>,
@@ -72,6 +73,12 @@ pub struct Guess {
 pub enum Code {
     Totp(String),
     Recovery(String),
+}
+
+/// What is guessed at.
+enum What {
+    Pin,
+    SetupCode,
 }
 
 /// What a guess came to.
@@ -103,6 +110,7 @@ impl Gate {
             sessions: Mutex::default(),
             lockouts: Mutex::new(lockouts),
             paces: Mutex::default(),
+            tries: Mutex::default(),
             last_step: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(1 + WAITING)),
             turn: Arc::new(Semaphore::new(1)),
@@ -172,7 +180,7 @@ impl Gate {
         pin: Arc<str>,
         second: Second,
     ) -> Result<(Session, String), Problem> {
-        let paced = lock(&self.0.paces)[usize::from(role == Role::Admin)].take(self.0.clock.since_boot_ms());
+        let paced = lock(&self.0.paces)[usize::from(role == Role::Admin)].sign_in(self.0.clock.since_boot_ms());
         paced.map_err(|ms| Problem::TooManySignIns { again: seconds(ms) })?;
         let actor = Actor { name: role.as_str().to_owned(), source: Some(source.to_owned()) };
         let is_recovery = matches!(second, Second::Recovery(_));
@@ -201,7 +209,7 @@ impl Gate {
 
     /// Checks one guess at a time, off the async threads. It counts before its answer is known to anybody.
     async fn judge(&self, source: &str, guess: Guess) -> Result<Verdict, Problem> {
-        let permits = self.turn(source).await?;
+        let permits = self.turn(source, &What::Pin).await?;
         let (inner, from) = (self.0.clone(), source.to_owned());
         // What has begun goes on to its end though the client goes away: otherwise its guess would not count.
         let judged = tokio::task::spawn_blocking(move || {
@@ -216,18 +224,25 @@ impl Gate {
     }
 
     /// Waits for its turn, unless the source is locked out.
-    async fn turn(&self, source: &str) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Problem> {
-        self.listens_to(source)?;
+    async fn turn(&self, source: &str, what: &What) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Problem> {
+        self.listens_to(source, what)?;
+        let paced = lock(&self.0.tries).take(source, self.0.clock.since_boot_ms());
+        paced.map_err(|ms| Problem::TooMany { again: seconds(ms) })?;
         let place = self.0.places.clone().try_acquire_owned();
         let place = place.map_err(|_| Problem::SignInQueue { again: AGAIN_S })?;
         let turn = self.0.turn.clone().acquire_owned().await.map_err(|_| Problem::Stopping)?;
         // Those before it may have been wrong.
-        self.listens_to(source)?;
+        self.listens_to(source, what)?;
         Ok((place, turn))
     }
 
-    fn listens_to(&self, source: &str) -> Result<(), Problem> {
-        match lock(&self.0.lockouts).left(source, self.0.clock.since_boot_ms()) {
+    fn listens_to(&self, source: &str, what: &What) -> Result<(), Problem> {
+        let (lockouts, now) = (lock(&self.0.lockouts), self.0.clock.since_boot_ms());
+        let left = match what {
+            What::Pin => lockouts.left(source, now),
+            What::SetupCode => lockouts.left_of_its_own(source, now),
+        };
+        match left {
             Some(left) => Err(Problem::LockedOut { again: seconds(left) }),
             None => Ok(()),
         }
@@ -236,8 +251,7 @@ impl Gate {
     /// Has a wrong guess kept before it is answered. While nothing can be stored it counts in memory.
     async fn keep_count(&self, to_keep: Option<AccessChange>) -> Result<(), Problem> {
         let Some(change) = to_keep else { return Ok(()) };
-        let nobody = Actor { name: "nobody".to_owned(), source: None };
-        match self.ask(change, nobody).await {
+        match self.ask(change, Actor::here("nobody")).await {
             Err(Problem::Store(cause)) => {
                 error!(error = &cause as &dyn std::error::Error, "lock-outs could not be kept");
                 Ok(())
@@ -252,14 +266,13 @@ impl Gate {
             return Err(AccessRefused::PinExists.into());
         }
         pin.choosable()?;
-        let permits = self.turn(source).await?;
+        let permits = self.turn(source, &What::SetupCode).await?;
         let (inner, from, code) = (self.0.clone(), source.to_owned(), totp::digest_of(code));
         let checked = tokio::task::spawn_blocking(move || {
             let wanted = inner.reader.access().setup_code;
             let is_right =
                 wanted.zip(code).is_some_and(|(wanted, code)| bool::from(wanted.as_bytes().ct_eq(code.as_bytes())));
-            let checked =
-                if is_right { (Some(pin.hashed()), None) } else { (None, inner.count(&Verdict::WrongCode, &from)) };
+            let checked = if is_right { (Some(pin.hashed()), None) } else { (None, Some(inner.count_set_up(&from))) };
             drop(permits);
             checked
         });
@@ -347,6 +360,13 @@ impl Inner {
             }
             Verdict::Right { .. } | Verdict::NeedsCode => None,
         }
+    }
+
+    /// Counts a wrong set-up code. Nobody guesses 49 bits: it holds up its source alone, or a stranger could keep the
+    /// engineer from setting the first PIN.
+    fn count_set_up(&self, source: &str) -> AccessChange {
+        lock(&self.lockouts).refused_alone(source, self.clock.since_boot_ms());
+        self.lockouts_to_keep(false)
     }
 
     fn lockouts_to_keep(&self, tell: bool) -> AccessChange {

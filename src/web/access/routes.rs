@@ -15,7 +15,7 @@ use super::{Code, Gate, Guess, Pin, Terms, totp};
 use crate::model::{Actor, ClockState, Digest, Timestamp};
 use crate::store::{AccessChange, AccessRefused, Role};
 use crate::web::Web;
-use crate::web::guard::{self, Admin, COOKIE, Source};
+use crate::web::guard::{self, Admin, COOKIE, Sender};
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
 use crate::web::wire::{At, Json};
@@ -88,7 +88,7 @@ struct SignIn {
 )]
 pub async fn sign_in(
     State(web): State<Web>,
-    Source(source): Source,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -142,7 +142,7 @@ pub async fn sign_out(
     State(web): State<Web>,
     method: Method,
     headers: HeaderMap,
-    Source(source): Source,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     guard::caller(&web, &method, &headers)?;
@@ -211,7 +211,7 @@ struct SetUp {
 )]
 pub async fn set_up(
     State(web): State<Web>,
-    Source(source): Source,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -329,7 +329,7 @@ pub async fn set_pin(
     State(web): State<Web>,
     headers: HeaderMap,
     Admin(by): Admin,
-    Source(source): Source,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -380,27 +380,49 @@ struct ProposedView {
     qr_svg: String,
 }
 
+/// The session of whoever asks, for what no token may do.
+fn session_alone(web: &Web, headers: &HeaderMap) -> Result<Digest, Problem> {
+    let token = guard::session_token(headers)?;
+    web.views.gate.session(&token, true).map(|_| token).ok_or(Problem::NeedsSession)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TotpPropose)]
+struct Propose {
+    /// The admin's PIN.
+    current: String,
+}
+
 /// Proposes a TOTP secret to this session
 ///
 /// Nothing holds before a code of it was shown.
 #[utoipa::path(
     post,
     path = "/api/access/totp",
+    request_body = Propose,
     responses(
         (status = 200, description = "The secret", body = ProposedView),
-        (status = 409, description = "TOTP is on")
+        (status = 409, description = "TOTP is on"),
+        (status = 429, description = "Too many wrong guesses, or sign-ins: nothing is looked at for `Retry-After` seconds")
     )
 )]
 pub async fn propose_totp(
     State(web): State<Web>,
     headers: HeaderMap,
     _: Admin,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let token = guard::session_token(&headers)?;
+    let Propose { current } = read_body(body, r#"{"current": "…"}"#)?;
+    let token = session_alone(&web, &headers)?;
     if web.views.reader.access().totp.is_some() {
         return Err(AccessRefused::TotpOn.into());
     }
+    // Somebody at a page that was left open would lock the admin out.
+    let current = Pin::try_from(current).map_err(|_| Problem::NotThePin)?;
+    web.views.gate.is_admin(&source, Guess { pin: current, code: None }, false).await?;
     let secret = totp::random_secret().map_err(Problem::random)?;
     web.views.gate.propose(&token, Some(secret.clone()));
     let uri = totp::uri(&secret, &web.site().id);
@@ -440,7 +462,7 @@ pub async fn confirm_totp(
 ) -> Result<Response, Problem> {
     let Confirm { code } = read_body(body, r#"{"code": "…"}"#)?;
     let token = guard::session_token(&headers)?;
-    let session = web.views.gate.session(&token, true).ok_or(Problem::SessionOver)?;
+    let session = web.views.gate.session(&token, true).ok_or(Problem::NeedsSession)?;
     let secret = session.proposed.ok_or(Problem::NothingProposed)?;
     let now = web.views.clock.now();
     let step = totp::step_of(&secret, &code, now, 0).ok_or_else(|| not_the_code(now))?;
@@ -486,7 +508,7 @@ struct NoTotp {
 pub async fn drop_totp(
     State(web): State<Web>,
     Admin(by): Admin,
-    Source(source): Source,
+    Sender(source): Sender,
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {

@@ -1,6 +1,7 @@
 //! Sessions: what is left of a sign-in. Held in memory alone, so that a restart ends them all; their tokens only as
 //! digests. Pure but for the random bytes; the time by which they end is monotonic.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,8 +17,10 @@ pub const LONGEST_MS: u64 = 12 * 3_600_000;
 const SESSIONS: usize = 64;
 /// Sign-ins of one role in a row, and how long it takes until one more may follow. Each is an entry of the log, which a
 /// script that signs in for every request must not fill.
-const SIGN_INS: u64 = 60;
+const IN_A_ROW: u64 = 60;
 const SIGN_IN_EVERY_MS: u64 = 60_000;
+/// As many guesses of one source in a row, right or wrong, and how long it takes until one more may follow.
+const TRY_EVERY_MS: u64 = 6_000;
 
 /// 256 random bits, as they are sent.
 pub fn random_token() -> Result<String, getrandom::Error> {
@@ -151,18 +154,41 @@ impl Sessions {
     }
 }
 
-/// How fast a role signs in.
+/// How fast sources guess, rightly or not. Each guess takes a CPU for a while.
+#[derive(Default)]
+pub struct Tries(BTreeMap<String, Pace>);
+
+/// Sources that are told apart; beyond, those that have rested go, and then all others share one pace.
+const SOURCES: usize = 1_024;
+
+impl Tries {
+    /// Counts a guess, or says in how many ms there may be one.
+    pub fn take(&mut self, source: &str, now_ms: u64) -> Result<(), u64> {
+        if self.0.len() >= SOURCES && !self.0.contains_key(source) {
+            self.0.retain(|_, pace| pace.paid_ms > now_ms);
+        }
+        let is_told_apart = self.0.len() < SOURCES || self.0.contains_key(source);
+        let key = if is_told_apart { source } else { "" };
+        self.0.entry(key.to_owned()).or_default().take(TRY_EVERY_MS, now_ms)
+    }
+}
+
+/// How fast something is done that costs.
 #[derive(Default)]
 pub struct Pace {
-    /// Up to this time sign-ins are paid for.
+    /// Up to this time what was done is paid for.
     paid_ms: u64,
 }
 
 impl Pace {
     /// Counts a sign-in, or says in how many ms there may be one.
-    pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
-        let paid = self.paid_ms.max(now_ms) + SIGN_IN_EVERY_MS;
-        let latest = now_ms + SIGN_INS * SIGN_IN_EVERY_MS;
+    pub fn sign_in(&mut self, now_ms: u64) -> Result<(), u64> {
+        self.take(SIGN_IN_EVERY_MS, now_ms)
+    }
+
+    fn take(&mut self, every_ms: u64, now_ms: u64) -> Result<(), u64> {
+        let paid = self.paid_ms.max(now_ms) + every_ms;
+        let latest = now_ms + IN_A_ROW * every_ms;
         if paid > latest {
             return Err(paid - latest);
         }
@@ -254,11 +280,27 @@ mod tests {
     fn a_script_that_signs_in_for_every_request_is_slowed_down() {
         let (mut pace, mut now, mut taken) = (Pace::default(), 5, 0);
         while now < 3_600_000 {
-            taken += u64::from(pace.take(now).is_ok());
+            taken += u64::from(pace.sign_in(now).is_ok());
             now += 1_000;
         }
-        assert!((SIGN_INS + 58..=SIGN_INS + 60).contains(&taken), "{taken}");
-        let wait = pace.take(now).and_then(|()| pace.take(now)).unwrap_err();
-        assert!(pace.take(now + wait).is_ok());
+        assert!((IN_A_ROW + 58..=IN_A_ROW + 60).contains(&taken), "{taken}");
+        let wait = pace.sign_in(now).and_then(|()| pace.sign_in(now)).unwrap_err();
+        assert!(pace.sign_in(now + wait).is_ok());
+    }
+
+    #[test]
+    fn a_source_guesses_so_often_and_holds_up_no_other() {
+        let mut tries = Tries::default();
+        let row = (0..1_000).take_while(|_| tries.take("192.0.2.1", 5).is_ok()).count();
+        assert_eq!(row as u64, IN_A_ROW);
+        assert_eq!(tries.take("192.0.2.1", 5), Err(TRY_EVERY_MS));
+        assert!(tries.take("192.0.2.1", 5 + TRY_EVERY_MS).is_ok() && tries.take("192.0.2.2", 5).is_ok());
+        for source in 0..2 * SOURCES {
+            tries.take(&source.to_string(), 5).ok();
+        }
+        assert!(tries.0.len() <= SOURCES + 1, "{}", tries.0.len());
+        // Those that have rested make room.
+        assert!(tries.take("192.0.2.3", 5 + 2 * IN_A_ROW * TRY_EVERY_MS).is_ok());
+        assert!(tries.0.len() < 3, "{}", tries.0.len());
     }
 }

@@ -71,14 +71,17 @@ function pinsCard(signal, look) {
 
 function totpCard(signal, look) {
   const [state, text, line, steps] = [badge("quiet", ""), h("p", { class: "soft" }), outcome(), h("div")];
-  const begin = does("Switch on", line, async () => {
-    const told = await post("/api/access/totp", undefined, { signal });
+  const begin = does("Switch on", line, () => asks("Switch a second factor on?", [
+    h("p", {}, "From then on the administrator signs in with the PIN and a code of an app."),
+    field("The administrator’s PIN", pinInput("current", "current-password")),
+  ], "Go on", async ({ current }) => {
+    const told = await post("/api/access/totp", { current }, { signal });
     begin.hidden = true;
     steps.replaceChildren(confirmForm(told));
     // The picture is what comes first, also where the keyboard of a phone takes half of the screen.
     steps.querySelector("input").focus({ preventScroll: true });
     steps.scrollIntoView({ block: "nearest" });
-  });
+  }));
   const end = does("Switch off", line, () => asks("Switch the second factor off?", [
     h("p", {}, "Then the PIN alone is enough to sign in."),
     field("The administrator’s PIN", pinInput("pin", "current-password")),

@@ -22,7 +22,7 @@ use super::message::Said;
 use super::{Arrival, SimulatorNow, message, say};
 use crate::model::{Introduction, Simulated, SimulatedReading, Simulator, SimulatorRefused};
 use crate::store::Scope;
-use crate::web::Web;
+use crate::web::{Web, guard};
 
 /// A client is asked this often whether it lives, and one that said nothing since the last time is dropped. So is one
 /// that takes nothing for as long.
@@ -112,7 +112,8 @@ impl Client {
                 Some(done) = under_way.next(), if !under_way.is_empty() => self.settle(socket, done).await?,
                 text = outbox.next() => send(socket, Message::Text(text)).await?,
                 _ = beat.tick() => {
-                    if !std::mem::take(&mut lives) {
+                    // One that is not read cannot show that it lives.
+                    if !std::mem::take(&mut lives) && under_way.len() < UNDER_WAY {
                         return Err(Ended::Gone);
                     }
                     send(socket, Message::Ping(Vec::new().into())).await?;
@@ -242,7 +243,7 @@ impl Client {
     }
 
     fn may_look(&self) -> bool {
-        matches!(self.scope, Scope::Read | Scope::Export | Scope::Admin)
+        guard::reads(self.scope)
     }
 }
 
