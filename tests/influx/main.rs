@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+#[allow(dead_code, reason = "the browser's tests start another kind of server")]
 mod influxd;
 
 use std::collections::BTreeMap;

@@ -90,6 +90,9 @@ await everywhere(page, "settings-access");
 // A second factor: the picture, the secret and the link say the same; a code of now switches it on.
 const factor = card("Second factor");
 await factor.getByRole("button", { name: "Switch on" }).click();
+dialog = page.getByRole("dialog", { name: "Switch a second factor on?" });
+await dialog.getByLabel("The administrator’s PIN").fill(NEXT);
+await dialog.getByRole("button", { name: "Go on" }).click();
 const picture = factor.getByRole("img", { name: /^QR code/ });
 await picture.waitFor();
 assert(await picture.evaluate((image) => image.complete && image.naturalWidth > 100));
