@@ -72,6 +72,7 @@ pub async fn views(store: &Store, clock: &Clock) -> Views {
         organization: String::new(),
         timezone: TIMEZONE.into(),
         block_minutes: BLOCK_MINUTES,
+        clock_offset_ms: 0,
         peaks: Vec::new(),
         simulated: true,
     };

@@ -387,8 +387,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::blocks::calendar::Spans;
     use crate::blocks::rule::{Carry, Tally};
+    use crate::model::calendar::Spans;
     use crate::model::{ClockState, StoredReading};
 
     fn known() -> Known {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::calendar::Spans;
 use super::rule::{Carry, Tally, reach_ms, share};
 use super::seal::spans_of;
 use super::sum::parts;
 use super::window::View;
 use super::{Config, OpenBlocks};
+use crate::model::calendar::Spans;
 use crate::model::{
     Block, BlockFlag, Category, Energy, Layout, Meter, MeterId, Method, OpenBlock, Power, Role, Span, StoredReading,
     Timestamp,

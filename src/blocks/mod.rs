@@ -1,6 +1,5 @@
 //! Seals what is due. The rule itself is pure and reads neither clock nor store.
 
-pub mod calendar;
 pub mod clock_rule;
 pub mod interval;
 mod live;
@@ -25,7 +24,7 @@ use self::live::Live;
 pub use self::live::look;
 use self::seal::Sealer;
 use crate::clock::Clock;
-use crate::model::{Meter, MeterId, OpenBlock, Span, Timestamp};
+use crate::model::{Meter, MeterId, OpenBlock, PeakWindow, Span, Timestamp};
 use crate::store::{Ledger, Reader, StoreError};
 
 /// Tariff and meters, as far as blocks need them.
@@ -39,16 +38,6 @@ pub struct Config {
     pub clock_offset_ms: i64,
     pub peaks: Vec<PeakWindow>,
     pub meters: Vec<Meter>,
-}
-
-/// One `[[tariff.peak]]`: local minutes since midnight, on the block grid; `from > to` runs over midnight, on the days
-/// it begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeakWindow {
-    /// Monday first.
-    pub days: [bool; 7],
-    pub from_minute: u16,
-    pub to_minute: u16,
 }
 
 /// The blocks that run, by meter.

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::Config;
-use super::calendar::Spans;
 use super::clock_rule::{ClockRule, Verdict};
 use super::interval::reach_of;
 use super::register::border_of;
@@ -22,6 +21,7 @@ use super::sum;
 use super::walk::{Nature, Walk};
 use super::window::View;
 use crate::clock::Clock;
+use crate::model::calendar::Spans;
 use crate::model::{
     Block, BlockFlag, Border, Category, ClockState, Meter, MeterId, Origin, Redate, Role, Span, Stamp, StoredReading,
     Timestamp,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::calendar::Spans;
 use super::walk::LONG_SILENCE_MS;
+use crate::model::calendar::Spans;
 use crate::model::{
     Block, BlockFlag, BlockFlags, Borders, Digest, Energy, Meter, MeterId, Method, Origin, Span, Timestamp, jcs,
 };

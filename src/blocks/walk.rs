@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use super::calendar::Spans;
 use super::interval::reach_of;
 use super::register::{Register, border_of};
 use super::rule::{Carry, Tally, Terms, committed};
 use super::window::{View, Window};
+use crate::model::calendar::Spans;
 use crate::model::{
     Block, BlockFlag, BlockFlags, Border, Borders, Category, Digest, Interval, Role, Span, StoredReading, Timestamp,
 };

@@ -13,8 +13,7 @@ use super::secret::{Fetched, fetch};
 use super::section::{Field, Section};
 use super::tree::{Table, Value};
 use super::{Config, anchor, influx, meters, mqtt, units, upstream};
-use crate::blocks::PeakWindow;
-use crate::model::{SiteId, Timestamp, nearest};
+use crate::model::{PeakWindow, SiteId, Timestamp, nearest};
 use crate::sources::BlockGrid;
 use crate::web::Tls;
 use crate::{alerts, blocks, evidence, sources, store, web};
@@ -49,7 +48,6 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
         return Read { config: None, inline, store };
     };
     let block = grid(&site.timezone, tariff.block_minutes, tariff.clock_offset_ms, now);
-    let peaks: Vec<_> = tariff.peaks.iter().map(|peak| (peak.days, peak.from_minute, peak.to_minute)).collect();
     let config = Config {
         site: web::Site {
             id: site.id.to_string(),
@@ -57,7 +55,8 @@ pub fn read(table: &Table, report: &Report, now: Timestamp) -> Read {
             organization: site.organization,
             timezone: site.timezone.clone(),
             block_minutes: tariff.block_minutes,
-            peaks,
+            clock_offset_ms: tariff.clock_offset_ms,
+            peaks: tariff.peaks.clone(),
             simulated: !meters.meters.is_empty() && meters.meters.iter().all(|meter| meter.simulated),
         },
         site_id: site.id,

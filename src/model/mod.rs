@@ -4,6 +4,7 @@ mod actor;
 mod alert;
 mod anchor;
 mod block;
+pub mod calendar;
 mod causes;
 mod commissioning;
 pub mod decimal;
@@ -40,6 +41,7 @@ pub use anchor::{
     GivenUp, Inclusion, RpcStatus, WaitReason, Waiting,
 };
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
+pub use calendar::PeakWindow;
 pub use causes::causes;
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};

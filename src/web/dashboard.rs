@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use jiff::ToSpan as _;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,7 +15,8 @@ use super::problem::Problem;
 use super::query::{Asked, Resolution, count, one_of_these};
 use super::wire::{At, BlockView, Json, OpenBlockView};
 use super::{Site, Web, periods, ws};
-use crate::model::{Alert, AlertKind, Meter, MeterId, Span, Timestamp};
+use crate::model::calendar::Spans;
+use crate::model::{Alert, AlertKind, Meter, MeterId, Span};
 
 /// Alerts given at most; the newest are kept in.
 const ALERTS: usize = 1_000;
@@ -182,7 +181,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
         }),
         current_blocks: open.iter().map(|(id, open)| (id, open.into())).collect(),
         today: today.map(Into::into),
-        peak_hours_today: today.map_or_else(Vec::new, |today| peak_hours(&site, today, &web.zone())),
+        peak_hours_today: today.map_or_else(Vec::new, |today| peak_hours(&site, today)),
         blocks_today: blocks
             .iter()
             .filter(|(block, _)| today.is_some_and(|today| today.contains(block.span.start())))
@@ -211,25 +210,11 @@ fn site_view(site: &Site) -> SiteView<'_> {
     }
 }
 
-/// The peak windows that lie in a local day, cut to it. One that runs over midnight belongs to the day it begins.
-fn peak_hours(site: &Site, today: Span, zone: &TimeZone) -> Vec<SpanView> {
-    let Ok(noon) = jiff::Timestamp::from_millisecond(today.start().as_millis()) else { return Vec::new() };
-    let date = zone.to_datetime(noon).date();
-    let mut found = Vec::new();
-    for day in [date.yesterday().ok(), Some(date)].into_iter().flatten() {
-        let weekday = usize::try_from(day.weekday().to_monday_zero_offset()).unwrap_or(0);
-        for (days, from, to) in &site.peaks {
-            let instant = |minutes: i64| {
-                let local = day.at(0, 0, 0, 0).checked_add(minutes.minutes()).ok()?;
-                Some(Timestamp::from_millis(local.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond()))
-            };
-            let end = i64::from(*to) + if to <= from { 1_440 } else { 0 };
-            if let (true, Some(start), Some(end)) = (days[weekday], instant(i64::from(*from)), instant(end)) {
-                found.extend(Span::new(start.max(today.start()), end.min(today.end())).map(SpanView::from));
-            }
-        }
-    }
-    found
+/// The peak hours that lie in a local day, as blocks have them.
+fn peak_hours(site: &Site, today: Span) -> Vec<SpanView> {
+    // The config has checked the zone.
+    let spans = Spans::new(&site.timezone, site.block_minutes, site.clock_offset_ms, site.peaks.clone());
+    spans.map_or_else(|_| Vec::new(), |spans| spans.peaks_in(today).into_iter().map(SpanView::from).collect())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -255,35 +240,4 @@ pub async fn alerts(State(web): State<Web>, Asked(asked): Asked<AlertsAsked>) ->
     let open_only = one_of_these("open", asked.open.as_deref(), &[("true", true), ("false", false)])?.unwrap_or(false);
     let alerts = web.views.reader.alerts(open_only, limit).await?;
     Ok(Json(alerts.iter().map(AlertView::from).collect::<Vec<_>>()).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peak_window_over_midnight_is_in_both_days_that_it_touches() {
-        let mut site = Site {
-            id: "p".into(),
-            name: "p".into(),
-            organization: String::new(),
-            timezone: "UTC".into(),
-            block_minutes: 30,
-            peaks: vec![([true, false, false, false, false, false, false], 22 * 60, 6 * 60)],
-            simulated: false,
-        };
-        let day = |text: &str| {
-            let start = Timestamp::from_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond());
-            Span::new(start, start.plus_millis(86_400_000)).unwrap()
-        };
-        let hours = |site: &Site, text: &str| {
-            let spans = peak_hours(site, day(text), &TimeZone::UTC);
-            spans.iter().map(|span| span.end.0.millis_since(span.start.0) / 3_600_000).collect::<Vec<_>>()
-        };
-        assert_eq!(hours(&site, "2026-11-16T00:00:00Z"), [2], "a Monday");
-        assert_eq!(hours(&site, "2026-11-17T00:00:00Z"), [6]);
-        assert_eq!(hours(&site, "2026-11-18T00:00:00Z"), [0; 0]);
-        site.peaks = vec![([true; 7], 14 * 60, 22 * 60)];
-        assert_eq!(hours(&site, "2026-11-18T00:00:00Z"), [8]);
-    }
 }

@@ -70,7 +70,7 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{
-    AnchorStatus, Meter, MeterId, OpenBlock, Roster, RunningJobs, SourcesStatus, Timestamp, UpstreamsStatus,
+    AnchorStatus, Meter, MeterId, OpenBlock, PeakWindow, Roster, RunningJobs, SourcesStatus, Timestamp, UpstreamsStatus,
 };
 use crate::store::Reader;
 pub use access::pin::{BadPin, Pin};
@@ -117,8 +117,9 @@ pub struct Site {
     pub organization: String,
     pub timezone: String,
     pub block_minutes: u8,
-    /// Local minutes since midnight; Monday first.
-    pub peaks: Vec<([bool; 7], u16, u16)>,
+    /// How far the utility's block borders lie after those of our clock, ms.
+    pub clock_offset_ms: i64,
+    pub peaks: Vec<PeakWindow>,
     pub simulated: bool,
 }
 

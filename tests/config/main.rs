@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use meterseal::config::{self, Checked, Files};
-use meterseal::model::{Category, Energy, Origin, Ratio, Timestamp};
+use meterseal::model::{Category, Energy, Origin, PeakWindow, Ratio, Timestamp};
 use meterseal::web::Tls;
 
 /// 2026-11-21T00:00:00Z.
@@ -137,7 +137,8 @@ fn a_good_config_says_what_it_says() {
     // Kuala Lumpur is 8 h ahead, and the demand clock 2 s behind: borders lie 2 s after each of our quarters.
     assert_eq!((config.sources.block.every_ms, config.sources.block.offset_ms), (900_000, 898_000));
     // Without windows of its own a tariff has one, every day.
-    assert_eq!(config.site.peaks, [([true; 7], 840, 1320)]);
+    let peak = PeakWindow { days: [true; 7], from_minute: 840, to_minute: 1_320 };
+    assert_eq!(config.site.peaks, [peak]);
     assert_eq!(config.store.keep_raw, Duration::from_secs(90 * 86_400));
 }
 

@@ -20,8 +20,8 @@ use meterseal::model::note::SignedCheckpoint;
 use meterseal::model::{
     Anchor, AnchorState, AnchorStatus, Anchored, Attempt, Block, BlockFlags, Borders, BrokerStatus, Category, Cause,
     ChainEvidence, Change, Commissioning, Condition, Digest, Energy, Identity, Inclusion, Layout, LineStatus,
-    MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, Power, Proposal, Ratio,
-    Reading, RpcStatus, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp, UpstreamsStatus,
+    MalformedMessage, Meter, MeterId, MeterStatus, Method, Number, OpenBlock, Origin, Part, PeakWindow, Power,
+    Proposal, Ratio, Reading, RpcStatus, RunningJobs, Setup, Slot, SourcesStatus, Span, Timestamp, UpstreamsStatus,
 };
 use meterseal::store::{self, Role, Sealing, Store};
 use meterseal::web::{
@@ -523,19 +523,23 @@ fn site() -> Site {
         organization: "Acme Foods".into(),
         timezone: "Asia/Kuala_Lumpur".into(),
         block_minutes: 30,
-        peaks: vec![([true; 7], 14 * 60, 22 * 60)],
+        clock_offset_ms: 0,
+        peaks: vec![peak()],
         simulated: false,
     }
 }
 
+fn peak() -> PeakWindow {
+    PeakWindow { days: [true; 7], from_minute: 14 * 60, to_minute: 22 * 60 }
+}
+
 /// How blocks are made of the meters.
 fn blocks() -> blocks::Config {
-    let peak = blocks::PeakWindow { days: [true; 7], from_minute: 14 * 60, to_minute: 22 * 60 };
     blocks::Config {
         timezone: site().timezone,
         block_minutes: 30,
         clock_offset_ms: 0,
-        peaks: vec![peak],
+        peaks: vec![peak()],
         meters: meters(),
     }
 }

@@ -5,8 +5,17 @@
 
 use jiff::tz::TimeZone;
 
-use super::PeakWindow;
-use crate::model::{Span, Timestamp};
+use super::{Span, Timestamp};
+
+/// One `[[tariff.peak]]`: local minutes since midnight, on the block grid; `from > to` runs over midnight, on the days
+/// it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeakWindow {
+    /// Monday first.
+    pub days: [bool; 7],
+    pub from_minute: u16,
+    pub to_minute: u16,
+}
 
 /// The block borders of one zone.
 #[derive(Clone, Debug)]
@@ -95,6 +104,22 @@ impl Spans {
         // 1970-01-01 was a Thursday; Monday is 0.
         let weekday = (local.div_euclid(DAY_MS) + 3).rem_euclid(7);
         self.peaks.iter().any(|window| window.covers(weekday, minute))
+    }
+
+    /// The peak hours that lie in `span`, cut to it: of each stretch of blocks at peak where it begins and ends.
+    pub fn peaks_in(&self, span: Span) -> Vec<Span> {
+        let mut found: Vec<Span> = Vec::new();
+        for period in self.between(span.start(), span.end()).map(|period| period.span) {
+            if !self.is_peak(period.start()) {
+                continue;
+            }
+            let (start, end) = (period.start().max(span.start()), period.end().min(span.end()));
+            match found.last_mut() {
+                Some(last) if last.end() == start => *last = Span::new(last.start(), end).unwrap_or(*last),
+                _ => found.extend(Span::new(start, end)),
+            }
+        }
+        found
     }
 
     fn back(&self, at: i64) -> Timestamp {
@@ -228,6 +253,28 @@ mod tests {
         assert!(!peak("2026-11-21T15:00"), "a Saturday");
         assert!(peak("2026-11-22T23:30") && peak("2026-11-23T00:30"));
         assert!(!peak("2026-11-23T01:00") && !peak("2026-11-22T00:30") && !peak("2026-11-23T23:30"));
+    }
+
+    #[test]
+    fn the_peak_hours_of_a_day_are_those_of_its_blocks() {
+        let hours = |window: PeakWindow, offset_ms, day: &str| {
+            let spans = Spans::new("UTC", 30, offset_ms, vec![window]).unwrap();
+            let start = instant(day);
+            let day = Span::new(start, start.plus_millis(DAY_MS)).unwrap();
+            let within = |span: &Span| [span.start(), span.end()].map(|at| at.millis_since(start) / MINUTE_MS);
+            spans.peaks_in(day).iter().map(within).collect::<Vec<_>>()
+        };
+        let window = |days, from_minute, to_minute| PeakWindow { days, from_minute, to_minute };
+        let mut monday = [false; 7];
+        monday[0] = true;
+        let night = window(monday, 22 * 60, 6 * 60);
+        assert_eq!(hours(night.clone(), 0, "2026-11-16T00:00:00Z"), [[22 * 60, 24 * 60]], "a Monday");
+        assert_eq!(hours(night.clone(), 0, "2026-11-17T00:00:00Z"), [[0, 6 * 60]]);
+        assert_eq!(hours(night, 0, "2026-11-18T00:00:00Z"), [[0; 2]; 0]);
+        let afternoon = window([true; 7], 14 * 60, 22 * 60);
+        assert_eq!(hours(afternoon.clone(), 0, "2026-11-18T00:00:00Z"), [[14 * 60, 22 * 60]]);
+        let late = hours(afternoon, 5 * MINUTE_MS, "2026-11-18T00:00:00Z");
+        assert_eq!(late, [[14 * 60 + 5, 22 * 60 + 5]], "by the utility's clock, as the blocks");
     }
 
     #[test]
