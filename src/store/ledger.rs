@@ -473,6 +473,12 @@ pub fn alerts(connection: &Connection, open_only: bool, limit: usize) -> rusqlit
     rows.collect()
 }
 
+/// How many alerts are not over, and how many of them nobody has acknowledged.
+pub fn count_open_alerts(connection: &Connection) -> rusqlite::Result<[u32; 2]> {
+    let sql = "SELECT count(*), count(*) - count(acknowledged) FROM alerts WHERE cleared IS NULL";
+    connection.prepare_cached(sql)?.query_row([], |row| Ok([row.get(0)?, row.get(1)?]))
+}
+
 /// All alerts, the oldest first.
 pub fn each_alert(
     connection: &Connection,

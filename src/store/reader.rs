@@ -230,6 +230,11 @@ impl Reader {
         self.evidence(move |connection| ledger::alerts(connection, open_only, limit)).await
     }
 
+    /// How many alerts are not over, and how many of them nobody has acknowledged.
+    pub async fn count_open_alerts(&self) -> Result<[u32; 2], StoreError> {
+        self.evidence(ledger::count_open_alerts).await
+    }
+
     /// The text of the last config that was good.
     pub async fn last_good_config(&self) -> Result<Option<String>, StoreError> {
         self.evidence(ledger::last_good_config).await

@@ -278,7 +278,9 @@ async fn what_tasks_keep_is_kept() {
     assert_eq!(reader.state("gap").await.unwrap(), Some(serde_json::json!({"a": 1})));
     assert_eq!(reader.last_good_config().await.unwrap().as_deref(), Some("[site]"));
     assert_eq!(reader.alerts(true, 5).await.unwrap(), [Alert { id, delivered: Some(at(3)), ..alert }]);
+    assert_eq!(reader.count_open_alerts().await.unwrap(), [1, 1]);
     house.store.ledger().clear_alert(id, at(4)).await.unwrap();
+    assert_eq!(reader.count_open_alerts().await.unwrap(), [0, 0]);
     assert_eq!(reader.alerts(true, 5).await.unwrap(), []);
     assert_eq!(reader.alerts(false, 5).await.unwrap().len(), 1);
 }

@@ -61,6 +61,10 @@ struct Snapshot<'a> {
     last_ten_blocks: Vec<BlockView<'a>>,
     #[schema(max_items = 1000)]
     alerts: Vec<AlertView<'a>>,
+    /// How many alerts are not over, those included that are too old to be among `alerts`.
+    open_alerts: u32,
+    /// How many of these nobody has acknowledged.
+    unseen_alerts: u32,
     problems: Vec<String>,
     brokers: Vec<BrokerView<'a>>,
 }
@@ -162,6 +166,7 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
         _ => Vec::new(),
     };
     let alerts = web.views.reader.alerts(false, limit).await?;
+    let [open_alerts, unseen_alerts] = web.views.reader.count_open_alerts().await?;
     let current = meter.as_ref().and_then(|meter| open.get(&meter.id));
     let commissioning = match &meter {
         Some(meter) => commissioning::newest(&web, meter).await?,
@@ -189,6 +194,8 @@ pub async fn snapshot(State(web): State<Web>, Asked(asked): Asked<SnapshotAsked>
             .collect(),
         last_ten_blocks: blocks.iter().rev().take(10).map(Into::into).collect(),
         alerts: alerts.iter().map(Into::into).collect(),
+        open_alerts,
+        unseen_alerts,
         problems: problems(&web, &store_health(&web).await?),
         brokers: brokers::all(&sources),
     };

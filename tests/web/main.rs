@@ -323,6 +323,7 @@ async fn the_snapshot_has_what_the_page_needs() {
     assert_eq!(snapshot["blocks_today"], snapshot["last_ten_blocks"]);
     assert_eq!(snapshot["alerts"][0]["kind"], "target_at_risk");
     assert_eq!(snapshot["site"]["timezone"], "Asia/Kuala_Lumpur");
+    assert_eq!((&snapshot["open_alerts"], &snapshot["unseen_alerts"]), (&json!(1), &json!(1)));
     let other = plant.get("/api/dashboard/snapshot?device_id=total").await;
     assert_eq!((&other["meter"]["id"], &other["current_block"]), (&json!("total"), &Value::Null));
     let summary = plant.get("/api/meters/summary").await;
@@ -333,6 +334,25 @@ async fn the_snapshot_has_what_the_page_needs() {
     assert_eq!(alerts, snapshot["alerts"]);
     let quality = plant.get("/api/quality").await;
     assert_eq!((&quality[0]["meter"], &quality[0]["coverage"]), (&json!("main"), &json!(1)));
+    plant.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_alert_is_counted_however_many_came_after_it() {
+    let plant = Plant::start().await;
+    let ledger = plant.store.ledger();
+    let raise = |n: i64| {
+        let (at, text) = (at(NOW).plus_millis(n), format!("heading for {n} kWh"));
+        ledger.raise(Alert::new(AlertKind::TargetAtRisk, Some(id("main")), at, at, text))
+    };
+    raise(0).await.unwrap();
+    for n in 1..=25 {
+        let over = raise(n).await.unwrap().unwrap();
+        ledger.clear_alert(over, at(NOW).plus_millis(n)).await.unwrap();
+    }
+    let snapshot = plant.get("/api/dashboard/snapshot").await;
+    assert!(snapshot["alerts"].as_array().unwrap().iter().all(|alert| !alert["cleared"].is_null()));
+    assert_eq!((&snapshot["open_alerts"], &snapshot["unseen_alerts"]), (&json!(1), &json!(1)));
     plant.end().await;
 }
 
