@@ -27,6 +27,9 @@ pub struct QualityAsked {
     from: Option<String>,
     #[param(schema_with = instant_schema)]
     to: Option<String>,
+    /// Of this meter alone; of all of them unless told.
+    #[param(value_type = Option<MeterId>)]
+    meter: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -43,6 +46,7 @@ struct QualityView<'a> {
     #[schema(value_type = std::collections::BTreeMap<String, usize>)]
     flags: std::collections::BTreeMap<&'static str, usize>,
     revised: usize,
+    /// The newest of them, in the order of time.
     #[schema(max_items = 100)]
     gaps: Vec<Stretch>,
     /// There are more gaps than are listed.
@@ -76,7 +80,10 @@ struct OutOfRange<'a> {
     get,
     path = "/api/quality",
     params(QualityAsked),
-    responses((status = 200, description = "The meters", body = [QualityView]))
+    responses(
+        (status = 200, description = "The meters", body = [QualityView]),
+        (status = 404, description = "There is no such meter")
+    )
 )]
 pub async fn quality(State(web): State<Web>, Asked(asked): Asked<QualityAsked>) -> Result<Response, Problem> {
     let now = web.views.clock.now();
@@ -86,14 +93,16 @@ pub async fn quality(State(web): State<Web>, Asked(asked): Asked<QualityAsked>) 
         let what = format!("{span} is longer than 62 days: ask for less at a time");
         return Err(Problem::Parameter { name: "from", what });
     }
-    let (moment, meters) = (Moment::take(&web), web.views.meters.borrow().clone());
+    let one = asked.meter.as_deref().map(|id| web.meter(id)).transpose()?;
+    let (moment, all) = (Moment::take(&web), web.views.meters.borrow().clone());
+    let meters = one.as_ref().map_or(all.as_slice(), std::slice::from_ref);
     let mut views = Vec::with_capacity(meters.len());
-    for meter in meters.iter() {
+    for meter in meters {
         let mut blocks = web.views.reader.blocks(&meter.id, span).await?;
         blocks.retain(|block| span.contains(block.span.start()));
         let mut gaps = stretches(&blocks, 0, |block| block.flags.has(BlockFlag::Gap) || block.coverage == 0);
         let more_gaps = gaps.len() > GAPS;
-        gaps.truncate(GAPS);
+        gaps.drain(..gaps.len().saturating_sub(GAPS));
         views.push(QualityView {
             meter: &meter.id,
             start: At(span.start()),

@@ -356,6 +356,22 @@ async fn an_open_alert_is_counted_however_many_came_after_it() {
     plant.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quality_of_one_meter_lists_its_newest_gaps() {
+    let plant = Plant::start().await;
+    // Every other half-hour is silent: 240 blocks, 120 gaps.
+    let first = at("2026-11-16T00:00:00Z");
+    let kwh = |n: i64| (n % 2 == 0).then_some(50_000_000_000);
+    plant.seal((0..240).map(|n| block(first.plus_millis(n * HALF_MS), kwh(n))).collect()).await;
+    let quality = plant.get("/api/quality?meter=main&from=2026-11-15").await;
+    assert_eq!(quality.as_array().unwrap().len(), 1);
+    let gaps = quality[0]["gaps"].as_array().unwrap();
+    assert_eq!((gaps.len(), &quality[0]["more_gaps"]), (100, &json!(true)));
+    assert_eq!(gaps[99]["end"], "2026-11-21T00:00:00.000Z");
+    assert_problem(&plant.ask("/api/quality?meter=none").await, 404);
+    plant.end().await;
+}
+
 /// The events of a feed as they come.
 struct Events {
     answer: reqwest::Response,
