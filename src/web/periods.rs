@@ -99,6 +99,8 @@ pub struct More {
     pub export: Option<Energy>,
     /// When the block of the greatest power began.
     pub max_at: Option<Timestamp>,
+    /// When the first block with energy began.
+    pub first: Option<Timestamp>,
     /// Energy of the blocks in peak hours, and of the others.
     pub peak: Option<Energy>,
     pub off_peak: Option<Energy>,
@@ -265,7 +267,10 @@ impl Sum {
         }
         self.min = [self.min, block.min_power].into_iter().flatten().min();
         more.covered_ms += block.covered_ms;
-        self.blocks += u32::from(net.is_some());
+        if net.is_some() {
+            self.blocks += 1;
+            more.first.get_or_insert(block.span.start());
+        }
         let demand = block.import.and_then(|import| mean_power(import, block.nominal_ms.into()));
         if let Some(demand) = demand.filter(|demand| self.demand.is_none_or(|(greatest, _)| *demand > greatest)) {
             self.demand = Some((demand, block.span.start()));

@@ -68,6 +68,7 @@ struct Figures {
     kwh_export: Option<Decimal>,
     /// Over the time that readings cover.
     avg_kw: Option<Decimal>,
+    /// The greatest of a reading, and when the block that it lies in began.
     max_kw: Option<Decimal>,
     max_kw_at: Option<At>,
     max_demand_kw: Option<Decimal>,
@@ -75,6 +76,8 @@ struct Figures {
     peak_hours_kwh: Option<Decimal>,
     off_peak_kwh: Option<Decimal>,
     coverage: Option<Decimal>,
+    /// When the first block with energy began: what lies before it may be of a time when nothing was measured yet.
+    first_block_at: Option<At>,
     blocks: u32,
     #[schema(value_type = Vec<crate::model::BlockFlag>, max_items = 10)]
     flags: Vec<&'static str>,
@@ -95,6 +98,7 @@ impl From<&Period> for Figures {
             peak_hours_kwh: more.peak.map(Into::into),
             off_peak_kwh: more.off_peak.map(Into::into),
             coverage: Some(period.coverage),
+            first_block_at: more.first.map(At),
             blocks: period.blocks,
             flags: period.flags.clone(),
         }
@@ -235,6 +239,7 @@ struct Together {
     /// that of one block, and not the sum of each one's own.
     blocks_at: BTreeMap<Timestamp, (Energy, u32)>,
     coverage: Option<i64>,
+    first: Option<Timestamp>,
     blocks: u32,
     flags: BlockFlags,
 }
@@ -259,6 +264,7 @@ impl Together {
             self.average = Some(self.average.unwrap_or(0).saturating_add(average.units()));
         }
         self.coverage = Some(self.coverage.unwrap_or(0) + period.coverage.units());
+        self.first = [self.first, more.first].into_iter().flatten().min();
         self.blocks += period.blocks;
         self.flags = self.flags.union(more.flags);
     }
@@ -284,6 +290,7 @@ impl Together {
             max_demand_at: demand.map(|(_, at)| At(at)),
             peak_hours_kwh: self.peak.map(Into::into),
             off_peak_kwh: self.off_peak.map(Into::into),
+            first_block_at: self.first.map(At),
             coverage: self.coverage.map(|sum| Decimal::new(sum / i64::from(self.meters.max(1)), 4)),
             blocks: self.blocks,
             flags: self.flags.names(),

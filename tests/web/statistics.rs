@@ -35,6 +35,7 @@ async fn a_period_comes_to_exact_figures_of_its_blocks() {
     // 110 kWh in the 1.5 h that readings cover.
     assert_eq!(member("avg_kw"), json!(73.333333334));
     assert_eq!((member("blocks"), member("coverage")), (json!(3), json!(0.1034)));
+    assert_eq!(member("first_block_at"), "2026-11-20T16:00:00.000Z");
     let yesterday = plant.get("/api/meters/main/statistics?period=yesterday").await;
     assert_eq!((&yesterday["kwh"], &yesterday["blocks"]), (&json!(7), &json!(1)));
     let year = plant.get("/api/meters/main/statistics?period=year").await;
