@@ -25,6 +25,19 @@ pub struct AboutView {
     licences: &'static str,
     /// Of the certificate; none where there is no TLS.
     fingerprint: Option<String>,
+    /// More of the certificate; none where there is no TLS.
+    certificate: Option<CertificateView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Certificate)]
+struct CertificateView {
+    self_signed: bool,
+    /// The names that it is for, without addresses.
+    names: Vec<String>,
+    until: Option<At>,
+    /// What a person must see to.
+    problem: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -59,6 +72,7 @@ pub async fn about(State(web): State<Web>, Asked(Nothing {}): Asked<Nothing>) ->
 pub async fn view(web: &Web) -> Result<AboutView, Problem> {
     let (store, identity, site) = (store_health(web).await?, web.views.reader.identity(), web.site());
     let (started, started_ms) = web.views.started;
+    let certificate = web.views.certificate.status().borrow().clone();
     Ok(AboutView {
         version: env!("CARGO_PKG_VERSION"),
         started: At(started),
@@ -74,6 +88,12 @@ pub async fn view(web: &Web) -> Result<AboutView, Problem> {
             written_bytes: store.written_bytes,
         },
         licences: "/licences.txt",
-        fingerprint: web.views.certificate.status().borrow().fingerprint.clone(),
+        certificate: certificate.fingerprint.is_some().then(|| CertificateView {
+            self_signed: certificate.self_signed,
+            names: certificate.names,
+            until: certificate.until.map(At),
+            problem: certificate.problem,
+        }),
+        fingerprint: certificate.fingerprint,
     })
 }
