@@ -200,8 +200,8 @@ pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
         if upstream.dead_letters > 0 {
             let count = upstream.dead_letters;
             problems.push(format!(
-                "upstream {name} has refused records, and {count} wait for somebody: see them with `meterseal upstream \
-                 dead-letters {name}`, and have them sent again or discarded"
+                "upstream {name} has refused records, and {count} wait for somebody: see them on the page, under Upstream, \
+                 or with `meterseal upstream dead-letters {name}`, and have them sent again or discarded"
             ));
         }
     }
