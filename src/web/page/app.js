@@ -212,11 +212,11 @@ function hearAlerts() {
 // --- theme, menus ---
 
 function theme() {
-  const chosen = document.documentElement.dataset.theme ?? "";
+  const chosen = document.documentElement.dataset.chosen ?? "";
   for (const input of $("theme").querySelectorAll("input")) input.checked = input.value === chosen;
   $("theme").addEventListener("change", ({ target }) => {
-    if (target.value) document.documentElement.dataset.theme = target.value;
-    else delete document.documentElement.dataset.theme;
+    if (target.value) document.documentElement.dataset.chosen = target.value;
+    else delete document.documentElement.dataset.chosen;
     // Where storage is blocked, the choice lasts as long as the page.
     try { target.value ? localStorage.setItem(THEME, target.value) : localStorage.removeItem(THEME); } catch { /* see above */ }
     dispatchEvent(new CustomEvent("theme"));
