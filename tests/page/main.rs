@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterseal::clock::Clock;
-use meterseal::model::{Actor, Alert, AlertKind, AnchorState, Condition, OpenBlock, Timestamp};
+use meterseal::model::{Actor, Alert, AlertKind, AnchorState, Category, Condition, OpenBlock, Timestamp};
+use meterseal::simulate::plant::PLACES;
 use meterseal::simulate::{self, Simulation};
 use meterseal::sources::scan::scan;
 use meterseal::sources::template::{self, Template};
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use browser::Browser;
 use plant::{HALF_MS, NOW, Plant, anchor, anchor_status, at, block, commissioning, id, open_block};
 
+/// A Wednesday noon at which every simulated meter is well.
+const NOON: i64 = 1_795_003_320_000;
 /// Between two readings.
 const BEAT_MS: u64 = 250;
 /// How long the meter has been silent when the page is told.
@@ -60,6 +63,11 @@ async fn evidence_is_told_in_every_state_of_its_anchors() {
     look("evidence").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_held_back_or_refused_is_done_without() {
+    look("feed").await;
+}
+
 /// Has a browser look at the page by `tests/page/<name>.mjs`, and does meanwhile what that wants of the plant.
 async fn look(name: &str) {
     let mut plant = Plant::start().await;
@@ -76,7 +84,7 @@ async fn look(name: &str) {
             plant.set_pin(role, pin).await;
         }
     }
-    let told = json!({ "token": plant.token, "code": code, "bus": bus });
+    let told = json!({ "token": plant.token, "code": code, "bus": bus, "noon": noon() });
     let mut browser = Browser::open(&format!("page/{name}"), &plant.url(""), &told);
     let mut beat = interval(Duration::from_millis(BEAT_MS));
     let (mut beats, mut is_silent) = (0_u16, false);
@@ -100,6 +108,7 @@ async fn look(name: &str) {
                     None => break,
                     Some("restart") => plant = plant.restart_web().await,
                     Some("alert") => raise(&plant, "Main incomer is heading for 140 kWh").await,
+                    Some("alerts that are over") => raise_and_clear(&plant, 25).await,
                     Some("silence") => {
                         is_silent = true;
                         fall_silent(&plant);
@@ -138,6 +147,15 @@ async fn raise(plant: &Plant, text: &str) {
     plant.store.ledger().raise(alert).await.unwrap();
 }
 
+async fn raise_and_clear(plant: &Plant, many: i64) {
+    let (now, ledger) = (plant.clock.now(), plant.store.ledger());
+    for n in 0..many {
+        let alert = Alert::new(AlertKind::TargetAtRisk, Some(id("total")), now.plus_millis(n), now, "over".into());
+        let raised = ledger.raise(alert).await.unwrap().unwrap();
+        ledger.clear_alert(raised, now).await.unwrap();
+    }
+}
+
 /// The address of a bus of simulated meters, one of which is not told from its like by anything it says.
 async fn bus(tasks: &mut JoinSet<()>) -> String {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -146,10 +164,22 @@ async fn bus(tasks: &mut JoinSet<()>) -> String {
     let config = simulate::Config { listen, meters: 4, templates, timezone: TimeZone::UTC };
     let simulation = Simulation::bind(&config).await.unwrap();
     let address = simulation.simulated().unwrap()[0].address.to_string();
-    // A Wednesday noon at which every one of them is well.
-    let noon = Clock::manual(Timestamp::from_millis(1_795_003_320_000));
+    let noon = Clock::manual(Timestamp::from_millis(NOON));
     tasks.spawn(simulation.run(noon, CancellationToken::new()));
     address
+}
+
+/// What each meter of the simulated plant says on a sunny Wednesday at noon, and the power that no meter measures, kW.
+fn noon() -> serde_json::Value {
+    let plant = simulate::plant::Plant::new(1, 0);
+    let import = |index| plant.sample(index, Timestamp::from_millis(NOON)).kilowatts.iter().sum::<f64>();
+    let meters = PLACES.iter().enumerate().map(|(index, place)| {
+        let sign = if matches!(place.category, Category::Prod | Category::Inj) { -1.0 } else { 1.0 };
+        json!({ "id": place.id, "name": place.name, "category": place.category, "kw": sign * import(index) })
+    });
+    // All but the last stand behind the incomer.
+    let unmetered = import(0) - (1..PLACES.len() - 1).map(import).sum::<f64>();
+    json!({ "meters": meters.collect::<Vec<_>>(), "unmetered": unmetered })
 }
 
 fn templates() -> Vec<Arc<Template>> {

@@ -1,9 +1,10 @@
 // The shell: which view is shown, who is signed in, and what stands above every view.
 
 import { Problem, json, remove, session, setSession } from "./api.js";
-import { $, announce, h, list, notice, put, set, tell } from "./dom.js";
-import { secondOf, setZone, span, weekdayOf } from "./format.js";
+import { $, announce, h, notice, put, set, tell } from "./dom.js";
+import { count, secondOf, setZone, span, weekdayOf } from "./format.js";
 import { itIsNow, live, now, start, stop, watch } from "./live.js";
+import { renew } from "./pieces.js";
 
 const VIEWS = {
   now: ["Now", () => import("./now.js")],
@@ -57,6 +58,8 @@ async function route() {
 async function show(name, parts) {
   const isFirst = shown === "";
   showing?.abort();
+  // What the last view has opened goes with it, before the next one takes the focus.
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   const own = showing = new AbortController();
   shown = location.hash;
   const [title, load] = VIEWS[name];
@@ -133,7 +136,10 @@ function over(why) {
   else location.hash = "#/sign-in";
 }
 
-addEventListener("session-ended", () => over("Your session has ended. Sign in to go on where you were."));
+addEventListener("session-ended", () => {
+  const isTyped = [...document.querySelectorAll("main :is(input, textarea), dialog :is(input, textarea)")].some((input) => !["checkbox", "radio", "date", "datetime-local"].includes(input.type) && input.value !== input.defaultValue);
+  over(`Your session has ended. Sign in to go on where you were.${isTyped ? " What was typed and not sent is gone." : ""}`);
+});
 
 $("sign-out").addEventListener("click", async () => {
   // The feed must not tell that the session is over while it is ended on purpose.
@@ -162,33 +168,38 @@ function drawTop() {
   put($("site"), plant ? plant.site.name || plant.site.id : gateway?.site || "meterseal");
   put($("date"), time === null ? "" : weekdayOf(time));
   put($("clock"), time === null ? "" : secondOf(time));
-  const clockState = health?.clock ?? gateway?.clock;
+  // What was known at the beginning is not known of now.
+  const clockState = plant ? health?.clock ?? "unknown" : gateway?.clock;
   $("clock-state").hidden = !clockState;
-  put($("clock-state"), clockState === "synchronised" ? "clock synchronised" : "clock not synchronised");
-  set($("clock-state"), "data-tone", clockState === "synchronised" ? "good" : "warn");
+  put($("clock-state"), { synchronised: "clock synchronised", unknown: "clock’s state unknown" }[clockState] ?? "clock not synchronised");
+  set($("clock-state"), "data-tone", { synchronised: "good", unknown: "quiet" }[clockState] ?? "warn");
   $("simulated").hidden = !plant?.site.simulated;
   drawHealth();
   drawLost();
-  const open = plant?.alerts.filter((alert) => alert.cleared === null && !alert.acknowledged).length ?? 0;
-  $("alert-count").hidden = open === 0;
-  put($("alert-count"), String(open));
-  set($("alert-count"), "aria-label", `${open} open`);
+  const unseen = plant?.unseen_alerts ?? 0;
+  $("alert-count").hidden = unseen === 0;
+  put($("alert-count"), String(unseen));
+  set($("alert-count"), "aria-label", `${unseen} open`);
 }
 
 function drawHealth() {
   const { plant, health } = live;
   $("health").hidden = !plant;
   if (!plant) return;
-  const problems = plant.problems;
-  const isFailing = health?.status === "failing";
-  const isLost = live.link === "lost";
-  const tone = isLost || isFailing ? "bad" : problems.length > 0 ? "warn" : "good";
+  const { problems, open_alerts: open } = plant;
+  const [isFailing, isLost] = [health?.status === "failing", live.link === "lost"];
+  const isToSee = problems.length > 0 || open > 0;
+  const tone = isLost || isFailing ? "bad" : isToSee ? "warn" : health ? "good" : "quiet";
   set($("health-dot"), "data-tone", tone);
-  put($("health-word"), isLost ? "No connection" : isFailing ? "Cannot store" : problems.length > 0 ? `${problems.length} to look at` : "All well");
-  const all = [...problems];
-  if (all.length === 0) all.push(isLost ? "Nothing arrives from the gateway." : "Every meter and every part is well.");
-  if (live.link === "asking") all.push("Values come every few seconds: the gateway grants no live feed at the moment.");
-  list($("health-list"), all, put);
+  const toSee = problems.length > 0 ? `${problems.length} to look at` : count(open, "open alert");
+  put($("health-word"), isLost ? "No connection" : isFailing ? "Cannot store" : isToSee ? toSee : health ? "All well" : "Unknown");
+  const all = problems.map((text) => h("span", {}, text));
+  if (open > 0) all.push(h("a", { href: "#/alerts" }, count(open, "open alert")));
+  if (isLost) all.push("Nothing arrives from the gateway.");
+  else if (!health) all.push("The gateway does not say how it is.");
+  else if (!isToSee && !isFailing) all.push("Every meter and every part is well.");
+  if (live.link === "asking") all.push("Values come every few seconds: the live feed does not get through.");
+  renew($("health-list"), [problems, open, isLost, live.link, health?.status ?? null], () => all.map((one) => h("li", {}, one)));
 }
 
 let wasLost = false;
@@ -246,13 +257,14 @@ addEventListener("keydown", (event) => {
 // --- the beginning ---
 
 async function first() {
+  const asked = Date.now();
   const [told, own] = await Promise.all([
     json("/api/setup").catch(() => null),
     json("/api/session", { about: "session" }).catch((problem) => problem),
   ]);
   if (told) {
     gateway = told;
-    itIsNow(told.time);
+    itIsNow(told.time, asked);
     setZone(told.timezone);
     drawTop();
   }

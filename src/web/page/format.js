@@ -4,7 +4,11 @@ export const ABSENT = "–";
 
 export const CATEGORIES = { CONS: "consumes", PROD: "produces", STOR: "storage", INJ: "feeds in" };
 export const CATEGORY_NAMES = { PROD: "Production", CONS: "Consumption", STOR: "Storage", INJ: "Feed-in" };
-export const CONDITIONS = { starting: "starting", answering: "answering", silent: "no answer", refusing: "no values" };
+// How far the anchor of a dataset or of a block is, as the rest of a sentence.
+export const ANCHORED = {
+  queued: "its anchor waits to be signed", signed: "its anchor is on its way", sent: "its anchor is on its way",
+  included: "on the chain, not final yet", final: "final on the chain", reorganised: "its anchor is sent again",
+};
 export const FLAGS = {
   gap: "gap", late: "late readings", reset: "register reset", rollover: "register rolled over", estimated: "estimated",
   dst: "clock change", clock: "clock not synchronised", conflict: "conflicting values", late_rejected: "too late a reading",
@@ -43,6 +47,9 @@ export const momentOf = (time) => clock(time, { ...YEAR, ...TIME });
 // Without it: for what is of these days.
 export const recentOf = (time) => clock(time, { ...DAY, ...TIME });
 export const weekdayOf = (time) => clock(time, { weekday: "short", ...DAY });
+
+// The day of the site, as a form has it: "2026-11-21".
+export const isoDayOf = (time) => clock(time, { year: "numeric", month: "2-digit", day: "2-digit" }).split("/").reverse().join("-");
 
 // A measured figure: as many places as its size needs, unless told.
 export function figure(value, places) {

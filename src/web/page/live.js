@@ -2,7 +2,7 @@
 // and every few seconds while there is no feed. One for the whole page, whatever view it shows.
 
 import { Problem, ask, events, json } from "./api.js";
-import { setZone } from "./format.js";
+import { isoDayOf, setZone, span } from "./format.js";
 
 const RECONNECT_MS = [1000, 2000, 5000, 10000, 15000];
 const POLL_MS = 5000;       // without the feed
@@ -11,13 +11,14 @@ const SILENCE_MS = 40000;   // the feed shows a sign of life every 15 s
 const FRESH_MS = 60000;     // a figure may be acted upon for max(3 intervals, this), as the gateway has it
 const GREY_MS = 10000;      // a value is shown as stale after max(3 intervals, this)
 
-// `plant`: the last snapshot, with what the feed said since; null before the first. `health`: what `/api/health` last said.
-// `link`: "off", "live", "asking" (without the feed) or "lost"; `heardAt`: when the gateway last gave a sign of life, by this
-// device's clock; `lostAt`: since when it gives none.
-export const live = { plant: null, health: null, link: "off", heardAt: 0, lostAt: 0 };
+// `plant`: the last snapshot, with what the feed said since; null before the first. `health`: what `/api/health` last said, null
+// where it did not answer. `link`: "off", "live", "asking" (without the feed) or "lost"; `lostAt`: since when the gateway gives no
+// sign of life, by this device's clock.
+export const live = { plant: null, health: null, link: "off", lostAt: 0 };
 
 let running = null;         // AbortController of all that goes on
-let feed = null;            // AbortController of the open feed
+let feed = null;            // AbortController of the feed, also while it is only being tried
+let isOpen = false;         // the feed has said hello: what stands between may hold it back for ever
 let attempts = 0;
 let ahead = 0;              // the gateway's clock minus ours, ms
 let timer = 0;
@@ -28,8 +29,13 @@ const listeners = new Set();
 // The gateway's time, ms. This device's clock may be another.
 export const now = () => Date.now() + ahead;
 
-export function itIsNow(time) {
-  ahead = Date.parse(time) - Date.now();
+// The site's day, and how long ago something was, by the gateway's clock.
+export const today = () => isoDayOf(now());
+export const ago = (time) => `${span(now() - Date.parse(time))} ago`;
+
+// `asked`: when that was asked for, by this device's clock. An answer that took its time makes ages greater, never smaller.
+export function itIsNow(time, asked = Date.now()) {
+  ahead = Date.parse(time) - asked;
 }
 
 // Calls `draw` now, soon after each change, and each second, since ages and the time left go on between readings. A tab that
@@ -58,6 +64,7 @@ export function start() {
 export function stop() {
   running?.abort();
   running = feed = null;
+  isOpen = false;
   clearTimeout(timer);
   Object.assign(live, { plant: null, health: null, link: "off", lostAt: 0 });
 }
@@ -76,73 +83,72 @@ function linked(state) {
   redraw();
 }
 
-function heard() {
-  live.heardAt = Date.now();
-}
+// Asks for a snapshot; true when one came. Whoever asks while one is under way gets the next one, of which there is one for all.
+export const refresh = oneByOne(snapshot);
 
-// Asks for a snapshot; true when one came.
-export async function refresh() {
+async function snapshot() {
   const own = running;
   if (!own) return false;
   clearTimeout(timer);
   let came = false;
   try {
+    const asked = Date.now();
     const [plant, health] = await Promise.all([
       json("/api/dashboard/snapshot", { signal: own.signal }),
-      json("/api/health", { signal: own.signal }).catch((problem) => problem.told ?? null),
+      json("/api/health", { signal: own.signal }).catch((problem) => (typeof problem.told?.status === "string" ? problem.told : null)),
     ]);
-    itIsNow(plant.timestamp);
+    if (own !== running) return false;
+    itIsNow(plant.timestamp, asked);
     setZone(plant.site.timezone);
     Object.assign(live, { plant, health });
-    heard();
     came = true;
-    if (!feed) linked("asking");
+    if (!isOpen) linked("asking");
     for (const take of [...listeners]) take("snapshot", plant);
   } catch (problem) {
     if (own !== running || problem.status === 401) return false;
     if (!(problem instanceof Problem)) throw problem;
-    if (!feed) linked("lost");
+    if (!isOpen) linked("lost");
   }
-  if (own !== running) return false;
   clearTimeout(timer);
-  timer = setTimeout(again, feed ? REFRESH_MS : POLL_MS);
+  timer = setTimeout(again, isOpen ? REFRESH_MS : POLL_MS);
   redraw();
   return came;
 }
 
 async function again() {
+  // Nobody looks: what was missed is asked for when somebody does.
+  if (document.hidden) return document.addEventListener("visibilitychange", again, { once: true, signal: running?.signal });
   if (await refresh() && !feed && attempts === 0) listen();
 }
 
 // EventSource tells no status and no beat, so the feed is read from fetch.
 async function listen() {
   if (feed || !running) return;
-  const own = feed = new AbortController();
+  const [all, own] = [running, feed = new AbortController()];
   const stopped = () => own.abort();
-  running.signal.addEventListener("abort", stopped);
-  let [silence, answered] = [0, false];
+  all.signal.addEventListener("abort", stopped);
+  let silence = 0;
   const alive = () => {
     clearTimeout(silence);
     silence = setTimeout(stopped, SILENCE_MS);
-    heard();
   };
   try {
     alive();
     const response = await ask("/api/events", { signal: own.signal });
     for await (const event of events(response, alive)) take(event);
-  } catch (problem) {
-    // A gateway that refuses a feed is there all the same, and is asked without one.
-    answered = problem.status > 0;
+  } catch {
+    // Whether the gateway is there, a snapshot says: it may be the feed alone that somebody holds back.
   }
   clearTimeout(silence);
+  all.signal.removeEventListener("abort", stopped);
   if (feed !== own) return;
+  const wasOpen = isOpen;
   feed = null;
+  isOpen = false;
   if (!running) return;
-  linked(answered ? "asking" : "lost");
   const wait = RECONNECT_MS[Math.min(attempts++, RECONNECT_MS.length - 1)] * (0.75 + Math.random() / 2);
-  clearTimeout(timer);
-  timer = setTimeout(refresh, POLL_MS);
   setTimeout(listen, wait);
+  if (wasOpen) refresh();
 }
 
 function take({ name, told }) {
@@ -150,7 +156,7 @@ function take({ name, told }) {
   if (!plant) return;
   if (name === "hello") {
     attempts = 0;
-    itIsNow(told.timestamp);
+    isOpen = true;
     linked("live");
     // The page may have been away: take stock, and a new version brings a new page.
     if (plant.version !== told.version) location.reload();
@@ -166,6 +172,16 @@ function take({ name, told }) {
   }
   for (const listener of [...listeners]) listener(name, told);
   redraw();
+}
+
+// One `act` at a time, however often it is wanted: who wants it meanwhile gets the one after, of which there is one.
+export function oneByOne(act) {
+  let [under, after] = [null, null];
+  return function wanted() {
+    if (under) return (after ??= under.catch(() => {}).then(() => { after = null; return wanted(); }));
+    under = act().finally(() => (under = null));
+    return under;
+  };
 }
 
 const NOT_VALUES = new Set(["meter", "time", "seq", "intervals"]);
