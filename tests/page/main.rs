@@ -64,6 +64,11 @@ async fn evidence_is_told_in_every_state_of_its_anchors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn power_flows_as_it_does_in_the_plant_and_nothing_is_guessed() {
+    look("flows").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_is_held_back_or_refused_is_done_without() {
     look("feed").await;
 }

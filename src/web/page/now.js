@@ -2,8 +2,8 @@
 
 import { todayCard } from "./blocks.js";
 import { card, facts, h, list, put, set, svg } from "./dom.js";
-import { CATEGORIES, CATEGORY_NAMES, asSet, clock, dayOf, figure, kw, kwh, left, percent, span } from "./format.js";
-import { ageOf, ageTooOld, isStale, live, now, watch } from "./live.js";
+import { CATEGORIES, CATEGORY_NAMES, asSet, clock, countdown, dayOf, figure, kw, kwh, left, percent, span } from "./format.js";
+import { ageOf, ageTooOld, isStale, live, meterOf, now, watch } from "./live.js";
 
 export async function show(root, parts, signal) {
   const date = h("p");
@@ -67,7 +67,7 @@ function runningCard() {
     const value = (text, hasValue) => (old !== null && hasValue ? `${text}, ${span(old)} old` : text);
     put(end, value(kwh(block?.projected_kwh), block?.projected_kwh != null));
     const remaining = block ? Math.max(0, Date.parse(block.end) - now()) : 0;
-    put(rest, block && old === null ? left(remaining) : "–");
+    put(rest, !block || old !== null ? "–" : remaining < COUNTED_MS ? countdown(remaining / 1000) : left(remaining));
     const powerAge = ageOf(meter);
     const powerOld = isStale(meter) && meter.power_kw !== null;
     put(power, powerOld && powerAge !== null ? `${kw(meter.power_kw)}, ${span(powerAge)} old` : kw(meter.power_kw));
@@ -88,13 +88,22 @@ function runningCard() {
   }
 }
 
+// Below this, what is left is counted down.
+const COUNTED_MS = 600000;
+
+// A power as it is written, and never less than it is.
+function atLeast(power) {
+  const unit = power < 10 ? 0.01 : power < 1000 ? 0.1 : 1;
+  return Math.ceil(power / unit - 1e-6) * unit;
+}
+
 // What to do about a running block: a tone, and a sentence.
 function say(block, target, old, remaining) {
   if (!block) return ["quiet", "No block is running: nothing was read in it yet."];
   if (old !== null) return ["warn", `These figures are ${span(old)} old: do not act on them.`];
   if (target === null) return ["quiet", "No target is set for this meter."];
   if (block.kwh > target) return ["bad", `Above the target by ${kwh(block.kwh - target)}. Nothing can bring this block back.`];
-  if (block.shed_kw > 0) return ["bad", `Shed ${kw(block.shed_kw)} for the next ${left(remaining)} to stay within the target.`];
+  if (block.shed_kw > 0) return ["bad", `Shed ${kw(atLeast(block.shed_kw))} for the next ${left(remaining)} to stay within the target.`];
   if (block.projected_kwh === null) return ["quiet", "No projection yet."];
   return ["good", `Within the target: ${kwh(target - block.projected_kwh)} to spare at this power.`];
 }
@@ -103,48 +112,66 @@ function say(block, target, old, remaining) {
 
 const [WIDTH, HEIGHT, BOX_WIDTH, BOX_HEIGHT] = [320, 240, 122, 64];
 const [BUS, ROOM] = [WIDTH / 2, 88];
+const [PAST_TOP, PAST_HEIGHT] = [HEIGHT + 16, 40];
 const GRID_METER = "meterseal-grid-meter";
 const NONE = "-";
+const ASK = "";
+// How long meters may differ before it is said: each is read at a moment of its own.
+const DIFFER_MS = 10000;
 // Names, what they do where their power is positive and where it is negative, at which side they stand, and whether a positive
-// power goes into the plant (1) or out of it (−1). What the meters leave over is the grid's where no meter measures that.
+// power goes into the plant (1) or out of it (−1). What the meters leave over is the grid's where no meter measures that. What is
+// fed in goes straight to the grid: it is none of what the plant takes or uses.
 const NODES = {
   PROD: [CATEGORY_NAMES.PROD, "produces", "takes", "left", 1],
   GRID: ["Grid", "gives", "takes", "left", 1],
   STOR: [CATEGORY_NAMES.STOR, "charges", "discharges", "left", -1],
   CONS: [CATEGORY_NAMES.CONS, "consumes", "gives", "right", -1],
-  INJ: [CATEGORY_NAMES.INJ, "feeds in", "draws", "right", -1],
   REST: ["Not metered", "takes", "gives", "right", -1],
 };
 
 function flowCard() {
-  const drawing = svg("svg", { class: "flows", viewBox: `-1 -1 ${WIDTH + 2} ${HEIGHT + 2}`, role: "img" });
+  const drawing = svg("svg", { class: "flows", role: "img" });
   const bus = svg("line", { class: "bus", x1: BUS, x2: BUS });
   drawing.append(bus);
   const nodes = Object.fromEntries(Object.keys(NODES).map((name) => [name, node(name, drawing)]));
+  const past = feedIn(drawing);
+  const figure = h("figure", {}, drawing);
+  const wrong = h("p", { class: "notice", "data-tone": "warn" });
+  const question = h("p", { class: "notice", "data-tone": "quiet" }, "Choose the meter at the grid’s connection, or the sum of several; what flows where is drawn from it. The choice is kept on this device.");
   const choose = h("select", { id: "grid-meter", onchange: () => keep(choose.value) });
-  const box = card("Power flows", { class: "flow-card" }, h("figure", {}, drawing),
-    h("p", { class: "hint" }, h("label", { for: "grid-meter" }, "The grid is measured by "), choose, ". The rest are sums of the meters of each kind, without sum meters."));
-  let drawn = false;
+  const hint = h("p", { class: "hint" }, "The rest are sums of the meters of each kind, without sum meters.");
+  const box = card("Power flows", { class: "flow-card" }, figure, wrong, question,
+    h("p", { class: "asked" }, h("label", { for: "grid-meter" }, "The grid is measured by"), " ", choose),
+    hint);
+  let [differs, since] = [false, 0];
   return Object.assign(box, { draw });
 
   function draw(meters) {
     const measured = meters.filter((meter) => meter.kind !== "sum");
-    const grid = gridMeter(measured);
-    const others = measured.filter((meter) => meter !== grid);
-    const kinds = Object.keys(CATEGORY_NAMES).filter((kind) => others.some((meter) => meter.category === kind));
-    box.hidden = new Set(measured.map((meter) => meter.category)).size < 2;
+    const grid = gridMeter(meters);
+    const behind = partsOf(grid ?? null);
+    const others = measured.filter((meter) => meter !== grid && !(meter.category === "CONS" && behind.has(meter.id)));
+    const kinds = new Set(others.map((meter) => meter.category));
+    box.hidden = new Set(measured.map((meter) => meter.category)).size < 2 && !(grid && kinds.size > 0);
     if (box.hidden) return;
-    offer(measured, grid);
-    const flows = Object.fromEntries(kinds.map((kind) => [kind, total(others.filter((meter) => meter.category === kind))]));
+    offer(meters, grid);
+    const isAsking = grid === undefined;
+    question.hidden = !isAsking;
+    figure.hidden = hint.hidden = isAsking;
+    if (isAsking) return void (wrong.hidden = true);
+    const of = (kind) => total(others.filter((meter) => meter.category === kind));
+    const flows = Object.fromEntries(["PROD", "STOR", "CONS"].filter((kind) => kinds.has(kind)).map((kind) => [kind, of(kind)]));
+    const fed = kinds.has("INJ") ? of("INJ") : null;
     if (grid) flows.GRID = total([grid]);
     const known = Object.entries(flows);
     const isKnown = known.every(([, flow]) => flow.kw !== null);
     // What comes in and is measured nowhere else: the grid's, or with a meter there what has none.
     const over = isKnown ? known.reduce((sum, [name, flow]) => sum + NODES[name][4] * flow.kw, 0) : null;
-    const most = Math.max(1e-9, ...known.map(([, flow]) => Math.abs(flow.kw ?? 0)));
+    const most = Math.max(1e-9, Math.abs(over ?? 0), Math.abs(fed?.kw ?? 0), ...known.map(([, flow]) => Math.abs(flow.kw ?? 0)));
     const reckoned = { stale: known.some(([, flow]) => flow.stale), reckoned: true };
     if (!grid) flows.GRID = { ...reckoned, kw: over === null ? null : -over };
-    else if (over !== null && Math.abs(over) > most / 100) flows.REST = { ...reckoned, kw: over };
+    else if (over !== null && over > most / 100) flows.REST = { ...reckoned, kw: over };
+    tellDifference(grid && over !== null && -over > most / 50 && !reckoned.stale ? -over : 0);
     const said = [];
     const ends = [];
     for (const side of ["left", "right"]) {
@@ -152,33 +179,60 @@ function flowCard() {
       here.forEach((name, at) => {
         const y = (HEIGHT - (here.length - 1) * ROOM - BOX_HEIGHT) / 2 + at * ROOM;
         ends.push(y + BOX_HEIGHT / 2);
-        said.push(nodes[name].draw(flows[name], Math.max(most, Math.abs(over ?? 0)), y));
+        said.push(nodes[name].draw(flows[name], most, y));
       });
     }
     for (const [name, { group }] of Object.entries(nodes)) group.style.display = flows[name] ? "" : "none";
     set(bus, "y1", Math.min(...ends) - 8);
     set(bus, "y2", Math.max(...ends) + 8);
+    if (fed) said.push(past.draw(fed, most));
+    past.group.style.display = fed ? "" : "none";
+    set(drawing, "viewBox", `-1 -1 ${WIDTH + 2} ${(fed ? PAST_TOP + PAST_HEIGHT : HEIGHT) + 2}`);
     set(drawing, "aria-label", `${said.join("; ")}.`);
   }
 
-  function offer(measured, grid) {
-    list(choose, [null, ...measured.filter((meter) => meter.category === "CONS" || meter === grid)], (option, meter) => {
-      put(option, meter ? meter.name : "no meter");
-      option.value = meter?.id ?? NONE;
+  // More goes out than comes in: that is no source, and it is said as what it is.
+  function tellDifference(more) {
+    if (more === 0) since = 0;
+    else since ||= Date.now();
+    differs = since > 0 && Date.now() - since >= DIFFER_MS;
+    wrong.hidden = !differs;
+    if (differs) put(wrong, `The meters do not add up: ${kw(more)} more goes out of the plant than comes in. Is the grid measured by another meter, or one of them turned round?`);
+  }
+
+  function offer(meters, grid) {
+    const offered = meters.filter((meter) => meter.category === "CONS" || meter === grid);
+    list(choose, [...(grid === undefined ? [undefined] : []), null, ...offered], (option, meter) => {
+      put(option, meter === undefined ? "choose …" : meter === null ? "no meter" : meter.kind === "sum" ? `${meter.name} (sum)` : meter.name);
+      option.value = meter === undefined ? ASK : meter?.id ?? NONE;
     }, () => h("option"));
-    if (!drawn) choose.value = grid?.id ?? NONE;
-    drawn = true;
+    const value = grid === undefined ? ASK : grid?.id ?? NONE;
+    // Not while somebody has it open.
+    if (choose.value !== value && document.activeElement !== choose) choose.value = value;
   }
 }
 
-// The meter at the grid's connection: the one that was chosen on this device, or else the first with a target, since targets
-// are set there, where there are other consumers behind it.
-function gridMeter(measured) {
+// The meters that a sum is made of, by their ids, through sums of sums.
+function partsOf(meter, found = new Set()) {
+  for (const id of meter ? [...(meter.add ?? []), ...(meter.subtract ?? [])] : []) {
+    if (found.has(id)) continue;
+    found.add(id);
+    partsOf(meterOf(id), found);
+  }
+  return found;
+}
+
+// What measures the grid's connection: what was chosen on this device (null: nothing does), or else what the config says in its own
+// words, a sum with a target or a consumer that is named so. `undefined` where it does not: a wrong guess would book power twice.
+const NAMED_SO = /\b(incomer|grid|mains|utility)\b/i;
+function gridMeter(meters) {
   const kept = recall();
-  if (kept === NONE) return undefined;
-  const usual = live.plant.meter;
-  const isUsual = (meter) => meter.id === usual?.id && meter.category === "CONS" && measured.some((other) => other !== meter && other.category === "CONS");
-  return measured.find((meter) => meter.id === kept) ?? measured.find(isUsual);
+  if (kept === NONE) return null;
+  const consumers = meters.filter((meter) => meter.category === "CONS");
+  const only = (found) => (found.length === 1 ? found[0] : undefined);
+  return meters.find((meter) => meter.id === kept)
+    ?? only(consumers.filter((meter) => meter.kind === "sum" && meter.peak_target_kwh !== null))
+    ?? only(consumers.filter((meter) => NAMED_SO.test(meter.name) || NAMED_SO.test(meter.id)));
 }
 
 let chosenGrid = null;
@@ -205,6 +259,26 @@ function total(meters) {
   };
 }
 
+// What is fed in: from its meters straight to the grid, past the bus.
+function feedIn(drawing) {
+  const middle = PAST_TOP + PAST_HEIGHT / 2;
+  const [value, note] = [svg("text", { class: "power", x: WIDTH - 10, y: middle + 6, "text-anchor": "end" }), svg("text", { class: "note", x: 10, y: middle + 14 })];
+  const group = svg("g", { class: "node", "data-kind": "INJ" }, svg("rect", { x: 0, y: PAST_TOP, width: WIDTH, height: PAST_HEIGHT, rx: 8 }), svg("text", { class: "name", x: 10, y: middle - 3 }, CATEGORY_NAMES.INJ), note, value);
+  drawing.append(group);
+  return { group, draw };
+
+  function draw(flow, most) {
+    const isIdle = flow.kw === null || Math.abs(flow.kw) < most / 1e4;
+    const doing = isIdle ? "nothing now" : flow.kw > 0 ? "straight to the grid" : "draws from the grid";
+    set(group, "data-stale", flow.stale);
+    put(value, flow.kw === null ? "–" : kw(Math.abs(flow.kw)));
+    put(note, flow.stale ? agedText(flow) : flow.kw === null ? "" : doing);
+    return [CATEGORY_NAMES.INJ, flow.kw === null ? "unknown" : isIdle ? doing : `${kw(Math.abs(flow.kw))} ${doing}`, flow.stale && "stale"].filter(Boolean).join(", ");
+  }
+}
+
+const agedText = (flow) => (flow.age === null ? "no value" : `${flow.isPart ? "in part " : ""}${span(flow.age ?? 0)} old`);
+
 function node(name, drawing) {
   const [title, does, undoes, side, way] = NODES[name];
   const isLeft = side === "left";
@@ -225,8 +299,7 @@ function node(name, drawing) {
     set(group, "data-stale", flow.stale);
     set(group, "data-idle", isIdle);
     put(value, power === null ? "–" : kw(Math.abs(power)));
-    const aged = flow.age === null ? "no value" : `${flow.isPart ? "in part " : ""}${span(flow.age ?? 0)} old`;
-    put(note, flow.reckoned ? [doing, "reckoned"].filter(Boolean).join(", ") : flow.stale ? aged : doing);
+    put(note, flow.reckoned ? [doing, "reckoned"].filter(Boolean).join(", ") : flow.stale ? agedText(flow) : doing);
     const size = isIdle ? 1 : 2 + 6 * Math.sqrt(Math.abs(power) / most);
     line.style.strokeWidth = String(size);
     arrow.style.display = isIdle ? "none" : "";
