@@ -1,21 +1,23 @@
 // Today's blocks of one meter as bars, with peak hours and the target; and the same as a table.
 
 import { json } from "./api.js";
-import { card, h, list, outward, put, set, svg, table } from "./dom.js";
-import { FLAGS, asSet, clock, figure, kwh, percent } from "./format.js";
-import { hear, live, meterOf } from "./live.js";
+import { card, h, list, outward, put, set, svg } from "./dom.js";
+import { ANCHORED, FLAGS, asSet, clock, figure, kwh, percent, recentOf, span } from "./format.js";
+import { ageTooOld, hear, live, meterOf, oneByOne } from "./live.js";
+import { sheet } from "./pieces.js";
 
 const UNIT_WIDTH = 36;      // "kWh" beside the axis, px
-const ANCHORED = { included: "on the chain", final: "final on the chain" };
 
 export function todayCard(signal) {
   const choose = h("select", { "aria-label": "Meter", onchange: () => choice(choose.value) });
   const sum = h("p");
   const chart = h("div", { class: "chart", role: "img", "aria-label": "No blocks yet" });
   const legend = h("figcaption", { class: "hint" });
-  const rows = table("Today’s blocks", ["Block", ...["kWh", "Greatest kW", "Covered"].map((text) => ({ text, number: true })), "Remarks"]);
+  const rows = sheet("Today’s blocks as a table", [{ text: "Block", head: true, kind: "time" }, ...["kWh", "Greatest kW", "Covered"].map((text) => ({ text, number: true })), { text: "Remarks", all: true }]);
+  rows.classList.add("lined");
   const box = card("Today’s blocks", { beside: h("div", { class: "tools" }, sum, choose) }, h("figure", {}, chart, legend), h("details", { class: "fold" }, h("summary", {}, "As a table"), rows));
   let [chosen, sealed, asked, drawn] = [null, [], null, ""];
+  const ask = oneByOne(look);
   hear((name, told) => {
     if (name === "snapshot") ask();
     else if (name === "blocks" && told.some((block) => block.meter === chosen)) ask();
@@ -31,7 +33,7 @@ export function todayCard(signal) {
     draw();
   }
 
-  async function ask() {
+  async function look() {
     const id = chosen;
     if (!id) return;
     try {
@@ -47,10 +49,7 @@ export function todayCard(signal) {
   function draw() {
     const { plant } = live;
     if (!plant?.today || plant.all_meters.length === 0) return;
-    if (!chosen || !meterOf(chosen)) {
-      const first = plant.meter?.id ?? plant.all_meters[0].id;
-      return choice(first);
-    }
+    if (!chosen || !meterOf(chosen)) return choice((meterOf(plant.meter?.id) ?? plant.all_meters[0]).id);
     // The day turned: what was sealed is yesterday's.
     if (asked !== plant.today.start) {
       asked = plant.today.start;
@@ -66,41 +65,55 @@ export function todayCard(signal) {
     const target = meterOf(chosen).peak_target_kwh;
     const [width, height] = [chart.clientWidth, chart.clientHeight];
     if (width === 0) return;
-    const key = JSON.stringify([width, height, chosen, target, plant.today, plant.peak_hours_today, sealed.map((b) => [b.start, b.revision, b.anchor?.state, b.anchor?.explorer]), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
+    // How old the running block's figures are, where that is too old to act upon.
+    const old = block ? ageTooOld(block, meterOf(chosen)) : null;
+    const key = JSON.stringify([width, height, chosen, target, old !== null && span(old), plant.today, plant.peak_hours_today, sealed.map((b) => [b.start, b.revision, b.anchor?.state, b.anchor?.explorer]), block?.start, block && figure(block.kwh), block && figure(block.projected_kwh)]);
     if (key === drawn) return;
     drawn = key;
     const bars = sealed.map((one) => ({ ...one, start: Date.parse(one.start), end: Date.parse(one.end) }));
     const running = block && !bars.some((bar) => bar.start === Date.parse(block.start)) ? block : undefined;
-    chart.replaceChildren(drawing(bars, target, running, width, height));
-    describe(bars, target, running);
+    chart.replaceChildren(drawing(bars, target, running, old !== null, width, height));
+    describe(bars, target, running, old);
   }
 
-  function describe(bars, target, block) {
+  function describe(bars, target, block, old) {
     const known = bars.filter((bar) => bar.kwh !== null);
     const total = known.reduce((all, bar) => all + bar.kwh, 0) + (block?.kwh ?? 0);
     const greatest = known.reduce((best, bar) => (best && best.kwh >= bar.kwh ? best : bar), undefined);
     const over = target === null ? 0 : known.filter((bar) => bar.kwh > target).length;
-    const silent = bars.length - known.length;
+    // A long silence is one record over many blocks.
+    const long = live.plant.site.block_minutes * 60000;
+    const silent = bars.filter((bar) => bar.kwh === null).reduce((all, bar) => all + Math.max(1, Math.round(inToday(bar) / long)), 0);
     const parts = [`${known.length} sealed ${known.length === 1 ? "block" : "blocks"}`];
     if (greatest) parts.push(`the greatest ${kwh(greatest.kwh)} at ${clock(greatest.start)}`);
     if (target !== null) parts.push(over === 0 ? "none above the target" : `${over} above the target (▲)`);
     if (silent > 0) parts.push(`${silent} without readings (dotted)`);
-    put(legend, `${parts.join(", ")}.${block ? " Dashed: the running block at its end." : ""}`);
+    put(legend, `${parts.join(", ")}.${!block ? "" : old === null ? " Dashed: the running block at its end." : ` Hatched: the running block, ${span(old)} old.`}`);
     set(chart, "aria-label", `Today’s blocks of ${meterOf(chosen)?.name}: ${parts.join(", ")}.`);
-    put(sum, known.length > 0 || block ? `${kwh(total)} so far` : "");
+    put(sum, known.length > 0 || block ? `${kwh(total)} so far${old === null ? "" : `, ${span(old)} old`}` : "");
+    set(sum, "class", old === null ? null : "old");
     list(rows.body, [...bars].reverse(), (row, bar) => {
       const remarks = [bar.is_peak_hour ? "peak hours" : "", target !== null && bar.kwh > target ? "above target" : "", ...bar.flags.map((flag) => FLAGS[flag] ?? ""), bar.revision ? `revision ${bar.revision}` : ""].filter(Boolean);
-      const cells = [`${clock(bar.start)} – ${clock(bar.end)}`, figure(bar.kwh), figure(bar.max_kw), percent(bar.coverage)];
-      cells.forEach((text, at) => put(row.children[at], text));
-      const anchored = ANCHORED[bar.anchor?.state] ?? "";
+      const isLong = bar.start < Date.parse(live.plant.today.start) || bar.end > Date.parse(live.plant.today.end);
+      const [start, end] = row.firstElementChild.children;
+      put(start, isLong ? recentOf(bar.start) : clock(bar.start));
+      put(end, ` – ${isLong ? recentOf(bar.end) : clock(bar.end)}`);
+      [figure(bar.kwh), figure(bar.max_kw), percent(bar.coverage)].forEach((text, at) => put(row.children[at + 1], text));
+      const anchored = ["included", "final"].includes(bar.anchor?.state) ? ANCHORED[bar.anchor.state] : "";
       const remark = row.lastElementChild;
       const shown = [...remarks, anchored].filter(Boolean).join(", ");
       if (remark.textContent === shown && remark.dataset.link === (bar.anchor?.explorer ?? "")) return;
       remark.dataset.link = bar.anchor?.explorer ?? "";
       remark.replaceChildren(remarks.join(", "), remarks.length > 0 && anchored ? ", " : "", anchored ? outward(anchored, bar.anchor.explorer) : "");
-    }, () => h("tr", {}, h("th", { scope: "row" }), ...[1, 2, 3].map(() => h("td", { class: "number" })), h("td")));
+    }, () => {
+      const row = rows.row();
+      row.firstElementChild.append(h("span"), h("span", { class: "end" }));
+      return row;
+    });
   }
 }
+
+const inToday = (bar) => Math.min(bar.end, Date.parse(live.plant.today.end)) - Math.max(bar.start, Date.parse(live.plant.today.start));
 
 // Steps of 1, 2 or 5 that give about four lines.
 function step(range) {
@@ -109,9 +122,10 @@ function step(range) {
   return [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
 }
 
-function drawing(bars, target, block, width, height) {
+// `isOld`: the running block's figures are too old to act upon, and tell nothing of its end.
+function drawing(bars, target, block, isOld, width, height) {
   const { today, peak_hours_today: peaks } = live.plant;
-  const values = bars.map((bar) => bar.kwh ?? 0).concat(block ? [block.projected_kwh ?? 0, block.kwh ?? 0] : [], target ?? [], 0);
+  const values = bars.map((bar) => bar.kwh ?? 0).concat(block ? [isOld ? 0 : block.projected_kwh ?? 0, block.kwh ?? 0] : [], target ?? [], 0);
   let [top, bottom] = [Math.max(...values), Math.min(...values)];
   if (top === bottom) top = bottom + 1;
   const grid = step(top - bottom);
@@ -126,6 +140,7 @@ function drawing(bars, target, block, width, height) {
   const x = (time) => area.left + ((Math.min(to, Math.max(from, time)) - from) / (to - from)) * (area.right - area.left);
   const y = (amount) => area.bottom - ((amount - bottom) / (top - bottom)) * (area.bottom - area.top);
   const drawn = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  drawn.append(svg("defs", {}, svg("pattern", { id: "hatching", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, svg("line", { class: "hatch", y2: 6 }))));
   const draw = (name, attributes, text, title) => drawn.append(svg(name, attributes, text, title && svg("title", {}, title)));
 
   for (const peak of peaks) {
@@ -161,8 +176,8 @@ function drawing(bars, target, block, width, height) {
   }
   if (block) {
     const [start, end] = [Date.parse(block.start), Date.parse(block.end)];
-    if (block.projected_kwh !== null) column(start, end, block.projected_kwh, "running");
-    if (block.kwh !== null) column(start, end, block.kwh, "");
+    if (block.projected_kwh !== null && !isOld) column(start, end, block.projected_kwh, "running");
+    if (block.kwh !== null) column(start, end, block.kwh, isOld ? "old" : "");
   }
   if (target !== null) {
     draw("line", { class: "target-line", x1: area.left, x2: area.right, y1: y(target), y2: y(target) });

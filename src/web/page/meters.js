@@ -4,8 +4,9 @@ import { json, mayChange } from "./api.js";
 import { badge, card, code, h, list, put, set, table } from "./dom.js";
 import { search } from "./find.js";
 import { CATEGORIES, asSet, count, figure, kw, kwh, percent, span } from "./format.js";
-import { ageOf, hear, isStale, live, watch } from "./live.js";
+import { ageOf, ageTooOld, hear, isStale, live, oneByOne, watch } from "./live.js";
 import { showMeter } from "./meter.js";
+import { sheet } from "./pieces.js";
 
 const ROWS = 120;           // of what was heard; all of it is in the text to copy
 
@@ -25,16 +26,17 @@ export async function show(root, [id], signal) {
 }
 
 function metersTable(signal) {
-  const number = (text, wide) => ({ text, number: true, wide });
-  const grid = table("Meters", ["Meter", number("Power"), number("Today", true), number("Running block", true), number("Covered, 24 h", true), "State"]);
+  const number = (text) => ({ text, number: true });
+  const grid = sheet("Meters", [{ text: "Meter", head: true }, number("Power"), number("Today"), number("Running block"), number("Covered, 24 h"), { text: "State", kind: "state", all: true }]);
   const empty = h("p", { class: "empty", hidden: true }, "No meter is in the config yet.");
   const sum = h("p");
   let [summary, quality] = [new Map(), new Map()];
+  const ask = oneByOne(look);
   hear((name) => name === "snapshot" && ask(), signal);
   ask();
   return Object.assign(h("div", { class: "card meters-table" }, grid, empty), { draw, sum });
 
-  async function ask() {
+  async function look() {
     try {
       const [lines, views] = await Promise.all([json("/api/meters/summary", { signal }), json("/api/quality", { signal })]);
       summary = new Map(lines.map((line) => [line.id, line]));
@@ -62,11 +64,22 @@ function metersTable(signal) {
       put(power.firstElementChild, kw(meter.power_kw));
       put(today, kwh(summary.get(meter.id)?.today_kwh));
       const open = live.plant.current_blocks[meter.id];
-      put(running, open?.kwh == null ? "–" : open.peak_target_kwh == null ? kwh(open.kwh) : `${figure(open.kwh)} of ${asSet(open.peak_target_kwh)}\u00a0kWh`);
+      const isOld = Boolean(open) && ageTooOld(open, meter) !== null;
+      set(running.firstElementChild, "data-stale", isOld);
+      put(running.firstElementChild, open?.kwh == null ? "–" : open.peak_target_kwh == null ? kwh(open.kwh) : `${figure(open.kwh)} of ${asSet(open.peak_target_kwh)}\u00a0kWh`);
+      put(running.lastElementChild, isOld && open.kwh != null ? `${span(ageTooOld(open, meter))} old` : "");
       const seen = quality.get(meter.id);
       put(covered, percent(seen?.coverage));
       drawState(state, meter, seen);
-    }, () => h("tr", {}, h("th", { scope: "row" }, h("a"), h("span", { class: "why" })), h("td", { class: "number" }, h("span", { class: "value" })), ...[1, 2, 3].map(() => h("td", { class: "number wide" })), h("td", { class: "state" }, h("span"), h("span", { class: "why" }))));
+    }, () => {
+      const row = grid.row();
+      const [name, power, , running, , state] = row.children;
+      name.append(h("a"), h("span", { class: "why" }));
+      power.append(h("span", { class: "value" }));
+      running.append(h("span", { class: "value plain-size" }), h("span", { class: "why" }));
+      state.append(h("span"), h("span", { class: "why" }));
+      return row;
+    });
   }
 }
 
