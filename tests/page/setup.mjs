@@ -1,11 +1,12 @@
 // The first run: the one-time code, a PIN, zone and clock, a search, and the first reading.
 
-import { ADMIN, assert, done, everywhere, failing, open, shown, text, told } from "./browser.mjs";
+import { ADMIN, assert, done, everywhere, failing, open, shown, text, texts, told } from "./browser.mjs";
 
 const page = await open({ hash: "#/now" });
 await page.getByLabel("Set-up code").waitFor();
 assert.equal(await page.evaluate(() => location.hash), "#/setup");
-assert.equal(await page.getByText("4. First reading").count() + await page.locator(".steps [aria-current=step]").count(), 1);
+assert.deepEqual((await texts(page, ".steps li")), ["PIN", "Clock", "Meters", "First reading"]);
+assert.deepEqual((await texts(page, ".steps [aria-current=step]")), ["PIN"]);
 await everywhere(page, "setup");
 
 await page.getByRole("button", { name: "Set the PIN" }).click();

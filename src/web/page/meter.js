@@ -4,7 +4,7 @@ import { Problem, json, mayChange, patch } from "./api.js";
 import { entitle } from "./app.js";
 import { button, card, facts, field, h, list, notice, put, select, set, table, tell } from "./dom.js";
 import { ABSENT, CATEGORY_NAMES, FLAGS, asSet, clock, count, figure, kw, kwh, momentOf, percent, recentOf, span } from "./format.js";
-import { hear, isStale, live, meterName, meterOf, now, refresh, watch } from "./live.js";
+import { hear, isStale, live, meterName, meterOf, now, oneByOne, refresh, watch } from "./live.js";
 import { conditionOf } from "./meters.js";
 import { trendCard } from "./trend.js";
 
@@ -123,11 +123,12 @@ function statisticsCard(path, signal) {
   const choose = select(PERIODS, "month", { "aria-label": "Period", onchange: () => ask() });
   const [month, shown] = [h("p", { class: "month" }), h("div", { class: "stack" })];
   const box = card("Statistics", { beside: choose }, month, shown);
+  const ask = oneByOne(look);
   hear((name, told) => name === "blocks" && told.some((block) => path.endsWith(`/${encodeURIComponent(block.meter)}`)) && ask(), signal);
   ask();
   return box;
 
-  async function ask() {
+  async function look() {
     const period = choose.value;
     const of = (name) => json(`${path}/statistics?period=${name}`, { signal });
     try {
@@ -141,12 +142,15 @@ function statisticsCard(path, signal) {
 
   function draw(told, current) {
     put(month, current.max_demand_kw === null ? "No demand is known of this month yet." : `This month’s maximum demand: ${kw(current.max_demand_kw)}, in the block of ${recentOf(current.max_demand_at)}`);
-    const at = (value, time) => (value === null ? ABSENT : h("span", {}, kw(value), h("span", { class: "why" }, recentOf(time))));
+    const at = (value, time) => (value === null ? ABSENT : h("span", {}, kw(value), h("span", { class: "why" }, `in the block of ${recentOf(time)}`)));
+    const covered = percent(told.coverage, told.coverage > 0.99 && told.coverage < 1 ? 2 : 0);
+    // What lies before the first block may be of a time when there was no gateway.
+    const isLater = told.first_block_at && Date.parse(told.first_block_at) > Date.parse(told.from);
     shown.replaceChildren(facts([
       ["Energy", kwh(told.kwh)], ["Import", kwh(told.kwh_import)], ["Export", kwh(told.kwh_export)],
       ["Maximum demand", at(told.max_demand_kw, told.max_demand_at)], ["Greatest power", at(told.max_kw, told.max_kw_at)], ["Mean power", kw(told.avg_kw)],
       ["In peak hours", kwh(told.peak_hours_kwh)], ["Outside of them", kwh(told.off_peak_kwh)],
-      ["Covered by readings", percent(told.coverage, told.coverage > 0.99 && told.coverage < 1 ? 2 : 0)], ["Blocks with energy", asSet(told.blocks)],
+      ["Covered by readings", isLater ? h("span", {}, covered, h("span", { class: "why" }, `the first block with energy: ${recentOf(told.first_block_at)}`)) : covered], ["Blocks with energy", asSet(told.blocks)],
     ]), h("p", { class: "hint" }, `${momentOf(told.from)} to ${momentOf(told.to)}, from sealed blocks${flagged(told.flags)}.`));
   }
 }
@@ -169,8 +173,7 @@ function qualityCard(id, signal) {
     const days = choose.value;
     try {
       const from = new Date(now() - Number(days) * 86400000).toISOString();
-      const views = await json(`/api/quality?from=${encodeURIComponent(from)}`, { signal });
-      const view = views.find((one) => one.meter === id);
+      const [view] = await json(`/api/quality?meter=${encodeURIComponent(id)}&from=${encodeURIComponent(from)}`, { signal });
       if (days === choose.value && view) draw(view);
     } catch (problem) {
       if (!signal.aborted) shown.replaceChildren(notice("warn", problem.message));
@@ -200,7 +203,7 @@ function qualityCard(id, signal) {
 // --- name and target ---
 
 function settingsCard(path, meter, signal) {
-  const name = field("Name", h("input", { value: meter.name, maxlength: "120", autocomplete: "off" }));
+  const name = field("Name", h("input", { value: meter.name, maxlength: "100", autocomplete: "off" }));
   const minutes = live.plant?.site.block_minutes ?? 30;
   const target = field(`Target of a block, kWh`, h("input", { inputmode: "decimal", autocomplete: "off", value: meter.peak_target_kwh ?? "" }), { hint: `What a block of ${minutes} minutes may have at most; empty for none.` });
   const told = h("div");

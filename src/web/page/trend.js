@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { card, h, notice, put, select, set } from "./dom.js";
-import { clock, figure, kwh, zoneName } from "./format.js";
+import { clock, count, figure, kwh, percent, zoneName } from "./format.js";
 import { hear, now } from "./live.js";
 import { quantityOf } from "./meter.js";
 
@@ -64,7 +64,8 @@ export async function trendCard(meter, signal) {
   async function ask() {
     busy?.abort();
     const own = busy = new AbortController();
-    signal.addEventListener("abort", () => own.abort());
+    const left = () => own.abort();
+    signal.addEventListener("abort", left);
     const [, length, resolution] = RANGES[range];
     asked = Date.now();
     quantity.hidden = resolution !== "raw" || others.length === 0;
@@ -89,6 +90,7 @@ export async function trendCard(meter, signal) {
       put(told, "");
       fault.replaceChildren(notice("warn", `The trend cannot be shown: ${problem.message}`));
     } finally {
+      signal.removeEventListener("abort", left);
       if (own === busy) set(box, "aria-busy", null);
     }
   }
@@ -96,17 +98,25 @@ export async function trendCard(meter, signal) {
   // Rows as columns: seconds, then one or three series. Where readings are missing, the line breaks.
   function take(rows, resolution) {
     const of = resolution === "raw" ? [quantity.value] : resolution === "minute" ? ["power_min_kw", "power_max_kw", "power_mean_kw"] : ["kwh"];
-    const step = resolution === "raw" ? Math.max(3 * (meter.interval_ms ?? 5000), 60000) : resolution === "minute" ? 2.5 * MINUTE : Infinity;
-    const columns = [[], ...of.map(() => [])];
+    const step = longest(resolution);
+    // Energy stands in one of two columns: covered by readings, or in part.
+    const isEnergy = of[0] === "kwh";
+    const columns = [[], ...of.map(() => []), ...(isEnergy ? [[]] : [])];
     let last = null;
     for (const row of rows) {
       const time = Date.parse(row.time ?? row.start);
       if (last !== null && time - last > step) push(columns, (last + 1000) / 1000, of.map(() => null));
-      if (of[0] !== "kwh" && row[of[0]] === undefined) continue;
-      push(columns, time / 1000, of.map((name) => row[name] ?? null));
+      if (!isEnergy && row[of[0]] === undefined) continue;
+      if (isEnergy) push(columns, time / 1000, isWhole(row) ? [row.kwh, null] : [null, row.kwh]);
+      else push(columns, time / 1000, of.map((name) => row[name] ?? null));
       last = time;
     }
-    return { columns, resolution, name: of[0], ends: rows.map((row) => row.end) };
+    return { columns, resolution, name: of[0], ends: rows.map((row) => row.end), coverage: rows.map((row) => row.coverage ?? null) };
+  }
+
+  // Where nothing was read for longer than this, ms, the line breaks.
+  function longest(resolution) {
+    return resolution === "raw" ? Math.max(3 * (meter.interval_ms ?? 5000), 60000) : resolution === "minute" ? 2.5 * MINUTE : Infinity;
   }
 
   function push(columns, time, values) {
@@ -119,6 +129,8 @@ export async function trendCard(meter, signal) {
     const { columns } = points;
     const time = Date.parse(reading.time) / 1000;
     if (value === undefined || !(time > (columns[0].at(-1) ?? 0))) return;
+    const last = columns[0].at(-1);
+    if (last !== undefined && (time - last) * 1000 > longest("raw")) push(columns, last + 1, [null]);
     push(columns, time, [value]);
     const oldest = (now() - RANGES[range][1]) / 1000;
     while (columns[0][0] < oldest) for (const column of columns) column.shift();
@@ -143,14 +155,19 @@ export async function trendCard(meter, signal) {
   function describe() {
     const { columns, resolution, name } = points;
     const known = (column) => column.filter((value) => value !== null);
-    const values = known(columns[1]);
+    const isEnergy = name === "kwh";
+    const values = known(isEnergy ? columns[1].map((value, at) => value ?? columns[2][at]) : columns[1]);
     const { unit } = quantityOf(name);
     const write = (value) => `${figure(value)} ${unit}`.trim();
     const least = values.reduce((a, b) => Math.min(a, b), Infinity);
-    const most = known(columns[2] ?? columns[1]).reduce((a, b) => Math.max(a, b), -Infinity);
-    const sum = name === "kwh" ? `${kwh(values.reduce((a, b) => a + b, 0))} in all, ` : "";
+    const most = (isEnergy ? values : known(columns[2] ?? columns[1])).reduce((a, b) => Math.max(a, b), -Infinity);
+    const sum = isEnergy ? `${kwh(values.reduce((a, b) => a + b, 0))} in all, ` : "";
     const each = { raw: "each reading", minute: "each minute’s mean, and its least and greatest power behind it", block: "each block", hour: "each hour", day: "each day", week: "each week", month: "each month" }[resolution];
-    const text = values.length === 0 ? "" : `${sum}least ${write(least)}, greatest ${write(most)}; ${each}.`;
+    const part = isEnergy ? known(columns[2]).length : 0;
+    const isRunning = isEnergy && Date.parse(points.ends.at(-1)) > now();
+    const breaks = isEnergy ? 0 : columns[1].length - values.length;
+    const remarks = [breaks > 0 && count(breaks, "gap"), part > 0 && `paler: ${part === 1 ? "one is" : `${part} are`} covered by readings only in part`, isRunning && "the last one is not over"].filter(Boolean);
+    const text = values.length === 0 ? "" : `${sum}least ${write(least)}, greatest ${write(most)}; ${each}${remarks.map((remark) => `; ${remark}`).join("")}.`;
     put(told, text[0] ? text[0].toUpperCase() + text.slice(1) : "");
     set(place, "aria-label", `Trend of ${meter.name}, ${RANGES[range][0]}: ${text || "nothing was read"}`);
   }
@@ -168,10 +185,12 @@ export async function trendCard(meter, signal) {
     const series = [{ label: "Time", value: (own, time) => (time === null || time === undefined ? "–" : timeText(time * 1000, resolution)) }];
     if (isEnergy) {
       const bars = chart.paths.bars({ size: [0.8, 60], align: 1 });
+      const covered = (own, value, series, at) => (value === null || value === undefined ? "–" : `${write(own, value)}, covered ${percent(points.coverage[at])}`);
       series.push({ ...line, label: "Energy", fill: colour("accent"), width: 0, paths: bars });
+      series.push({ ...line, label: "In part", fill: colour("accent-soft"), stroke: colour("accent-soft"), width: 0, paths: bars, value: covered });
     } else if (resolution === "minute") {
       // The mean is drawn last, over the band of the others.
-      series.push({ ...edge, label: "Least" }, { ...edge, label: "Greatest" }, { ...line, label: "Mean" });
+      series.push({ ...edge, label: "Least" }, { ...edge, label: "Greatest" }, { ...line, width: points.columns[0].length > 720 ? 1 : 2, label: "Mean" });
     } else {
       series.push({ ...line, label: text });
     }
@@ -198,6 +217,9 @@ export async function trendCard(meter, signal) {
     return (Number.isNaN(last) ? now() : last) / 1000;
   }
 }
+
+// A period, or the part of it that is sealed, that readings cover.
+const isWhole = (row) => row.kwh === null || row.coverage >= 0.99;
 
 // Energy stands on zero; power is shown as closely as it moves, but not closer than a tenth of it.
 function rangeOf(least, most, isEnergy) {
