@@ -60,7 +60,7 @@ assert.equal((await facts("Account and chain"))[0], "Chainchain 31337");
 assert.match((await cells(0))[3], /^0x0000…0401$/);
 
 // Where nothing is anchored, or not yet, it says so, and what is there is verified without.
-await fake({ off: "the file of its key is not there" }, "Nothing is anchored: the file of its key is not there");
+await fake({ off: "the file of its key is not there" }, "Nothing new is anchored: the file of its key is not there. All that was sealed until 21 Nov 2026");
 assert(await page.getByRole("button", { name: "Anchor now" }).isHidden());
 await fake({ covered: null, anchors: [all[1]] }, "The first anchor is on its way: nothing is final yet.");
 await fake({ covered: null, anchors: [] }, "The first anchor is due at 21 Nov, 16:18.");

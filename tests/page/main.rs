@@ -73,6 +73,11 @@ async fn a_feed_that_is_held_back_or_refused_is_done_without() {
     look("feed").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_other_view_says_what_is_so_and_can_be_used_by_everybody() {
+    look("views").await;
+}
+
 /// Has a browser look at the page by `tests/page/<name>.mjs`, and does meanwhile what that wants of the plant.
 async fn look(name: &str) {
     let mut plant = Plant::start().await;

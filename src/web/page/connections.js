@@ -2,8 +2,8 @@
 // to the gateway and never comes back.
 
 import { change, json, mayChange, post, remove } from "./api.js";
-import { badge, card, confirms, field, h, put, select, set } from "./dom.js";
-import { asks, does, mark, outcome, rows } from "./pieces.js";
+import { badge, card, field, h, put, select, set } from "./dom.js";
+import { asks, confirms, does, mark, outcome, rows } from "./pieces.js";
 
 const PATIENCE_MS = 90000; // a server that is tested may take its time
 

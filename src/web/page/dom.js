@@ -105,7 +105,7 @@ export function facts(pairs) {
   return h("dl", { class: "facts" }, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
-// A table; a column is a text, or `{ text, number, wide }`. It scrolls by itself where it is too wide.
+// A table; a column is a text, or `{ text, number }`. It scrolls by itself where it is too wide.
 export function table(caption, columns, rows = [], { hidden = true } = {}) {
   const head = columns.map((column) => {
     const { text, number } = typeof column === "string" ? { text: column } : column;
@@ -162,23 +162,6 @@ export function copies(shown, text = "Copy") {
 export function code(text, label) {
   const pre = h("pre", { tabindex: "0", role: "region", "aria-label": label }, text);
   return Object.assign(h("div", { class: "code" }, pre, copies(pre)), { pre });
-}
-
-// Asks before something that cannot be taken back; true when it is wanted.
-export function confirms(question, yes, { tone = "bad", detail } = {}) {
-  return new Promise((answer) => {
-    const id = fresh("question");
-    const close = (value) => () => dialog.close(value);
-    const dialog = h("dialog", { "aria-labelledby": id, onclose: done },
-      h("h2", { id }, question), detail && h("p", {}, detail),
-      h("div", { class: "buttons" }, h("button", { type: "button", "data-tone": tone, onclick: close("yes") }, yes), h("button", { type: "button", class: "quiet", onclick: close("") }, "Cancel")));
-    function done() {
-      dialog.remove();
-      answer(dialog.returnValue === "yes");
-    }
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }
 
 // --- told to everybody, and to who does not see ---

@@ -3,7 +3,8 @@
 
 import { json, mayChange, post } from "./api.js";
 import { badge, card, facts, field, h, notice, outward, put, select, set } from "./dom.js";
-import { asSet, clock, count, cut, kwh, momentOf, recentOf, span, timeOf, zoneName } from "./format.js";
+import { asSet, count, cut, kwh, momentOf, recentOf, timeOf, zoneName } from "./format.js";
+import { ago, today } from "./live.js";
 import { does, keep, mark, outcome, pager, renew, repeat, rows, sheet, takeaway } from "./pieces.js";
 
 const EVERY_MS = 15000;
@@ -58,20 +59,26 @@ export async function show(root, parts, signal) {
 }
 
 function verdictOn(told) {
-  const { covered, log } = told;
-  if (told.off) return ["warn", `Nothing is anchored: ${told.off}`];
   const held = told.waiting ?? told.anchors.find((anchor) => anchor.waiting)?.waiting;
-  if (held) return ["warn", `Anchoring waits since ${recentOf(held.since)}: ${held.text}`];
-  if (covered) {
-    // What is configured now may be another chain.
-    const chain = covered.chain ?? `chain ${covered.anchor.chain_id}`;
-    const whole = log && covered.epoch === log.epoch && covered.size === log.size;
-    const until = whole ? "All that the log holds" : covered.until ? `All that was sealed until ${momentOf(covered.until)}` : "A part of the log";
-    return ["good", `${until} is on ${chain} for good: nobody can change it unnoticed.`];
-  }
+  const stands = standing(told);
+  // What stands on the chain stays there, whatever keeps more from getting there.
+  const but = (text) => ["warn", stands ? `${text.replace(/[.]?$/, ".")} ${stands}` : text];
+  if (told.off) return but(`Nothing${stands ? " new" : ""} is anchored: ${told.off}`);
+  if (held) return but(`Anchoring waits since ${recentOf(held.since)}: ${held.text}`);
+  if (stands) return ["good", stands];
   if (told.anchors.length > 0) return ["quiet", "The first anchor is on its way: nothing is final yet."];
   if (!told.configured) return ["quiet", "What is sealed is signed by this gateway. It is not anchored on a public chain: the config has no part [anchor]."];
   return ["quiet", told.next ? `The first anchor is due at ${recentOf(told.next)}.` : "Nothing is anchored yet."];
+}
+
+// What nobody can change any more; "" where that is nothing.
+function standing({ covered, log }) {
+  if (!covered) return "";
+  // What is configured now may be another chain.
+  const chain = covered.chain ?? `chain ${covered.anchor.chain_id}`;
+  const whole = log && covered.epoch === log.epoch && covered.size === log.size;
+  const until = whole ? "All that the log holds" : covered.until ? `All that was sealed until ${momentOf(covered.until)}` : "A part of the log";
+  return `${until} is on ${chain} for good: nobody can change it unnoticed.`;
 }
 
 function logFacts({ log, covered, next }, kept, names) {
@@ -95,8 +102,7 @@ function accountCard() {
   return Object.assign(element, {
     fill(anchor) {
       element.hidden = !anchor.account;
-      // Its age goes on by the minute.
-      const age = anchor.balance_at && Math.floor((Date.now() - Date.parse(anchor.balance_at)) / 60000);
+      const age = anchor.balance_at && ago(anchor.balance_at);
       renew(told, [anchor.account, anchor.balance, anchor.days_left, anchor.contract, age], () => accountFacts(anchor));
       rows(nodes, anchor.rpcs, (rpc) => rpc.name, node, fillNode);
     },
@@ -105,7 +111,7 @@ function accountCard() {
 
 function accountFacts(told) {
   const days = told.days_left === null ? null : `enough for ${count(told.days_left, "day")}`;
-  const age = told.balance_at && `asked ${span(Date.now() - Date.parse(told.balance_at))} ago`;
+  const age = told.balance_at && `asked ${ago(told.balance_at)}`;
   return facts([
     ["Chain", told.chain ?? `chain ${told.chain_id}`],
     ["Balance", told.balance === null ? "not known yet" : [`${short(told.balance)} ${coin(told.chain_id)}`, days, age].filter(Boolean).join(", ")],
@@ -162,7 +168,7 @@ function fillAnchor(row, one) {
   mark(state.firstElementChild, one.waiting ? "warn" : tone, text);
   put(state.lastElementChild, one.waiting?.text ?? "");
   put(since.firstElementChild, momentOf(one.since));
-  put(since.lastElementChild, `${span(Date.now() - Date.parse(one.since))} ago`);
+  put(since.lastElementChild, ago(one.since));
   put(covers, one.kind === "contract" ? "the contract" : `first ${entries(one.size)}`);
   renew(transaction, [one.transaction, one.explorer], () => [one.transaction ? outward(cut(one.transaction, 6), one.explorer) : "–"]);
   put(fee, one.fee === null ? "–" : `${short(one.fee)} ${coin(one.chain_id)}`);
@@ -174,8 +180,7 @@ function proofCard(signal) {
   const [meter, block] = [select([], ""), select([], "", { required: true })];
   const kind = select([["block", "One block"], ["period", "A period"]], "block");
   const [day, from, to] = [0, 1, 2].map(() => h("input", { type: "date", required: true }));
-  const today = clock(Date.now(), { year: "numeric", month: "2-digit", day: "2-digit" }).split("/").reverse().join("-");
-  for (const input of [day, from, to]) [input.value, input.max] = [today, today];
+  for (const input of [day, from, to]) input.value = input.max = today();
   const ofBlock = [field("Day", day), field("Block", block)];
   const ofPeriod = [field("First day", from), field("Last day", to, { hint: "That day is in it. A long period makes a large file." })];
   const get = h("button", { "data-tone": "main" }, "Download the proof");
@@ -188,6 +193,7 @@ function proofCard(signal) {
     const one = kind.value === "block";
     for (const part of ofBlock) part.hidden = part.input.disabled = !one;
     for (const part of ofPeriod) part.hidden = part.input.disabled = one;
+    for (const input of [day, from, to]) input.max = today();
     line.say("");
     if (!one || !meter.value || !day.value) return;
     try {

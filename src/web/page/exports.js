@@ -1,20 +1,17 @@
 // Exports from InfluxDB: order one, see it go on, and take its bundle; and the connections and queries that there are.
 
 import { ask, events, json, mayChange, post, remove } from "./api.js";
-import { badge, card, confirms, facts, field, h, outward, put, select, set } from "./dom.js";
-import { asSet, bytes, clock, count, cut, dayOf, figure, left, momentOf, timeOf, zoneName } from "./format.js";
+import { badge, card, facts, field, h, outward, put, select, set } from "./dom.js";
+import { ANCHORED, asSet, bytes, count, cut, dayOf, figure, left, momentOf, timeOf, zoneName } from "./format.js";
+import { today } from "./live.js";
 import { connectionsCard, queriesCard } from "./connections.js";
-import { does, keep, mark, outcome, pager, renew, repeat, rows } from "./pieces.js";
+import { confirms, does, keep, mark, outcome, pager, renew, repeat, rows } from "./pieces.js";
 
 const EVERY_MS = 4000;
 const PAGE = 20;
 const AGAIN_MS = 3000; // until a feed that ended is opened again
 const STATES = {
   queued: ["quiet", "Queued"], running: ["busy", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["quiet", "Cancelled"],
-};
-const ANCHORED = {
-  queued: "its anchor waits to be signed", signed: "its anchor is on its way", sent: "its anchor is on its way",
-  included: "on the chain, not final yet", final: "final on the chain", reorganised: "its anchor is sent again",
 };
 
 const isOver = (job) => ["done", "failed", "cancelled"].includes(job.state);
@@ -52,7 +49,6 @@ const PERIODS = {
 const plus = (day, days) => new Date(Date.parse(`${day}T00:00:00Z`) + days * 86400000).toISOString().slice(0, 10);
 const first = (day) => `${day.slice(0, 8)}01`;
 const weekday = (day) => (new Date(`${day}T00:00:00Z`).getUTCDay() + 6) % 7;
-const todayThere = () => clock(Date.now(), { year: "numeric", month: "2-digit", day: "2-digit" }).split("/").reverse().join("-");
 
 function orderCard(signal, what, look) {
   const line = outcome();
@@ -66,7 +62,7 @@ function orderCard(signal, what, look) {
   const missing = h("p", { class: "soft" });
   function preset() {
     if (period.value === "other") return;
-    [from.value, to.value] = PERIODS[period.value][1](todayThere()).map((day) => `${day}T00:00`);
+    [from.value, to.value] = PERIODS[period.value][1](today()).map((day) => `${day}T00:00`);
   }
   period.addEventListener("change", preset);
   for (const input of [from, to]) input.addEventListener("input", () => { period.value = "other"; });

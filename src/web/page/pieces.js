@@ -106,12 +106,18 @@ export function shownOnce(title, text, secret, { print = false } = {}) {
   open(dialog, () => put(shown, ""));
 }
 
-// What a view has opened goes with it.
+// Asks before something that cannot be taken back; true when it is wanted.
+export function confirms(question, yes, { tone = "bad", detail } = {}) {
+  const id = fresh("question");
+  const close = (value) => () => dialog.close(value);
+  const dialog = h("dialog", { "aria-labelledby": id }, h("h2", { id }, question), detail && h("p", {}, detail),
+    h("div", { class: "buttons" }, h("button", { type: "button", "data-tone": tone, onclick: close("yes") }, yes), h("button", { type: "button", class: "quiet", onclick: close("") }, "Cancel")));
+  return new Promise((answer) => open(dialog, () => answer(dialog.returnValue === "yes")));
+}
+
+// It goes with the view that has opened it: the shell closes it.
 function open(dialog, closed = () => {}) {
-  const leave = () => dialog.close();
-  addEventListener("hashchange", leave);
   dialog.addEventListener("close", () => {
-    removeEventListener("hashchange", leave);
     dialog.remove();
     closed();
   });

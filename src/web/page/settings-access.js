@@ -1,9 +1,10 @@
 // The PINs, the second factor, and who is signed in.
 
-import { change, json, post, remove } from "./api.js";
-import { badge, card, confirms, facts, field, h, put, set } from "./dom.js";
+import { change, json, post, remove, session } from "./api.js";
+import { badge, card, facts, field, h, put, set } from "./dom.js";
 import { count, momentOf, recentOf, span } from "./format.js";
-import { asks, does, mark, outcome, renew, repeat, rows, shownOnce, takeaway } from "./pieces.js";
+import { ago } from "./live.js";
+import { asks, confirms, does, mark, outcome, renew, repeat, rows, shownOnce, takeaway } from "./pieces.js";
 
 const EVERY_MS = 15000;
 const ROLES = { admin: "Administrator", viewer: "Viewer" };
@@ -40,7 +41,7 @@ function pinsCard(signal, look) {
       line.say("The viewer’s PIN is removed.", "good");
       await look();
     }, { class: "quiet", "aria-label": "Remove the PIN of the viewer" });
-    const what = role === "admin" ? "Sees and changes everything." : "Sees everything and changes nothing: for a screen in the switch room, or for guests.";
+    const what = role === "admin" ? "Sees and changes everything." : `Sees everything and changes nothing: for guests. Like everybody, he is signed out when nobody has touched the page for ${span(session.idle_s * 1000)}.`;
     return { role, since, setIt, drop, row: h("li", {}, h("div", { class: "beside" }, h("div", { class: "said" }, h("h3", {}, ROLES[role]), h("p", {}, what), since), h("div", { class: "buttons" }, setIt, drop))) };
   });
   function newPin(role) {
@@ -147,7 +148,7 @@ function sessionsCard(signal, look) {
   const element = card("Signed in now", {}, items, line);
   return Object.assign(element, {
     fill({ sessions }) {
-      rows(items, sessions, (one) => one.id, make, (row, one) => put(row.when, `Since ${recentOf(one.began)}, last seen ${span(Date.now() - Date.parse(one.last_seen))} ago`));
+      rows(items, sessions, (one) => one.id, make, (row, one) => put(row.when, `Since ${recentOf(one.began)}, last seen ${ago(one.last_seen)}`));
     },
   });
 }

@@ -1,9 +1,9 @@
 // Tokens of programs: made with a scope, shown once, revoked.
 
 import { json, post, remove } from "./api.js";
-import { card, confirms, field, h, put, select } from "./dom.js";
+import { card, field, h, put, select } from "./dom.js";
 import { momentOf } from "./format.js";
-import { asks, does, outcome, repeat, rows, shownOnce } from "./pieces.js";
+import { asks, confirms, does, outcome, repeat, rows, shownOnce } from "./pieces.js";
 
 const EVERY_MS = 30000;
 const SCOPES = { read: "Reads meters, blocks and evidence", ingest: "Sends readings", export: "Orders and downloads exports", admin: "Everything" };

@@ -1,8 +1,9 @@
 // Settings: who may come in, with what; what was done; the config; and what this gateway is.
 
 import { json, mayChange } from "./api.js";
-import { card, facts, h } from "./dom.js";
+import { card, facts, h, notice } from "./dom.js";
 import { bytes, momentOf, span } from "./format.js";
+import { now } from "./live.js";
 import { accessPart } from "./settings-access.js";
 import { auditPart } from "./settings-audit.js";
 import { configPart } from "./settings-config.js";
@@ -36,6 +37,18 @@ export async function show(root, parts, signal) {
   }
 }
 
+const SOON_MS = 30 * 86400000;
+function certificateFacts({ certificate }) {
+  if (!certificate) return "";
+  const { self_signed: isOwn, names, until, problem } = certificate;
+  const left = until ? Date.parse(until) - now() : null;
+  const ends = left === null ? "" : left < 0 ? `It ended ${momentOf(until)}: browsers refuse it.` : left < SOON_MS ? `It ends in ${span(left)}: put a new one in its place.` : "";
+  return [
+    facts([["Made by", isOwn ? "this gateway itself" : "somebody else"], ["For the names", names.length === 0 ? "" : h("span", { class: "names" }, names.join(", "))], ["Valid until", until && momentOf(until)]]),
+    (problem || ends) && notice(left !== null && left < 0 ? "bad" : "warn", problem ?? ends),
+  ];
+}
+
 async function aboutPart(body, signal) {
   const about = await json("/api/about", { signal });
   const line = outcome();
@@ -56,7 +69,7 @@ async function aboutPart(body, signal) {
     ])),
     card("Store", {}, facts(Object.entries(SIZES).map(([key, name]) => [name, bytes(about.store[key])]))),
     card("Certificate", {}, about.fingerprint
-      ? [h("p", {}, "Compare this with what your browser shows of the certificate before you type a PIN on another device."), print]
+      ? [certificateFacts(about), h("p", {}, "Compare this with what your browser shows of the certificate before you type a PIN on another device."), print]
       : h("p", {}, "This address has no certificate: only this machine reaches it.")),
     support,
     card("Licences", {}, h("p", {}, "meterseal is made with the work of others: ", h("a", { href: about.licences, target: "_blank", rel: "noopener" }, "their licences"), ".")),

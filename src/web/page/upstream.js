@@ -1,9 +1,9 @@
 // Where records are sent: how far each upstream is, what is wrong with it, and what it would not take.
 
 import { json, mayChange, post } from "./api.js";
-import { badge, card, confirms, facts, h, notice, put, set } from "./dom.js";
+import { badge, card, facts, h, notice, put, set } from "./dom.js";
 import { asSet, count, momentOf, recentOf, span } from "./format.js";
-import { does, mark, outcome, pager, renew, repeat, rows, sheet, takeaway } from "./pieces.js";
+import { confirms, does, mark, outcome, pager, renew, repeat, rows, sheet, takeaway } from "./pieces.js";
 
 const EVERY_MS = 5000;
 const PAGE = 20; // dead letters
@@ -39,7 +39,12 @@ export async function show(root, parts, signal) {
 function upstream(name, signal) {
   const [state, line, wrong] = [badge("quiet", ""), outcome(), notice("bad")];
   const about = h("div");
-  const streams = sheet(`Streams of ${name}`, [{ text: "Stream", head: true }, { text: "Waiting", number: true }, { text: "Oldest waits", number: true }, { text: "Per minute", number: true }, "Last taken", { text: "Sent since start", number: true }]);
+  const streams = sheet(`Streams of ${name}`, [{ text: "Stream", head: true }, { text: "Waiting", number: true }, { text: "Oldest waits", number: true }, { text: "Per minute", number: true }, { text: "Last taken", kind: "time" }, { text: "Sent since start", number: true }]);
+  const streamRow = () => {
+    const row = streams.row();
+    row.lastElementChild.append(h("span"), h("span", { class: "unseen" }), h("span", { class: "why" }));
+    return row;
+  };
   const dead = letters(name, signal);
   const flush = mayChange() && does("Try now", line, async () => {
     await post(`/api/upstream/${encodeURIComponent(name)}/flush`, undefined, { signal });
@@ -54,7 +59,7 @@ function upstream(name, signal) {
       set(wrong, "data-tone", told.state === "stopped" ? "bad" : "warn");
       put(wrong, told.problem);
       if (flush) flush.hidden = told.state === "off";
-      rows(streams.body, told.streams, (one) => one.stream, streams.row, fillStream);
+      rows(streams.body, told.streams, (one) => one.stream, streamRow, fillStream);
       dead.fill(told);
     },
   });
@@ -65,9 +70,13 @@ function fillStream(row, one) {
   const texts = [
     STREAMS[one.stream] ?? one.stream, one.depth === 0 ? "nothing" : asSet(one.depth),
     one.oldest_unsent_age_s === null ? "–" : span(one.oldest_unsent_age_s * 1000), asSet(one.per_minute),
-    one.acknowledged === null ? "not since start" : recentOf(one.acknowledged), [asSet(one.sent), ...trouble].join(", "),
+    one.acknowledged === null ? "not since start" : recentOf(one.acknowledged),
   ];
   texts.forEach((text, at) => put(row.children[at], text));
+  const [sent, comma, why] = row.lastElementChild.children;
+  put(sent, asSet(one.sent));
+  put(comma, trouble.length > 0 ? ", " : "");
+  put(why, trouble.join(", "));
 }
 
 // What the other side would not take. Read when it is opened; a page at a time.
