@@ -24,7 +24,7 @@ impl Agent {
     /// What the text would have wrong as the main file, beside the files that are there.
     pub(super) async fn try_text(&self, text: String) -> Result<Edited, EditRefused> {
         let (files, now) = (self.read_files().await?, self.clock.now());
-        let checked = off_thread(move || config::check(&files.with_main(text), now)).await?;
+        let checked = off_thread(move || config::check(&files.with_main_tried(text), now)).await?;
         Ok(Edited::Checked { faults: told(&checked.faults), warnings: told(&checked.warnings) })
     }
 
@@ -53,7 +53,7 @@ impl Agent {
         };
         let (files, now) = (self.read_files().await?, self.clock.now());
         let (tried, text_there) = (path.clone(), text.clone());
-        let checked = off_thread(move || config::check(&files.with(tried, text_there), now)).await?;
+        let checked = off_thread(move || config::check(&files.with_posted(tried, text_there), now)).await?;
         if !checked.faults.is_empty() {
             return Err(EditRefused::Faults(told(&checked.faults)));
         }

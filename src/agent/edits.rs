@@ -99,11 +99,10 @@ impl Agent {
             _ => {}
         }
         part.value.remove("name");
-        if part.kind == MadeKind::Connection {
-            texts_only(&part.value)?;
-            if let Some(known) = known {
-                keep_secrets(&known.value, &mut part.value)?;
-            }
+        if part.kind == MadeKind::Connection
+            && let Some(known) = known
+        {
+            keep_secrets(&known.value, &mut part.value)?;
         }
         let change = Change {
             kind: part.kind,
@@ -195,16 +194,6 @@ fn unknown(kind: MadeKind, name: &str) -> EditRefused {
     };
     let name: String = name.chars().take(64).collect();
     EditRefused::Unknown(format!("there is no {what} `{name}`: `/api/{folder}` lists them"))
-}
-
-/// A reference would have the gateway read a file or its environment for whoever may ask, and send it where he says.
-fn texts_only(value: &Map<String, Value>) -> Result<(), EditRefused> {
-    for key in SECRETS {
-        if !matches!(value.get(key), None | Some(Value::Null | Value::String(_))) {
-            return Err(EditRefused::Faulty(format!("{key}: give the secret itself; references are for files")));
-        }
-    }
-    Ok(())
 }
 
 /// A secret that is not given stays, as long as it goes where it went before.

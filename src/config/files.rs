@@ -21,9 +21,21 @@ pub struct Files {
 struct Text {
     path: PathBuf,
     text: String,
-    /// It lies in the store and in no file; `path` says what it is.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    made: bool,
+    #[serde(skip)]
+    whence: Whence,
+}
+
+/// Where a text came from. Only who writes the files of this machine may have it look into other files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whence {
+    #[default]
+    File,
+    /// It lies in the store and in no file; its path says what it is.
+    Made,
+    /// It came by the API, to become a file.
+    Posted,
+    /// It came by the API, to be looked at: what it refers to may be there or not.
+    Tried,
 }
 
 /// A file of a config cannot be read.
@@ -45,23 +57,23 @@ impl Files {
 
     /// A config that is one text, as if it stood at `path`.
     pub fn of_text(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { config: vec![Text { path: path.into(), text: text.into(), made: false }], meters: Vec::new() }
+        Self { config: vec![Text { path: path.into(), text: text.into(), whence: Whence::File }], meters: Vec::new() }
     }
 
-    /// These, and one more file that is merged last.
+    /// These, and one more text that came by the API, is to be a file, and is merged last.
     #[must_use]
-    pub fn with(&self, path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+    pub fn with_posted(&self, path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         let mut files = self.clone();
-        files.config.push(Text { path: path.into(), text: text.into(), made: false });
+        files.config.push(Text { path: path.into(), text: text.into(), whence: Whence::Posted });
         files
     }
 
-    /// These with another text in the stead of the main file's.
+    /// These with a text that came by the API in the stead of the main file's.
     #[must_use]
-    pub fn with_main(&self, text: impl Into<String>) -> Self {
+    pub fn with_main_tried(&self, text: impl Into<String>) -> Self {
         let mut files = self.clone();
         if let Some(main) = files.config.first_mut() {
-            main.text = text.into();
+            (main.text, main.whence) = (text.into(), Whence::Tried);
         }
         files
     }
@@ -70,13 +82,17 @@ impl Files {
     #[must_use]
     pub fn with_made(&self, parts: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
         let mut files = self.clone();
-        files.config.extend(parts.into_iter().map(|(path, text)| Text { path, text, made: true }));
+        files.config.extend(parts.into_iter().map(|(path, text)| Text { path, text, whence: Whence::Made }));
         files
+    }
+
+    pub fn whence(&self, file: usize) -> Whence {
+        self.config.get(file).map_or(Whence::File, |text| text.whence)
     }
 
     /// Whether a file of these was made through the API, and so is none.
     pub fn is_made(&self, file: usize) -> bool {
-        self.config.get(file).is_some_and(|text| text.made)
+        self.whence(file) == Whence::Made
     }
 
     /// As the store keeps it.
@@ -133,7 +149,7 @@ impl Files {
 impl Text {
     fn read(path: PathBuf) -> Result<Self, Unreadable> {
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text, made: false }),
+            Ok(text) => Ok(Self { path, text, whence: Whence::File }),
             Err(source) => Err(Unreadable { path, source }),
         }
     }

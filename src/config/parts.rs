@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use rustls::pki_types::DnsName;
 
+use super::files::Whence;
 use super::report::{Place, Report};
 use super::secret::{Fetched, fetch};
 use super::section::{Field, Section};
@@ -207,6 +208,7 @@ fn store(root: &mut Section) -> (store::Config, PathBuf) {
     }
     // No fault: its disk may be one that comes later, and nothing but the notice of a rollback is missing meanwhile.
     if let Some((Some(mark), field)) = &mark
+        && field.whence() == Whence::File
         && let Some(folder) = mark.parent()
         && folder.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
     {
@@ -267,7 +269,8 @@ fn web(root: &mut Section, store: &Path, now: Timestamp) -> Option<web::Config> 
                 field.fault::<()>(why, "say \"self-signed\" or { cert = \"…\", key = \"…\" }, or listen on 127.0.0.1");
             }
             // What is wrong with the pair may be mended while the program runs, which goes on meanwhile.
-            if let Some(why) = tls.as_ref().and_then(|tls| web::look_at(tls, Path::new(""), now).1) {
+            let looked_at = tls.as_ref().filter(|_| field.whence() == Whence::File);
+            if let Some(why) = looked_at.and_then(|tls| web::look_at(tls, Path::new(""), now).1) {
                 field.report.warn(field.place, &field.path, why, "");
             }
             tls
@@ -355,13 +358,14 @@ fn webhook_url(field: &Field, inline: &mut Vec<Place>) -> Option<String> {
             field.report.off(field.place, &field.path, "the webhook of the alerts", &why);
             return None;
         }
-        Fetched::Faulty => return None,
+        Fetched::Unseen | Fetched::Faulty => return None,
     };
     let Ok(parsed) = reqwest::Url::parse(url.reveal()) else {
         return field.fault("is no URL", "write it as \"https://host/path\"");
     };
     if !matches!(parsed.scheme(), "http" | "https") {
-        return field.fault(format!("{}: is neither http nor https", parsed.scheme()), "");
+        // What was fetched is a secret, all the more where it is none that was meant.
+        return field.fault("is neither http nor https", "begin it with https://");
     }
     if inside && (!parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some()) {
         inline.push(field.place);

@@ -5,6 +5,7 @@ use std::{env, fmt, fs};
 
 use zeroize::Zeroizing;
 
+use super::files::Whence;
 use super::report::Place;
 use super::section::Field;
 use super::tree::Value;
@@ -44,11 +45,19 @@ pub enum Fetched {
     Inline(Secret),
     /// The reference is right, but leads to nothing: the part that needs it is off, and the rest runs.
     Missing(String),
+    /// The reference is right, and it is not for this text to follow it.
+    Unseen,
     /// No reference at all; the fault has been told.
     Faulty,
 }
 
 const REFERENCES: &str = "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
+
+/// What a text that came by the API may not say: it would have the gateway read any file for whoever sent it, or send
+/// that to a host of his choice.
+const NO_REFERENCE: &str = "is a reference, and references are for files";
+const NO_PATH: &str = "is a path, and paths are for files";
+const IN_A_FILE: &str = "write this part into a file of the config, on the gateway";
 
 /// Fetches what `field` refers to: `{ env = "X" }`, `{ file = "P" }`, `{ credential = "N" }`, or a text.
 pub fn fetch(field: &Field) -> Fetched {
@@ -68,15 +77,23 @@ pub fn fetch(field: &Field) -> Fetched {
         return Fetched::Faulty;
     };
     let Some(name) = reference.text() else { return Fetched::Faulty };
+    if kind == "credential" && (name.is_empty() || name.contains('/')) {
+        reference.fault::<()>("a credential has a plain name", "give the name of a LoadCredential= of the unit");
+        return Fetched::Faulty;
+    }
+    match field.whence() {
+        Whence::File => {}
+        Whence::Tried => return Fetched::Unseen,
+        Whence::Made | Whence::Posted => {
+            field.fault::<()>(NO_REFERENCE, "give the secret itself, or write this part into a file of the config");
+            return Fetched::Faulty;
+        }
+    }
     let found = match kind {
         "env" => env::var(name)
             .map(Zeroizing::new)
             .map_err(|_| format!("the environment has no {name}: set it for the service, or refer to a file")),
         "file" => read(Path::new(name)),
-        _ if name.is_empty() || name.contains('/') => {
-            reference.fault::<()>("a credential has a plain name", "give the name of a LoadCredential= of the unit");
-            return Fetched::Faulty;
-        }
         _ => match env::var_os("CREDENTIALS_DIRECTORY") {
             Some(folder) => read(&Path::new(&folder).join(name)),
             None => Err(format!("credential {name} cannot be seen outside the service")),
@@ -159,13 +176,22 @@ pub fn found(field: &Field, part: &str, inline: &mut Vec<Place>) -> Found<Zeroiz
             field.report.off(field.place, &field.path, part, &why);
             Found::Off(format!("{part} is off: {why}"))
         }
+        Fetched::Unseen => Found::Off(UNSEEN.to_owned()),
         Fetched::Faulty => Found::Faulty,
     }
 }
 
+/// What nobody is told: such a text never runs.
+const UNSEEN: &str = "it was not looked for";
+
 /// The bytes of a file that `part` needs, and that is no secret.
 pub fn found_file(field: &Field, part: &str) -> Found<Vec<u8>> {
     let Some(path) = field.text() else { return Found::Faulty };
+    match field.whence() {
+        Whence::File => {}
+        Whence::Tried => return Found::Off(UNSEEN.to_owned()),
+        Whence::Made | Whence::Posted => return Found::good(field.fault(NO_PATH, IN_A_FILE)),
+    }
     match fs::read(path) {
         Ok(bytes) => Found::Here(bytes),
         Err(error) => {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::files::Whence;
 use super::report::{MISSING, Place, Report};
 use super::tree::{Node, Table, Value};
 use super::units;
@@ -159,6 +160,11 @@ impl<'t> Field<'t> {
     pub fn fault<T>(&self, why: impl Into<String>, mend: impl Into<String>) -> Option<T> {
         self.report.fault(self.place, &self.path, why, mend);
         None
+    }
+
+    /// Where the text that has it came from.
+    pub fn whence(&self) -> Whence {
+        self.report.files().whence(self.place.file)
     }
 
     fn is_not<T>(&self, wanted: &str) -> Option<T> {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use super::files::Whence;
 use super::report::{MISSING, Place};
 use super::section::{Field, Section};
 use super::tree::Value;
@@ -118,7 +119,12 @@ fn device(field: &Field, taken: &mut Taken) -> Option<PathBuf> {
     if !device.is_absolute() || text.ends_with('/') {
         return field.fault(format!("{} is no path of a port", field.shown()), "write it as \"/dev/ttyUSB0\"");
     }
-    let real = fs::canonicalize(device).unwrap_or_else(|_| device.to_owned());
+    // Where a path leads tells what there is: it is asked of the folder of devices alone, unless a file has it.
+    let is_free = field.whence() == Whence::File || is_device(device);
+    if !is_free && field.whence() != Whence::Tried {
+        return field.fault("a port that is given here lies in /dev", "write this line into a file of the config");
+    }
+    let real = if is_free { fs::canonicalize(device).ok() } else { None }.unwrap_or_else(|| device.to_owned());
     if let Some(first) = taken.insert(real.display().to_string(), field.place) {
         let why = format!("{text} is the port of another line at {}", field.report.spot(first));
         return field.fault(why, "units on one port share a line");
@@ -133,6 +139,10 @@ fn device(field: &Field, taken: &mut Taken) -> Option<PathBuf> {
         field.report.warn(field.place, &field.path, why, mend);
     }
     Some(device.to_owned())
+}
+
+fn is_device(path: &Path) -> bool {
+    path.starts_with("/dev") && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
 /// A name that the system gives in the order in which adapters are found.

@@ -151,6 +151,19 @@ async fn a_config_is_tried_read_again_and_added_to() {
         let (status, problem) = add(wrong).await;
         assert!(status == 400 && problem["detail"].as_str().unwrap().contains(told), "{problem}");
     }
+    // Neither door sends a file of the gateway to a host of somebody's choice, nor tells what is in one.
+    let broker = "[[mqtt]]\nname = \"x\"\nurl = \"mqtts://127.0.0.1:9\"\nusername = \"u\"\n";
+    for (line, told) in [
+        ("password = { file = \"/etc/hostname\" }\n", "references are for files"),
+        ("ca = \"/etc/hostname\"\n", "paths are for files"),
+    ] {
+        let (status, problem) = add(&format!("{broker}{line}")).await;
+        assert!(status == 400 && problem["faults"][0]["text"].as_str().unwrap().contains(told), "{problem}");
+    }
+    let secret = plant.config().with_file_name("secret");
+    std::fs::write(&secret, "topsecret:more of it").unwrap();
+    let hook = format!("{good}[alerts]\nwebhook = {{ url = {{ file = \"{}\" }} }}\n", secret.display());
+    assert_eq!(check(&hook).await, (200, json!({"faults": [], "warnings": []})));
     let folder = plant.config().parent().unwrap().join("conf.d");
     assert!(!folder.exists(), "nothing was written");
     let (status, written) = add(&line("b", other.address, &[("second", 3)])).await;

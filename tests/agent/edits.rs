@@ -183,7 +183,11 @@ async fn connections_and_queries_are_made_changed_and_deleted_without_their_secr
         ),
         (
             json!({"name": "x", "version": 2, "url": "http://a", "org": "o", "bucket": "b", "token": {"file": "/etc/passwd"}}),
-            "references are for files",
+            "token: is a reference, and references are for files",
+        ),
+        (
+            json!({"name": "x", "version": 1, "url": "https://a", "database": "d", "ca": "/etc/passwd"}),
+            "ca: is a path, and paths are for files",
         ),
         (json!({"name": "x\"\n[web]", "version": 1, "url": "http://a", "database": "d"}), "name: "),
     ] {

@@ -430,7 +430,7 @@ fn each_fault_has_its_line_and_its_words() {
         (
             "[[sum]]",
             "[alerts]\nwebhook = { url = \"ftp://x/\" }\n[[sum]]",
-            "m.toml:24: alerts.webhook.url: ftp: is neither http nor https",
+            "m.toml:24: alerts.webhook.url: is neither http nor https; begin it with https://",
         ),
         (
             "[[sum]]",
@@ -822,4 +822,84 @@ fn the_good_config_is_good() {
     assert_eq!(faults(GOOD), [""; 0]);
     let missing: Vec<_> = check("").faults.into_iter().map(|fault| (fault.line, fault.key)).collect();
     assert_eq!(missing, [(1, "site.id".to_owned()), (1, "site.timezone".to_owned())]);
+}
+
+/// A text that came by the API is another's: what it says must not depend on what lies on this machine.
+#[test]
+fn what_is_tried_looks_into_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = folder.path().join("there");
+    fs::write(&there, "topsecret:first line of it\n").unwrap();
+    fs::write(folder.path().join("key"), "4c".repeat(32)).unwrap();
+    let told = |file: &Path| {
+        let file = file.display();
+        let text = format!(
+            "{}[alerts]\nwebhook = {{ url = {{ file = \"{file}\" }} }}\n\
+             [[influx]]\nname = \"h\"\nversion = 2\nurl = \"https://h\"\norg = \"o\"\nbucket = \"b\"\n\
+             token = {{ file = \"{file}\" }}\nca = \"{file}\"\n\
+             [[mqtt]]\nname = \"b\"\nurl = \"mqtts://h\"\nusername = \"u\"\npassword = {{ env = \"PATH\" }}\n\
+             ca = \"{file}\"\nclient_cert = \"{file}\"\nclient_key = {{ credential = \"k\" }}\n\
+             [[mqtt.subscribe]]\ntopic = \"t\"\nformat = \"shelly\"\ncategory = \"CONS\"\n\
+             [[upstream]]\nname = \"c\"\nkind = \"https\"\nurl = \"https://h\"\ntoken = {{ file = \"{file}\" }}\nca = \"{file}\"\n\
+             [anchor]\nchain_id = 137\nrpc = [{{ file = \"{file}\" }}]\nkey = {{ file = \"{file}\" }}\n\
+             [[modbus]]\nname = \"s\"\nserial = \"{file}/../x\"\n[[modbus]]\nname = \"t\"\nserial = \"{}\"\n",
+            with("listen = \"127.0.0.1:3001\"", &format!("tls = {{ cert = \"{file}\", key = \"{file}\" }}")).replace(
+                "path = \"/var/lib/meterseal\"",
+                &format!("path = \"/var/lib/meterseal\"\nmark = \"{file}/mark\"")
+            ),
+            folder.path().join("x").display(),
+        );
+        let checked = config::check(&Files::of_text("m.toml", GOOD).with_main_tried(text), NOW);
+        let told: Vec<String> = checked.faults.iter().chain(&checked.warnings).map(ToString::to_string).collect();
+        told.join("\n").replace(&file.to_string(), "FILE")
+    };
+    let said = told(&there);
+    assert_eq!(said, told(&folder.path().join("nowhere")));
+    assert_eq!(said, told(&folder.path().join("key")));
+    assert_eq!(said, told(folder.path()));
+    assert!(!said.contains("topsecret") && !said.contains("read") && !said.contains("neither"), "{said}");
+    // Their form is looked at all the same.
+    let wrong = format!("{GOOD}[alerts]\nwebhook = {{ url = {{ fiel = \"x\" }} }}\n");
+    let checked = config::check(&Files::of_text("m.toml", GOOD).with_main_tried(wrong), NOW);
+    assert!(checked.faults.iter().any(|fault| fault.to_string().contains("did you mean `file`?")), "{checked:?}");
+}
+
+/// The gateway would send any of its files to a host of somebody else's choice.
+#[test]
+fn what_is_posted_names_no_file_and_no_secret_of_the_gateway() {
+    let faults = |text: &str| -> Vec<String> {
+        let files = Files::of_text("m.toml", GOOD).with_posted("conf.d/50-page.toml", text);
+        config::check(&files, NOW).faults.iter().map(ToString::to_string).collect()
+    };
+    let broker = "[[mqtt]]\nname = \"b\"\nurl = \"mqtts://h\"\nusername = \"u\"\n\
+                  subscribe = [{ topic = \"t\", format = \"shelly\", category = \"CONS\" }]\n";
+    assert_eq!(faults(&format!("{broker}password = \"x\"\n")), [""; 0]);
+    for reference in ["{ file = \"/etc/hostname\" }", "{ env = \"PATH\" }", "{ credential = \"anchor-key\" }"] {
+        let told = faults(&format!("{broker}password = {reference}\n"));
+        assert!(
+            told.len() == 1 && told[0].contains("password: is a reference, and references are for files"),
+            "{told:?}"
+        );
+        let told = faults(&format!("{broker}client_cert = \"/etc/hostname\"\nclient_key = {reference}\n"));
+        assert!(told.iter().any(|told| told.contains("client_cert: is a path, and paths are for files")), "{told:?}");
+    }
+    let told = faults(&format!("{broker}ca = \"/etc/hostname\"\n"));
+    assert!(told.len() == 1 && told[0].contains("ca: is a path, and paths are for files"), "{told:?}");
+    for path in ["/etc/hostname", "/dev/../etc/hostname"] {
+        let told = faults(&format!("[[modbus]]\nname = \"s\"\nserial = \"{path}\"\n"));
+        assert!(told.len() == 1 && told[0].contains("lies in /dev"), "{told:?}");
+    }
+    assert_eq!(faults("[[modbus]]\nname = \"s\"\nserial = \"/dev/ttyS7\"\n"), [""; 0]);
+}
+
+/// What is fetched may be another file than was meant: no fault quotes it.
+#[test]
+fn a_fault_of_what_was_fetched_does_not_quote_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hook");
+    for text in ["topsecret:x:0:0", "topsecret", "ftp://topsecret/"] {
+        fs::write(&file, text).unwrap();
+        let told = faults(&format!("{GOOD}[alerts]\nwebhook = {{ url = {{ file = \"{}\" }} }}\n", file.display()));
+        assert!(told.len() == 1 && !told[0].contains("topsecret") && !told[0].contains("ftp"), "{told:?}");
+    }
 }
