@@ -120,7 +120,8 @@ async fn a_meters_name_and_target_hold_at_once_and_after_a_restart() {
     let log = audit(&plant);
     let of_meter: Vec<_> = log.iter().filter(|entry| entry["action"] == "meter-changed").collect();
     assert_eq!(of_meter.len(), 3);
-    let detail = json!({"meter": "main", "name": "Main incomer", "peak_target_uwh": 100_000});
+    let detail = json!({"meter": "main", "name": "Main incomer", "peak_target_uwh": 100_000,
+                        "source": "loopback"});
     assert_eq!((&of_meter[0]["by"], &of_meter[0]["detail"]), (&json!("first"), &detail));
 
     let api = Api::start(&plant, &token).await;
