@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use meterseal::agent::LogLines;
 use meterseal::cli;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -51,8 +52,8 @@ fn log(lines: &LogLines) {
         }
     };
     let lines = lines.clone();
-    let kept =
-        tracing_subscriber::fmt::layer().with_writer(move || lines.line()).with_ansi(false).with_filter(filter());
+    let kept = tracing_subscriber::fmt::layer().with_writer(move || lines.line()).with_ansi(false);
+    let kept = kept.with_filter(filter().and(filter_fn(|told| told.target() != LogLines::NOT_KEPT)));
     tracing_subscriber::registry().with(layer).with(kept).init();
 }
 

@@ -106,17 +106,30 @@ impl Files {
         serde_json::from_str(kept).ok().filter(|files: &Self| !files.config.is_empty())
     }
 
-    /// The same texts with `replacement` in the stead of each place.
+    /// The same texts with something else in the stead of each place; of a place within another only the outer one.
     #[must_use]
-    pub fn replaced(&self, places: &[Place], replacement: &str) -> Self {
-        let mut places = places.to_vec();
+    pub fn replaced(&self, places: &[(Place, String)]) -> Self {
+        let mut places: Vec<&(Place, String)> = places.iter().collect();
         places.sort();
         let mut files = self.clone();
-        // From the end, so that the places before stay true.
-        for place in places.iter().rev() {
-            files.config[place.file].text.replace_range(place.start..place.end, replacement);
+        for (at, file) in files.config.iter_mut().enumerate() {
+            let (mut text, mut from) = (String::with_capacity(file.text.len()), 0);
+            for (place, other) in places.iter().filter(|(place, _)| place.file == at) {
+                if place.start >= from {
+                    text.push_str(&file.text[from..place.start]);
+                    text.push_str(other);
+                    from = place.end;
+                }
+            }
+            text.push_str(&file.text[from..]);
+            file.text = text;
         }
         files
+    }
+
+    /// What stands at a place.
+    pub fn at(&self, place: Place) -> &str {
+        self.config.get(place.file).and_then(|file| file.text.get(place.start..place.end)).unwrap_or_default()
     }
 
     /// The texts of the config proper, in the order in which they are merged.

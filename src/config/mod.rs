@@ -103,6 +103,7 @@ pub fn check(files: &Files, now: Timestamp) -> Checked {
     let source = || Arc::new(Source { files: files.clone(), shown: shown.clone(), warnings: warnings.clone(), set });
     let config = config.filter(|_| faults.is_empty()).map(|config| Config { off, source: source(), ..config });
     // A credential that never exists: the part that needs it is off when this text is read again.
-    let kept = files.replaced(&inline, "{ credential = \"not-kept-in-the-store\" }");
+    let not_kept = |place| (place, "{ credential = \"not-kept-in-the-store\" }".to_owned());
+    let kept = files.replaced(&inline.into_iter().map(not_kept).collect::<Vec<_>>());
     Checked { config, faults, warnings, kept, shown, store }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::files::Files;
 use super::report::Place;
 use super::tree::{Node, Table, Value};
+use crate::model::address::{KEY, without_keys};
 
 /// What stands in the stead of a secret.
 const HIDDEN: &str = "\"***\"";
@@ -15,20 +16,14 @@ const MISSPELT: [&str; 3] = ["password", "token", "secret"];
 /// Keys whose texts are paths, though their name is as that of a secret.
 const PLAIN: [&str; 1] = ["client_key"];
 
+/// Keys whose addresses bear a key somewhere in their path, more often than not.
+const NODES: &str = "rpc";
+
 /// Path and text of each file. `inline` are the places of secrets that were found while it was read.
 pub fn texts(files: &Files, table: &Table, inline: &[Place], torn: &[Place]) -> Vec<(PathBuf, String)> {
-    let mut places = inline.to_vec();
-    hide(table, "", &mut places);
-    places.sort();
-    places.dedup();
-    // Of a place within another only the outer one is replaced.
-    let mut outer: Vec<Place> = Vec::new();
-    for place in places {
-        if outer.last().is_none_or(|last| last.file != place.file || place.start >= last.end) {
-            outer.push(place);
-        }
-    }
-    let all = files.replaced(&outer, HIDDEN);
+    let mut hidden = Hidden { files, places: inline.iter().map(|place| (*place, HIDDEN.to_owned())).collect() };
+    hidden.table(table, "");
+    let all = files.replaced(&hidden.places);
     let texts = all.config().enumerate().filter(|(file, _)| !files.is_made(*file)).map(|(file, text)| {
         let is_torn = torn.iter().any(|place| place.file == file);
         let text = if is_torn { TORN.to_owned() } else { without_comments_that_hide(text) };
@@ -38,25 +33,39 @@ pub fn texts(files: &Files, table: &Table, inline: &[Place], torn: &[Place]) -> 
     texts.chain(maps).collect()
 }
 
-fn hide(table: &Table, within: &str, places: &mut Vec<Place>) {
-    for (key, (_, node)) in &table.0 {
-        hide_value(node, key, within, places);
-    }
+/// Places of what is not shown, and what is in its stead.
+struct Hidden<'f> {
+    files: &'f Files,
+    places: Vec<(Place, String)>,
 }
 
-fn hide_value(node: &Node, key: &str, within: &str, places: &mut Vec<Place>) {
-    match &node.value {
-        Value::Text(text) => {
-            // The address of a webhook is most often a secret as a whole, and its body may bear one.
-            let of_webhook = within == "webhook" && matches!(key, "url" | "body");
-            if of_webhook || is_secretive(key) || has_user(text) {
-                places.push(node.place);
-            }
+impl Hidden<'_> {
+    fn table(&mut self, table: &Table, within: &str) {
+        for (key, (_, node)) in &table.0 {
+            self.value(node, key, within);
         }
-        // A reference to a secret is none.
-        Value::Table(table) if !is_reference(table) => hide(table, key, places),
-        Value::List(items) => items.iter().for_each(|item| hide_value(item, key, within, places)),
-        _ => {}
+    }
+
+    fn value(&mut self, node: &Node, key: &str, within: &str) {
+        match &node.value {
+            Value::Text(text) => {
+                // The address of a webhook is most often a secret as a whole, and its body may bear one.
+                let of_webhook = within == "webhook" && matches!(key, "url" | "body");
+                if of_webhook || is_secretive(key) || has_user(text) {
+                    self.places.push((node.place, HIDDEN.to_owned()));
+                    return;
+                }
+                let written = self.files.at(node.place);
+                let shown = without_keys(written, if key == NODES { 1 } else { KEY });
+                if shown != written {
+                    self.places.push((node.place, shown));
+                }
+            }
+            // A reference to a secret is none.
+            Value::Table(table) if !is_reference(table) => self.table(table, key),
+            Value::List(items) => items.iter().for_each(|item| self.value(item, key, within)),
+            _ => {}
+        }
     }
 }
 
@@ -85,8 +94,8 @@ fn without_comments_that_hide(text: &str) -> String {
     for line in text.split_inclusive('\n') {
         let comment = line.split_once('#').map(|(_, comment)| comment);
         let given = comment.and_then(|comment| comment.split_once('='));
-        let hides =
-            given.is_some_and(|(key, value)| is_secretive(key.trim()) || has_user(value) || key.contains("url"));
+        let hides = comment.is_some_and(|comment| has_user(comment) || without_keys(comment, KEY) != comment)
+            || given.is_some_and(|(key, _)| is_secretive(key.trim()) || key.contains("url") || key.trim() == NODES);
         match line.split_once('#').filter(|_| hides) {
             Some((before, _)) => shown.push_str(&format!("{before}# ***\n")),
             None => shown.push_str(line),
@@ -113,6 +122,13 @@ mod tests {
             ("[[upstream]]\nurl = \"https://host/?token=x1y2\"\n", "[[upstream]]\nurl = \"***\"\n"),
             ("[alerts]\nwebhook = { url = \"http://h/x1y2\" }\n", "[alerts]\nwebhook = { url = \"***\" }\n"),
             ("# password = \"x1y2\"\n[site]\n", "# ***\n[site]\n"),
+            (
+                "[anchor]\nrpc = [\"https://a.example/v3/x1y2\", 'http://127.0.0.1:8545']\n",
+                "[anchor]\nrpc = [\"https://a.example/***\", 'http://127.0.0.1:8545']\n",
+            ),
+            ("rcp = \"https://a/v3/x1y2x1y2x1y2x1y2x1y2\"\n", "rcp = \"https://a/***\"\n"),
+            ("# rpc = [\"https://a.example/v3/x1y2\"]\n", "# ***\n"),
+            ("#   \"https://a/v3/x1y2x1y2x1y2x1y2x1y2\",\n", "# ***\n"),
             ("token = { file = \"/run/t\" }\n", "token = { file = \"/run/t\" }\n"),
             ("client_key = \"/etc/k.pem\" # of the plant\n", "client_key = \"/etc/k.pem\" # of the plant\n"),
         ] {

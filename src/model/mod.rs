@@ -1,6 +1,7 @@
 //! The words all rooms share: plain values, no I/O, no tokio.
 
 mod actor;
+pub mod address;
 mod alert;
 mod anchor;
 mod block;

@@ -21,6 +21,9 @@ struct Ring {
 }
 
 impl LogLines {
+    /// What is told under this target is for those who read the log on the machine itself, and is not kept.
+    pub const NOT_KEPT: &str = "meterseal::not_kept";
+
     /// Takes one line, in as many pieces as it comes.
     pub fn line(&self) -> Line {
         Line { lines: self.clone(), bytes: Vec::new() }

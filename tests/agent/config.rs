@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::edits::Api;
 use crate::meter::FakeMeter;
 use crate::plant::{Plant, line};
-use crate::{id, live};
+use crate::{client, id, live};
 
 /// Each stands in the config, and nowhere else.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 10] = [
     "of-influx-password",
     "of-influx-token",
     "of-webhook-path",
@@ -21,6 +21,8 @@ const SECRETS: [&str; 8] = [
     "of-upstream-token",
     "of-a-comment",
     "of-an-address",
+    "of-a-node",
+    "0f5ee1ab0f5ee1ab0f5ee1ab",
 ];
 
 fn secretive() -> String {
@@ -55,8 +57,12 @@ category = "CONS"
 [[upstream]]
 name = "cloud"
 kind = "https"
-url = "https://127.0.0.1:9/api"
+url = "https://127.0.0.1:9/api/0f5ee1ab0f5ee1ab0f5ee1ab"
 token = "of-upstream-token"
+[anchor]
+chain_id = 137
+rpc = ["https://127.0.0.1:9/v3/of-a-node"]
+key = { credential = "nowhere" }
 "#
     .to_owned()
 }
@@ -126,6 +132,20 @@ async fn neither_the_config_nor_a_support_bundle_tells_a_secret() {
     assert!(!all.contains("2.052"), "a reading is in the bundle");
     assert!(all.contains("\"main\""), "{all}");
     api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_support_bundle_does_not_open_the_gateway() {
+    let (plant, token) = Plant::new("");
+    let mut daemon = plant.daemon();
+    let status = daemon.status(|status| status["page"].is_string()).await;
+    let url = format!("{}api/support", status["page"].as_str().unwrap());
+    let bundle = client().get(url).bearer_auth(&token).send().await.unwrap().bytes().await.unwrap();
+    let log = unpacked(&bundle).into_iter().find(|(name, _)| name.ends_with("log.txt")).unwrap().1;
+    daemon.signal(rustix::process::Signal::TERM);
+    let (_, said) = tokio::task::block_in_place(|| daemon.ended());
+    let code = said.split("set-up code: ").nth(1).and_then(|rest| rest.lines().next()).expect("the log tells one");
+    assert!(code.len() >= 10 && log.contains("running") && !log.contains(code), "{code}: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
