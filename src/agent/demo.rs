@@ -51,11 +51,13 @@ pub async fn run(
     };
     say(&demo.welcome())?;
     let mut demo = demo;
-    let ended = tokio::select! {
-        ended = demo.agent.ended() => Err(ended),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+    let signal = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     };
+    let ended = demo.agent.serve(signal).await;
     demo.stop().await?;
     ended
 }

@@ -8,6 +8,7 @@ mod config_edits;
 mod connections;
 pub mod demo;
 mod edits;
+mod events;
 pub mod exports;
 pub mod proofs;
 mod registers;
@@ -90,15 +91,21 @@ pub async fn run(path: &Path, log: LogLines) -> Result<(), RunError> {
     let mut agent = Agent::start(setup, store).await?;
     systemd::tell(&[NotifyState::Ready]);
     let outcome = loop {
-        tokio::select! {
-            ended = agent.ended() => break Err(ended),
-            _ = hangup.recv() => {
+        let signal = async {
+            tokio::select! {
+                _ = hangup.recv() => None,
+                _ = terminate.recv() => Some("SIGTERM"),
+                _ = interrupt.recv() => Some("SIGINT"),
+            }
+        };
+        match agent.serve(signal).await {
+            Ok(Some(signal)) => break Ok(signal),
+            Ok(None) => {
                 systemd::tell_reloading();
                 agent.reload().await;
                 systemd::tell(&[NotifyState::Ready]);
             }
-            _ = terminate.recv() => break Ok("SIGTERM"),
-            _ = interrupt.recv() => break Ok("SIGINT"),
+            Err(ended) => break Err(ended),
         }
     };
     systemd::tell(&[NotifyState::Stopping]);
@@ -468,26 +475,6 @@ impl Agent {
 
     pub fn reader(&self) -> &Reader {
         &self.reader
-    }
-
-    /// Does what the admin socket asks, and resolves when a part ends though nobody asked it to.
-    pub async fn ended(&mut self) -> anyhow::Error {
-        loop {
-            tokio::select! {
-                ended = self.stages.ended() => return ended,
-                Ok(()) = self.webhook.changed() => self.show_problems(),
-                Ok(()) = self.mark.changed() => self.show_problems(),
-                Ok(()) = self.sealing.changed() => self.show_problems(),
-                Some(edit) = self.edits.recv() => self.edit(edit).await,
-                Ok(()) = self.certificate.changed() => self.show_problems(),
-                Some(ReloadNow(reply)) = self.reloads.recv() => {
-                    let reloaded = self.reload().await;
-                    if reply.send(reloaded).is_err() {
-                        warn!("who asked for a reload has gone");
-                    }
-                }
-            }
-        }
     }
 
     /// Drains in the direction of the data, then commits and closes the store: below 10 s in all.

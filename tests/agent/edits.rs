@@ -70,10 +70,7 @@ impl Api {
 }
 
 async fn serve(mut agent: Agent, stopped: tokio::sync::oneshot::Receiver<()>) {
-    tokio::select! {
-        ended = agent.ended() => panic!("{ended:#}"),
-        stopped = stopped => stopped.unwrap(),
-    }
+    agent.serve(stopped).await.expect("no part ends unasked").unwrap();
     agent.stop().await.unwrap();
 }
 
@@ -244,4 +241,35 @@ async fn connections_and_queries_are_made_changed_and_deleted_without_their_secr
     assert_eq!(api.ask(Method::DELETE, "/api/queries/presses", None).await.0, 204);
     assert_eq!(api.get("/api/queries").await.as_array().unwrap().len(), 1);
     api.end().await;
+}
+
+/// Who reads the config again while somebody makes changes must not cut them in half.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_done_and_told_while_the_config_is_read_again_and_again() {
+    let (plant, token) = Plant::new("");
+    let mut daemon = plant.daemon();
+    let status = daemon.status(|status| status["page"].is_string()).await;
+    let url = format!("{}api/connections", status["page"].as_str().unwrap());
+    let changes = async {
+        let mut told = Vec::new();
+        for at in 0..40 {
+            let made = json!({"name": format!("c{at}"), "version": 1, "url": "http://127.0.0.1:9", "database": "d"});
+            let request = client().post(&url).bearer_auth(&token).body(made.to_string());
+            told.push(request.send().await.unwrap().status().as_u16());
+        }
+        told
+    };
+    let reloads = async {
+        loop {
+            daemon.signal(rustix::process::Signal::HUP);
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+        }
+    };
+    let told = tokio::select! {
+        told = changes => told,
+        () = reloads => unreachable!("it goes on"),
+    };
+    assert_eq!(told, [201; 40]);
+    let log = audit(&plant);
+    assert_eq!(log.iter().filter(|entry| entry["action"] == "connection-added").count(), 40);
 }
