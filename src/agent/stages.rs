@@ -13,7 +13,16 @@ use tracing::{info, warn};
 
 /// The stages in the order in which data flows, which is the order in which they are stopped.
 #[derive(Default)]
-pub struct Stages(Vec<Stage>);
+pub struct Stages {
+    running: Vec<Stage>,
+    /// Those that others took the place of, while they finish.
+    replaced: JoinSet<()>,
+}
+
+/// What a stage that is replaced may take before the others go on without waiting for it.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// What it may take then.
+const PARTING: Duration = Duration::from_secs(10);
 
 struct Stage {
     name: &'static str,
@@ -30,18 +39,22 @@ impl Stages {
         W: FnOnce(CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        self.0.push(Stage::new(name, limit, work));
+        self.running.push(Stage::new(name, limit, work));
     }
 
-    /// Stops the stage of this name, in its time, and starts another in its place.
+    /// Starts another stage in the place of the one of this name, which finishes beside it: whoever it answers last may be
+    /// waiting for just this.
     pub async fn replace<W, F>(&mut self, name: &'static str, work: W)
     where
         W: FnOnce(CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        if let Some(stage) = self.0.iter_mut().find(|stage| stage.name == name) {
-            let limit = stage.limit;
-            mem::replace(stage, Stage::new(name, limit, work)).finish().await;
+        let Some(stage) = self.running.iter_mut().find(|stage| stage.name == name) else { return };
+        let limit = stage.limit;
+        let mut old = mem::replace(stage, Stage::new(name, limit, work));
+        if !old.finished_within(AT_ONCE).await {
+            old.limit = PARTING;
+            self.replaced.spawn(old.finish());
         }
     }
 
@@ -61,13 +74,14 @@ impl Stages {
             runtime.shutdown_background();
             outcome
         });
-        self.0.push(Stage { name, stop, limit, tasks });
+        self.running.push(Stage { name, stop, limit, tasks });
     }
 
     /// Resolves when a stage ends though nobody asked it to: with what is to be said of it.
     pub async fn ended(&mut self) -> anyhow::Error {
         poll_fn(|context| {
-            for stage in &mut self.0 {
+            while let Poll::Ready(Some(_)) = self.replaced.poll_join_next(context) {}
+            for stage in &mut self.running {
                 if let Poll::Ready(Some(outcome)) = stage.tasks.poll_join_next(context) {
                     return Poll::Ready(told(stage.name, outcome));
                 }
@@ -79,14 +93,15 @@ impl Stages {
 
     /// What stopping takes at the most.
     pub fn longest(&self) -> Duration {
-        self.0.iter().map(|stage| stage.limit).sum()
+        self.running.iter().map(|stage| stage.limit).sum()
     }
 
     /// Stops one after the other. A stage that does not finish in its time is dropped, and the next one follows.
-    pub async fn drain(self) {
-        for stage in self.0 {
+    pub async fn drain(mut self) {
+        for stage in self.running {
             stage.finish().await;
         }
+        self.replaced.shutdown().await;
     }
 }
 
@@ -102,6 +117,13 @@ impl Stage {
     }
 
     async fn finish(mut self) {
+        if !self.finished_within(self.limit).await {
+            warn!(stage = self.name, limit = ?self.limit, "stopped before it finished");
+        }
+    }
+
+    /// Stops it, and waits so long at the most.
+    async fn finished_within(&mut self, limit: Duration) -> bool {
         self.stop.cancel();
         let finish = async {
             while let Some(outcome) = self.tasks.join_next().await {
@@ -110,10 +132,11 @@ impl Stage {
                 }
             }
         };
-        match timeout(self.limit, finish).await {
-            Ok(()) => info!(stage = self.name, "stopped"),
-            Err(_) => warn!(stage = self.name, limit = ?self.limit, "stopped before it finished"),
+        let is_finished = timeout(limit, finish).await.is_ok();
+        if is_finished {
+            info!(stage = self.name, "stopped");
         }
+        is_finished
     }
 }
 
@@ -171,5 +194,28 @@ mod tests {
         stages.drain().await;
         assert_eq!((order.recv().await, order.recv().await), (Some("sources"), Some("web")));
         assert_eq!(began.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_that_is_replaced_finishes_beside_the_other() {
+        let (asks, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<()>>(1);
+        let mut stages = Stages::default();
+        let (told, tells) = tokio::sync::oneshot::channel();
+        // It ends only when what it waits for is done, which is that another takes its place.
+        stages.start("web", Duration::from_millis(750), |_| async move {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            asks.send(reply).await?;
+            told.send(answer.await).ok();
+            Ok(())
+        });
+        let reply = asked.recv().await.unwrap();
+        let other = |stop: CancellationToken| async move {
+            stop.cancelled().await;
+            Ok(())
+        };
+        stages.replace("web", other).await;
+        reply.send(()).unwrap();
+        assert_eq!(tells.await, Ok(Ok(())), "the old one goes on to its end");
+        stages.drain().await;
     }
 }

@@ -247,3 +247,14 @@ async fn registers_are_read_now_with_their_raw_words_and_what_runs_is_told() {
     assert_eq!(about["gateway"], api.reader.identity().gateway);
     api.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_moves_the_page_is_answered() {
+    let (plant, token) = Plant::new("");
+    let api = Api::start(&plant, &token).await;
+    let text = std::fs::read_to_string(plant.config()).unwrap();
+    std::fs::write(plant.config(), text.replace("[web]\n", "[web]\ntls = \"self-signed\"\n")).unwrap();
+    let (status, reloaded) = api.ask(Method::POST, "/api/config/reload", None).await;
+    assert_eq!((status, &reloaded["changed"]), (200, &json!(["web"])), "{reloaded}");
+    api.end().await;
+}
