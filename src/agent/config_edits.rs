@@ -1,4 +1,4 @@
-//! What the page has done with the config itself: a text that is tried, a reload, meters that are written beside it.
+//! What the page has done with the config itself: a reload, meters that are written beside it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -21,13 +21,6 @@ const OF_METERS: [&str; 3] = ["modbus", "mqtt", "sum"];
 const NUMBERS: std::ops::RangeInclusive<u8> = 50..=99;
 
 impl Agent {
-    /// What the text would have wrong as the main file, beside the files that are there.
-    pub(super) async fn try_text(&self, text: String) -> Result<Edited, EditRefused> {
-        let (files, now) = (self.read_files().await?, self.clock.now());
-        let checked = off_thread(move || config::check(&files.with_main_tried(text), now)).await?;
-        Ok(Edited::Checked { faults: told(&checked.faults), warnings: told(&checked.warnings) })
-    }
-
     pub(super) async fn reload_for(&mut self, by: Actor) -> Result<Edited, EditRefused> {
         let reloaded = told_reload(self.reload().await);
         self.record("config-reloaded", &by, json!({"taken": reloaded.faults.is_empty()})).await;
@@ -51,7 +44,7 @@ impl Agent {
             let why = format!("{} is full of files of this page: put them together by hand", folder.display());
             return Err(EditRefused::Conflict(why));
         };
-        let (files, now) = (self.read_files().await?, self.clock.now());
+        let (files, now) = (read_files(Some(&main)).await?, self.clock.now());
         let (tried, text_there) = (path.clone(), text.clone());
         let checked = off_thread(move || config::check(&files.with_posted(tried, text_there), now)).await?;
         if !checked.faults.is_empty() {
@@ -66,12 +59,6 @@ impl Agent {
         info!(by = by.name, path, "meters were added through the API");
         self.record("meters-added", &by, json!({"path": path})).await;
         Ok(Edited::Written { path, reloaded: told_reload(self.reload().await) })
-    }
-
-    async fn read_files(&self) -> Result<Files, EditRefused> {
-        let Some(path) = self.path.clone() else { return Err(no_file()) };
-        let read = off_thread(move || Files::read(&path)).await?;
-        read.map_err(|error| EditRefused::Conflict(error.to_string()))
     }
 
     /// It was done, whether that can be put on record or not.
@@ -104,15 +91,22 @@ pub fn shown(
     }
 }
 
+/// The config as it lies there.
+pub async fn read_files(main: Option<&PathBuf>) -> Result<Files, EditRefused> {
+    let Some(path) = main.cloned() else { return Err(no_file()) };
+    let read = off_thread(move || Files::read(&path)).await?;
+    read.map_err(|error| EditRefused::Conflict(error.to_string()))
+}
+
 fn no_file() -> EditRefused {
     EditRefused::Conflict("this daemon has no config file".to_owned())
 }
 
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EditRefused> {
+pub async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EditRefused> {
     tokio::task::spawn_blocking(work).await.map_err(|error| EditRefused::Conflict(error.to_string()))
 }
 
-fn told(faults: &[Fault]) -> Vec<ConfigFault> {
+pub fn told(faults: &[Fault]) -> Vec<ConfigFault> {
     let one = |fault: &Fault| ConfigFault {
         file: fault.file.display().to_string(),
         line: fault.line,

@@ -2,9 +2,11 @@
 //! once. A file that says the same thing wins.
 
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::{info, warn};
 
 use super::Agent;
+use super::trials::Trial;
 use crate::config::made::{self, NAME, Part, TARGET};
 use crate::config::{Config, Fault};
 use crate::model::{Actor, Energy, MadeKind, MeterId, Timestamp};
@@ -32,12 +34,21 @@ impl Agent {
             Edit::Meter { id, name, peak_target } => self.edit_meter(id, name, peak_target, by).await,
             Edit::Put { kind, name, value, is_new } => self.put(Part { kind, name, value }, is_new, by).await,
             Edit::Delete { kind, name } => self.delete(kind, name, by).await,
-            Edit::Check { text } => self.try_text(text).await,
+            Edit::Check { text } => return self.hand_on(Trial { text, reply }),
             Edit::Reload => self.reload_for(by).await,
             Edit::AddMeters { text } => self.add_meters(text, by).await,
         };
         if reply.send(outcome).is_err() {
             warn!("who asked for a change has gone");
+        }
+    }
+
+    /// Trying a text changes nothing, and so nothing waits for it.
+    fn hand_on(&self, trial: Trial) {
+        let busy = "other texts are being tried: try this one again in a moment";
+        if let Err(TrySendError::Full(trial) | TrySendError::Closed(trial)) = self.trials.try_send(trial) {
+            // Who asked may have gone.
+            trial.reply.send(Err(EditRefused::Conflict(busy.to_owned()))).ok();
         }
     }
 

@@ -18,6 +18,7 @@ mod settle;
 pub mod simulators;
 mod stages;
 mod systemd;
+mod trials;
 pub mod upstreams;
 mod wires;
 
@@ -189,6 +190,7 @@ pub struct Agent {
     socket: PathBuf,
     reloads: mpsc::Receiver<ReloadNow>,
     edits: mpsc::Receiver<web::EditNow>,
+    trials: mpsc::Sender<trials::Trial>,
     shown: watch::Sender<Arc<web::ShownConfig>>,
     /// The running config without what was made through the API, and what of that is left out.
     of_files: Config,
@@ -252,6 +254,7 @@ impl Agent {
         let shown = config_edits::shown(path.as_deref(), &source.shown, told, clock.now());
         let shown = watch::Sender::new(Arc::new(shown));
         let (edits, edits_asked) = mpsc::channel(edits::ASKED);
+        let (trials, trials_asked) = mpsc::channel(trials::ASKED);
         let (alert_wishes, alert_wished) = mpsc::channel(alert_orders::ASKED);
         let (access_wishes, access_wished) = mpsc::channel(access::ASKED);
         let gate = web::Gate::open(reader.clone(), clock.clone(), access_wishes, config.web.session_idle).await?;
@@ -303,6 +306,9 @@ impl Agent {
             alert_orders::run(alert_wished, desk, stop)
         });
         stages.start("register requests", millis(20), |stop| registers::run(registers_asked, polls.clone(), stop));
+        stages.start("trials of configs", millis(20), |stop| {
+            trials::run(trials_asked, path.clone(), clock.clone(), stop)
+        });
         stages.start("commissioning", millis(250), |stop| {
             let views = commissioning::Views { meters: wires.meters.subscribe(), sources: status.subscribe() };
             let work = commissioning::run(views, reader.clone(), ledger.clone(), clock.clone(), stop);
@@ -445,6 +451,7 @@ impl Agent {
             socket,
             reloads: reloads_asked,
             edits: edits_asked,
+            trials,
             shown,
             of_files,
             left_out,

@@ -146,12 +146,6 @@ impl Files {
         &self.config[file].path
     }
 
-    /// The line of a place, from 1.
-    pub fn line(&self, place: Place) -> usize {
-        let text = self.config[place.file].text.as_bytes();
-        text[..place.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
-    }
-
     /// Where a file comes among these.
     pub fn rank(&self, path: &Path) -> usize {
         let all = self.config.iter().chain(&self.meters);

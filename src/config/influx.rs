@@ -1,6 +1,6 @@
 //! Connections to InfluxDB, and the queries whose answers become datasets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::report::{MISSING, Place};
@@ -258,10 +258,10 @@ fn fields(field: &Field) -> Option<Vec<String>> {
     if listed.is_empty() {
         return field.fault("names no field", "leave it out for all fields");
     }
-    let mut names: Vec<String> = Vec::new();
+    let (mut names, mut known) = (Vec::new(), BTreeSet::new());
     for field in &listed {
         let name = named(field)?;
-        if names.contains(&name) {
+        if !known.insert(name.clone()) {
             return field.fault(format!("{} is named twice", field.shown()), "keep one of the two");
         }
         names.push(name);

@@ -1,6 +1,6 @@
 //! Lines, meters and sums, and what must hold among them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -297,8 +297,13 @@ fn read_sum<'t>(mut part: Section<'t>, known: &mut Known, sums: &mut Vec<Sum<'t>
 
 /// Parts are known meters, each once, and no sum is a part of itself.
 fn check_parts(sums: &[Sum], known: &Known) {
+    let circles = Circles::of(sums);
     for sum in sums {
-        for (at, (id, field)) in sum.parts.iter().enumerate() {
+        let mut named = BTreeSet::new();
+        for (id, field) in &sum.parts {
+            if known.report.is_full() {
+                return;
+            }
             if !known.ids.contains_key(id) {
                 let mend = nearest(id.as_str(), known.ids.keys().map(MeterId::as_str)).map_or_else(
                     || "name a meter or another sum".to_owned(),
@@ -306,12 +311,12 @@ fn check_parts(sums: &[Sum], known: &Known) {
                 );
                 field.fault::<()>(format!("there is no meter `{id}`"), mend);
             }
-            if sum.parts[..at].iter().any(|(other, _)| other == id) {
+            if !named.insert(id) {
                 field.fault::<()>(format!("`{id}` is in this sum already"), "name each part once");
             }
         }
         let Some(id) = &sum.id else { continue };
-        if let Some((_, field)) = sum.parts.iter().find(|(part, _)| part == id || reaches(sums, part, id)) {
+        if let Some((_, field)) = sum.parts.iter().find(|(part, _)| circles.reach(part, id)) {
             field.fault::<()>(
                 format!("`{id}` would be a part of itself"),
                 "take it out of this sum, or out of that part",
@@ -322,33 +327,66 @@ fn check_parts(sums: &[Sum], known: &Known) {
 
 /// A sum of which any part is simulated is simulated too, through sums of sums.
 fn flag_simulated(meters: &mut [Meter]) {
-    loop {
-        let simulated: Vec<_> = meters.iter().filter(|meter| meter.simulated).map(|meter| meter.id.clone()).collect();
-        for meter in &mut *meters {
-            if let Origin::Sum { add, subtract } = &meter.origin {
-                meter.simulated = add.iter().chain(subtract).any(|part| simulated.contains(part));
-            }
+    let mut users: BTreeMap<MeterId, Vec<usize>> = BTreeMap::new();
+    for (at, meter) in meters.iter().enumerate() {
+        if let Origin::Sum { add, subtract } = &meter.origin {
+            add.iter().chain(subtract).for_each(|part| users.entry(part.clone()).or_default().push(at));
         }
-        if meters.iter().filter(|meter| meter.simulated).count() == simulated.len() {
-            return;
+    }
+    let simulated = meters.iter().filter(|meter| meter.simulated);
+    let mut ahead: Vec<MeterId> = simulated.map(|meter| meter.id.clone()).collect();
+    while let Some(id) = ahead.pop() {
+        for at in users.remove(&id).unwrap_or_default() {
+            if !meters[at].simulated {
+                meters[at].simulated = true;
+                ahead.push(meters[at].id.clone());
+            }
         }
     }
 }
 
-/// Whether `from` is made of `wanted`, directly or through other sums.
-fn reaches(sums: &[Sum], from: &MeterId, wanted: &MeterId) -> bool {
-    let (mut seen, mut ahead) = (Vec::new(), vec![from]);
-    while let Some(next) = ahead.pop() {
-        if seen.contains(&next) {
-            continue;
+/// The sums that are part of a circle or made of one, with their parts.
+struct Circles<'s>(BTreeMap<&'s MeterId, Vec<&'s MeterId>>);
+
+impl<'s> Circles<'s> {
+    /// Takes away what is made of meters alone, then what is made of that, and so on: what is left goes round.
+    fn of(sums: &'s [Sum]) -> Self {
+        let parts = |sum: &'s Sum| Some((sum.id.as_ref()?, sum.parts.iter().map(|(part, _)| part).collect()));
+        let mut left: BTreeMap<&MeterId, Vec<&MeterId>> = sums.iter().filter_map(parts).collect();
+        let (mut users, mut waits) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
+        for (sum, parts) in &left {
+            let of_sums = parts.iter().filter(|part| left.contains_key(**part));
+            waits.insert(*sum, of_sums.clone().count());
+            of_sums.for_each(|part| users.entry(*part).or_default().push(*sum));
         }
-        seen.push(next);
-        for sum in sums.iter().filter(|sum| sum.id.as_ref() == Some(next)) {
-            if sum.parts.iter().any(|(part, _)| part == wanted) {
+        let mut ahead: Vec<_> = waits.iter().filter(|(_, count)| **count == 0).map(|(sum, _)| *sum).collect();
+        while let Some(sum) = ahead.pop() {
+            left.remove(sum);
+            for user in users.remove(sum).unwrap_or_default() {
+                let count = waits.entry(user).or_default();
+                *count -= 1;
+                if *count == 0 {
+                    ahead.push(user);
+                }
+            }
+        }
+        Self(left)
+    }
+
+    /// Whether `from` is `wanted`, or is made of it, directly or through other sums.
+    fn reach(&self, from: &MeterId, wanted: &MeterId) -> bool {
+        if !self.0.contains_key(wanted) {
+            return false;
+        }
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![from]);
+        while let Some(next) = ahead.pop() {
+            if next == wanted {
                 return true;
             }
-            ahead.extend(sum.parts.iter().map(|(part, _)| part));
+            if seen.insert(next) {
+                ahead.extend(self.0.get(next).into_iter().flatten());
+            }
         }
+        false
     }
-    false
 }

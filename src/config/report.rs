@@ -1,6 +1,7 @@
 //! What is wrong with a config, all of it, each with its file and line.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -55,6 +56,8 @@ impl fmt::Display for Fault {
 /// Faults and warnings as they are found. One is shared by all that look at one config.
 pub struct Report<'f> {
     files: &'f Files,
+    /// Where lines end, of each text of the config.
+    line_ends: Vec<Vec<usize>>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
     /// Parts that are off for want of a secret: told by `run` as well, while it runs.
@@ -63,7 +66,24 @@ pub struct Report<'f> {
 
 impl<'f> Report<'f> {
     pub fn new(files: &'f Files) -> Self {
-        Self { files, faults: RefCell::default(), warnings: RefCell::default(), off: RefCell::default() }
+        let ends = |text: &str| text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self {
+            files,
+            line_ends: files.config().map(ends).collect(),
+            faults: RefCell::default(),
+            warnings: RefCell::default(),
+            off: RefCell::default(),
+        }
+    }
+
+    /// The line of a place, from 1.
+    pub fn line(&self, place: Place) -> usize {
+        self.line_ends[place.file].partition_point(|end| *end < place.start) + 1
+    }
+
+    /// Whether there are as many faults as anybody would mend in one go: a wrong file may have one in each line.
+    pub fn is_full(&self) -> bool {
+        self.faults.borrow().len() >= MOST
     }
 
     pub fn files(&self) -> &'f Files {
@@ -72,15 +92,19 @@ impl<'f> Report<'f> {
 
     /// `file:line`, for a fault that names a second place.
     pub fn spot(&self, place: Place) -> String {
-        format!("{}:{}", self.files.path(place.file).display(), self.files.line(place))
+        format!("{}:{}", self.files.path(place.file).display(), self.line(place))
     }
 
     pub fn fault(&self, place: Place, key: &str, why: impl Into<String>, mend: impl Into<String>) {
-        self.faults.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+        if !self.is_full() {
+            self.faults.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+        }
     }
 
     pub fn warn(&self, place: Place, key: &str, why: impl Into<String>, mend: impl Into<String>) {
-        self.warnings.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+        if self.warnings.borrow().len() < MOST {
+            self.warnings.borrow_mut().push(self.told(place, key, why.into(), mend.into()));
+        }
     }
 
     /// A part is turned off, and the rest runs.
@@ -91,11 +115,13 @@ impl<'f> Report<'f> {
 
     /// A fault of a file of registers: it has no place in the tree.
     pub fn fault_of_file(&self, file: PathBuf, line: usize, key: &str, why: String, mend: String) {
-        self.faults.borrow_mut().push(Fault { file, line, key: key.to_owned(), why, mend });
+        if !self.is_full() {
+            self.faults.borrow_mut().push(Fault { file, line, key: key.to_owned(), why, mend });
+        }
     }
 
     fn told(&self, place: Place, key: &str, why: String, mend: String) -> Fault {
-        let (file, line) = (self.files.path(place.file).to_owned(), self.files.line(place));
+        let (file, line) = (self.files.path(place.file).to_owned(), self.line(place));
         Fault { file, line, key: key.to_owned(), why, mend }
     }
 
@@ -104,12 +130,13 @@ impl<'f> Report<'f> {
     /// A line that is no TOML is told once: what follows from reading half of it is left out, and so is all that seems
     /// to be missing from a file of which some lines were not understood.
     pub fn told_in_order(self, torn: &[Place]) -> (Vec<Fault>, Vec<Fault>, Vec<String>) {
-        let torn_lines: Vec<_> =
-            torn.iter().map(|place| (self.files.path(place.file).to_owned(), self.files.line(*place))).collect();
-        let mut faults = self.faults.into_inner();
+        let line = |place: &Place| (self.files.path(place.file), self.line(*place));
+        let torn_lines: BTreeSet<_> = torn.iter().map(line).collect();
+        let mut faults = self.faults.take();
+        let counts = [faults.len(), self.warnings.borrow().len()];
         faults.retain(|fault| {
-            let follows = torn_lines.iter().any(|(file, line)| *file == fault.file && *line == fault.line)
-                || (!torn.is_empty() && fault.why == MISSING);
+            let follows =
+                torn_lines.contains(&(fault.file.as_path(), fault.line)) || (!torn.is_empty() && fault.why == MISSING);
             !follows || fault.key == NOT_TOML
         });
         let order = |fault: &Fault| (self.files.rank(&fault.file), fault.line);
@@ -120,11 +147,20 @@ impl<'f> Report<'f> {
                 fault.key.clear();
             }
         }
-        let mut warnings = self.warnings.into_inner();
+        let mut warnings = self.warnings.take();
         warnings.sort_by_key(order);
-        (faults, warnings, self.off.into_inner())
+        for (told, count) in [&mut faults, &mut warnings].into_iter().zip(counts) {
+            let why = format!("there is more than these {MOST}, which is not looked for");
+            let mend = "mend these first, or see that it is the right file".to_owned();
+            let file = self.files.path(0).to_owned();
+            told.extend((count >= MOST).then_some(Fault { file, line: 0, key: String::new(), why, mend }));
+        }
+        (faults, warnings, self.off.take())
     }
 }
+
+/// Faults that are told, and warnings.
+const MOST: usize = 200;
 
 /// The `why` of a key that should be there.
 pub const MISSING: &str = "is missing";

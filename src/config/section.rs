@@ -135,6 +135,9 @@ impl<'t> Section<'t> {
     /// Tells the keys that nobody asked for. `later` names those of parts that this version does not have.
     pub fn done(self, later: &[&'static str]) {
         for (key, (place, _)) in self.table.iter().flat_map(|table| &table.0) {
+            if self.report.is_full() {
+                break;
+            }
             if self.known.contains(&key.as_str()) {
                 continue;
             }

@@ -91,7 +91,7 @@ fn tell(path: &Path, text: &str, faults: Vec<template::Fault>, report: &Report) 
     let (table, torn) = tree::merged(&alone);
     for fault in faults {
         let place = nearest_place(&table, &fault.key).or(torn.first().copied());
-        let line = place.map_or(1, |place| file.line(place));
+        let line = place.map_or(1, |place| alone.line(place));
         report.fault_of_file(path.to_owned(), line, &fault.key, fault.why, fault.mend);
     }
 }

@@ -78,13 +78,14 @@ struct CheckedView {
     warnings: Vec<ConfigFault>,
 }
 
-/// Whether a text would do as the main file of the config
+/// Whether a text would do as the main file of the config; what it refers to is not looked for
 #[utoipa::path(
     post,
     path = "/api/config/check",
     request_body = Given,
     responses(
-        (status = 200, description = "What is wrong with it", body = CheckedView)
+        (status = 200, description = "What is wrong with it: the first 200 faults", body = CheckedView),
+        (status = 409, description = "There is no config file, or others are being tried")
     ),
     security(("token" = ["admin"]))
 )]

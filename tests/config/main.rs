@@ -9,7 +9,7 @@ mod upstream;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meterseal::config::{self, Checked, Files};
 use meterseal::model::{Category, Energy, Origin, PeakWindow, Ratio, Timestamp};
@@ -901,5 +901,33 @@ fn a_fault_of_what_was_fetched_does_not_quote_it() {
         fs::write(&file, text).unwrap();
         let told = faults(&format!("{GOOD}[alerts]\nwebhook = {{ url = {{ file = \"{}\" }} }}\n", file.display()));
         assert!(told.len() == 1 && !told[0].contains("topsecret") && !told[0].contains("ftp"), "{told:?}");
+    }
+}
+
+/// Somebody pastes the wrong file, as long as one may be.
+#[test]
+fn a_wrong_file_of_a_megabyte_is_told_at_once_and_not_in_full() {
+    let lines = |line: &dyn Fn(usize) -> String, count: usize| (0..count).map(line).collect::<String>();
+    let wrong = [
+        ("keys", lines(&|at| format!("k{at} = 1\n"), 60_000)),
+        ("secrets", lines(&|at| format!("pass{at} = \"x\"\n"), 40_000)),
+        ("no TOML", lines(&|_| "this is a letter\n".to_owned(), 50_000)),
+        ("comments", lines(&|_| "# password = \"x\"\n".to_owned(), 50_000)),
+        ("meters", lines(&|at| format!("[[modbus]]\nname = \"a{at}\"\n"), 30_000)),
+        ("one sum", format!("[[sum]]\nid = \"s\"\nadd = [{}]\n", lines(&|at| format!("\"a{at}\","), 100_000))),
+        ("sums of sums", lines(&|at| format!("[[sum]]\nid = \"s{at}\"\nadd = [\"s{}\"]\n", at + 1), 20_000)),
+        ("circle", lines(&|at| format!("[[sum]]\nid = \"s{at}\"\nadd = [\"s{}\"]\n", (at + 1) % 20_000), 20_000)),
+        ("depth", format!("a = {}", "[".repeat(500_000))),
+        ("dots", format!("{}a = 1", "a.".repeat(400_000))),
+        ("tables", format!("a = {}", "{a=".repeat(300_000))),
+    ];
+    for (what, text) in wrong {
+        let began = Instant::now();
+        let checked = config::check(&Files::of_text("m.toml", GOOD).with_main_tried(text), NOW);
+        assert!((1..=201).contains(&checked.faults.len()), "{what}: {} faults", checked.faults.len());
+        assert!(checked.warnings.len() <= 201, "{what}: {} warnings", checked.warnings.len());
+        let took = began.elapsed();
+        eprintln!("{what}: {took:?}");
+        assert!(took < Duration::from_secs(10), "{what} took {took:?}");
     }
 }
