@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::blocks;
 use crate::clock::Clock;
@@ -75,6 +76,8 @@ pub struct Desk {
     parts: Parts,
     told: Told,
     known: BTreeMap<MeterId, Known>,
+    /// What this version cannot read: it is another's, and stays as it is.
+    unread: Vec<Value>,
 }
 
 /// A simulator, and when it last used each of [`STEPS`].
@@ -89,9 +92,21 @@ impl Desk {
     /// Takes up those of the store. Before blocks are sealed: what is made up must be known as such.
     pub async fn open(parts: Parts, told: Told) -> Result<Self, StoreError> {
         let kept = parts.reader.state(STATE).await?;
-        let kept: Vec<Known> = kept.and_then(|kept| serde_json::from_value(kept).ok()).unwrap_or_default();
-        let known = kept.into_iter().map(|known| (known.simulator.id.clone(), known)).collect();
-        let mut desk = Self { parts, told, known };
+        let kept = match kept {
+            Some(Value::Array(kept)) => kept,
+            other => other.into_iter().collect(),
+        };
+        let (mut known, mut unread) = (BTreeMap::new(), Vec::new());
+        for kept in kept {
+            match Known::deserialize(&kept) {
+                Ok(one) => drop(known.insert(one.simulator.id.clone(), one)),
+                Err(why) => {
+                    error!(%why, "a simulator of the store cannot be read, and is left there as it is: {kept}");
+                    unread.push(kept);
+                }
+            }
+        }
+        let mut desk = Self { parts, told, known, unread };
         // The meters are told in any case; a store that cannot be written now gives them their numbers later.
         if let Err(error) = desk.tell().await {
             warn!(%error, "meters have no numbers yet");
@@ -123,7 +138,9 @@ impl Desk {
             }
         }
         // When each was heard last is kept now, and else only with what changes.
-        self.save().await.ok();
+        if let Err(error) = self.save().await {
+            warn!(%error, "when simulators were heard last was not kept");
+        }
         Ok(())
     }
 
@@ -144,7 +161,7 @@ impl Desk {
     }
 
     async fn register(&mut self, said: Introduction) -> Result<Simulator, SimulatorRefused> {
-        let (now, before) = (self.parts.clock.now(), self.known.get(&said.id).cloned());
+        let (now, before) = (self.parts.clock.now(), self.known.clone());
         let known = self.admit(&said.id, now)?;
         let simulator = &mut known.simulator;
         simulator.name = said.name.or(simulator.name.take());
@@ -154,12 +171,13 @@ impl Desk {
         }
         simulator.heard = now;
         let same = |before: &Known| Simulator { heard: now, ..before.simulator.clone() } == *simulator;
-        if !before.as_ref().is_some_and(same) {
+        let known_before = before.get(&simulator.id);
+        if !known_before.is_some_and(same) {
             simulator.updated = now;
-            let is_new = before.is_none();
+            let is_new = known_before.is_none();
             let simulator = simulator.clone();
             if let Err(error) = self.keep().await {
-                self.restore(&simulator.id, before);
+                self.known = before;
                 return Err(SimulatorRefused::Store(error.to_string()));
             }
             if is_new {
@@ -196,16 +214,10 @@ impl Desk {
         }))
     }
 
-    fn restore(&mut self, id: &MeterId, before: Option<Known>) {
-        match before {
-            Some(before) => drop(self.known.insert(id.clone(), before)),
-            None => drop(self.known.remove(id)),
-        }
-    }
-
     /// Stores readings and answers each when all are durable.
     async fn store(&mut self, asked: Vec<(SimulatedReading, Reply)>) {
         let (mut readings, mut waiting, mut changed) = (Vec::new(), Vec::new(), false);
+        let before = self.known.clone();
         for (said, reply) in asked {
             match self.reading(&said) {
                 Ok((reading, is_new)) => {
@@ -219,8 +231,12 @@ impl Desk {
         if readings.is_empty() {
             return;
         }
-        // That they are simulators is durable before the first of what they say is.
+        // That they are simulators is durable before the first of what they say is; what is not durable is not known, so
+        // that it is kept before the next of them.
         let outcome = if changed { self.keep().await } else { Ok(()) };
+        if outcome.is_err() {
+            self.known = before;
+        }
         let outcome = match outcome {
             Ok(()) => self.parts.ingest.store(readings).await.map(|_| ()),
             Err(error) => Err(error),
@@ -298,8 +314,10 @@ impl Desk {
     }
 
     async fn save(&self) -> Result<(), StoreError> {
-        let known: Vec<&Known> = self.known.values().collect();
-        let state = vec![(STATE, serde_json::to_value(known).unwrap_or_default())];
+        let known: Result<Vec<Value>, _> = self.known.values().map(serde_json::to_value).collect();
+        // Plain strings and numbers: they have a JSON form.
+        let known = known.unwrap_or_default().into_iter().chain(self.unread.iter().cloned());
+        let state = vec![(STATE, Value::Array(known.collect()))];
         self.parts.ledger.seal(Sealing { state, ..Sealing::default() }).await
     }
 
@@ -390,6 +408,7 @@ mod tests {
     use crate::blocks::rule::{Carry, Tally};
     use crate::model::calendar::Spans;
     use crate::model::{ClockState, StoredReading};
+    use crate::store::{self, Store};
 
     fn known() -> Known {
         let id: MeterId = "SIM-1".parse().unwrap();
@@ -470,5 +489,81 @@ mod tests {
         // Noted up to 00:30, and from there on an hour and three intervals.
         assert_eq!((known.step_at(at(105)), known.step_at(at(106))), (300_000, 60_000));
         assert!(known.use_step(300_000, at(200)), "it is used anew");
+    }
+
+    async fn opened(folder: &std::path::Path) -> (Store, Desk) {
+        let secs = Duration::from_secs;
+        let config = store::Config {
+            path: folder.join("store"),
+            commit_every: Duration::from_millis(10),
+            keep_raw: secs(86_400),
+            max_disk: 100_000_000,
+            reserve: 1_000_000,
+        };
+        let clock = Clock::trusted();
+        if !config.path.exists() {
+            store::init(&config, &"test".parse().unwrap(), &clock).unwrap();
+        }
+        let store = Store::open(config, clock.clone(), None).unwrap();
+        let (blocks, timezone) = (15, "UTC".to_owned());
+        let config = blocks::Config {
+            timezone,
+            block_minutes: blocks,
+            clock_offset_ms: 0,
+            peaks: Vec::new(),
+            meters: Vec::new(),
+        };
+        let told = Told::new(&config);
+        let parts = Parts {
+            config: watch::Sender::new(Arc::new(config)).subscribe(),
+            reader: store.reader(),
+            ledger: store.ledger(),
+            ingest: store.ingest(),
+            clock,
+        };
+        let desk = Desk::open(parts, told).await.unwrap();
+        (store, desk)
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_kept_is_not_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut desk) = opened(folder.path()).await;
+        let time = desk.parts.clock.now();
+        let said = |power_kw, interval_ms| {
+            let id = "SIM-1".parse().unwrap();
+            SimulatedReading { id, time, power_kw, frequency_hz: None, interval_ms, shows: false }
+        };
+        let tell = async |desk: &mut Desk, said| {
+            let (reply, answer) = oneshot::channel();
+            desk.store(vec![(said, reply)]).await;
+            answer.await.unwrap()
+        };
+        assert!(tell(&mut desk, said(1.0, None)).await.is_ok());
+        let before = serde_json::to_value(&desk.known).unwrap();
+        // Nothing can be written any more.
+        store.close().await.unwrap();
+        assert!(tell(&mut desk, said(2.0, Some(900_000))).await.is_err());
+        let other = SimulatedReading { id: "SIM-2".parse().unwrap(), ..said(1.0, None) };
+        assert!(tell(&mut desk, other).await.is_err());
+        let introduction = Introduction { id: "SIM-3".parse().unwrap(), name: None, peak_target: None, phone: None };
+        assert!(desk.register(introduction).await.is_err());
+        assert_eq!(serde_json::to_value(&desk.known).unwrap(), before, "the next of them is kept first");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, desk) = opened(folder.path()).await;
+        let strange = serde_json::json!({"id": "SIM-9", "of": "another version"});
+        let state = vec![(STATE, serde_json::json!([serde_json::to_value(known()).unwrap(), strange]))];
+        store.ledger().seal(Sealing { state, ..Sealing::default() }).await.unwrap();
+        drop(desk);
+        store.close().await.unwrap();
+        let (store, desk) = opened(folder.path()).await;
+        assert_eq!(desk.known.keys().map(MeterId::as_str).collect::<Vec<_>>(), ["SIM-1"]);
+        desk.save().await.unwrap();
+        let kept = store.reader().state(STATE).await.unwrap().unwrap();
+        assert!(kept.as_array().unwrap().len() == 2 && kept.as_array().unwrap().contains(&strange), "{kept}");
     }
 }
