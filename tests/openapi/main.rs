@@ -5,6 +5,9 @@
 #![allow(dead_code, reason = "the plant of the other web tests can do more")]
 
 mod doors;
+mod edits;
+#[path = "../agent/plant.rs"]
+mod gateway;
 #[path = "../web/plant.rs"]
 mod plant;
 
@@ -15,6 +18,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -36,6 +40,10 @@ struct Plan<'a> {
     /// Names that are there, for the `{id}` and `{name}` of paths that match.
     known: &'a [(&'a str, &'a str, &'a [&'a str])],
     left_out: &'a [&'a str],
+    /// Only these operations, by their paths.
+    only: Option<&'a str>,
+    /// Of each kind, for each operation.
+    examples: usize,
     /// Operations that must have succeeded at least once: else it was not looked at what they answer.
     succeed: usize,
 }
@@ -61,6 +69,8 @@ async fn the_demo_answers_as_it_is_described() {
         known: &[("^/api/(meters|channels)/", "id", &meters)],
         // A search would look for meters at whatever address comes out, beyond this machine too.
         left_out: &["/api/scan"],
+        only: None,
+        examples: 4,
         succeed: 20,
     };
     plan.carry_out(folder.path()).await;
@@ -84,13 +94,45 @@ async fn a_plant_with_all_there_is_answers_as_it_is_described() {
         ("^/api/connections/", "name", &["historian", "old"]),
         ("^/log/", "epoch", &[&doors::epoch(&plant)]),
     ];
-    let plan = Plan { url: url.clone(), token: &token, known: &known, left_out: &[], succeed: 30 };
+    let plan =
+        Plan { url: url.clone(), token: &token, known: &known, left_out: &[], only: None, examples: 4, succeed: 30 };
     tokio::select! {
         () = plan.carry_out(folder.path()) => {}
         () = doors::answer(&mut plant) => unreachable!("it answers until it is dropped"),
     }
     assert_eq!(asked(&url, &token, "/api/meters").await.as_array().unwrap().len(), 2);
     plant.end().await;
+}
+
+/// The others have no config file, or a stand-in for who edits it: here what is asked for is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_config_is_edited_answers_as_it_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = edits::Gateway::start().await;
+    gateway.furnish().await;
+    let plan = Plan {
+        url: gateway.url.clone(),
+        token: &gateway.token,
+        known: &[
+            ("^/api/meters/", "id", &["main"]),
+            ("^/api/connections/", "name", &["one", "two", "three"]),
+            ("^/api/queries/", "name", &["points", "free"]),
+        ],
+        // It would ask whatever address comes out.
+        left_out: &["/api/connections/{name}/test"],
+        only: Some(r"^/api/(config|connections|queries|meters/\{id\}$)"),
+        examples: 6,
+        succeed: 6,
+    };
+    plan.carry_out(folder.path()).await;
+    for (folder, body) in edits::made() {
+        // It may have been deleted, or there still.
+        gateway.ask(Method::POST, folder, &body).await;
+    }
+    gateway.twist().await;
+    let health = asked(&gateway.url, &gateway.token, "/api/health").await;
+    assert_ne!(health["status"], "failing", "{health:#}");
+    gateway.end().await;
 }
 
 impl Plan<'_> {
@@ -101,6 +143,7 @@ impl Plan<'_> {
         let mut command = Command::new(program);
         command.args(["run", &format!("{}/api/openapi.json", self.url), "--no-color"]);
         command.args(["--header", &format!("Authorization: Bearer {}", self.token)]);
+        command.args(self.only.iter().flat_map(|only| ["--include-path-regex", only]));
         command.args(["--report", "ndjson", "--report-ndjson-path", "report.ndjson"]);
         command.current_dir(folder).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await.expect("schemathesis is done in time").unwrap();
@@ -120,7 +163,7 @@ impl Plan<'_> {
     }
 
     fn config(&self) -> String {
-        let mut config = String::from(CONFIG);
+        let mut config = CONFIG.replace("EXAMPLES", &self.examples.to_string());
         for (at, (path, parameter, names)) in self.known.iter().enumerate() {
             // A number is one, or it would not fit the schema of its parameter.
             let is_number = |name: &&str| name.bytes().all(|digit| digit.is_ascii_digit());
@@ -147,7 +190,7 @@ seed = 1
 request-timeout = 10
 continue-on-failure = true
 [generation]
-max-examples = 4
+max-examples = EXAMPLES
 deterministic = true
 database = "none"
 no-shrink = true
