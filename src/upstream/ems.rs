@@ -22,44 +22,19 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use zeroize::Zeroizing;
 
 use super::dial::{Dial, Stream as Line, broken};
-use super::https::check_token;
+use super::endpoint::{self, Endpoint};
 use super::receiver::{self, Answer, Batch, Fault, Opened, Witness};
 use super::record::{Body, Minute};
-use super::tls::Tls;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{MeterId, Stream, Timestamp, told};
 use crate::store::Identity;
 
 /// One `[[upstream]]` of this kind.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// `ws` or `wss`, as [`address`] gave it.
-    pub url: Url,
-    pub token: Option<Zeroizing<String>>,
-    pub tls: Tls,
-    /// How long the other side may take to answer.
-    pub timeout: Duration,
-}
-
-impl Config {
-    pub fn to(&self) -> String {
-        self.url.as_str().trim_end_matches('/').to_owned()
-    }
-}
+pub type Config = Endpoint;
 
 /// An address of such a backend. It bears no secret, since it is shown.
 pub fn address(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text.trim()).map_err(|_| "is no URL")?;
-    if !matches!(url.scheme(), "ws" | "wss") {
-        return Err("begins with neither wss:// nor ws://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("bears a name or a password: give a `token` instead");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("has `?` or `#` in it: it ends with its path");
-    }
-    if url.host_str().is_none() { Err("names no host") } else { Ok(url) }
+    endpoint::address(text, ["ws", "wss"], "begins with neither wss:// nor ws://")
 }
 
 /// No message of such a backend to a client like us is longer.
@@ -116,7 +91,7 @@ impl Receiver {
         let host = config.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = config.url.port_or_known_default().unwrap_or(443);
         let dial = Dial::new(host, port, tls, config.timeout, config.to())?;
-        check_token(config.token.as_ref())?;
+        config.check_token()?;
         Ok(Self { config: config.clone(), dial, socket: None })
     }
 

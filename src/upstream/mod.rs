@@ -6,6 +6,7 @@
 mod delivery;
 mod dial;
 pub mod ems;
+mod endpoint;
 mod engine;
 mod halt;
 pub mod https;

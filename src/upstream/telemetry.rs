@@ -11,31 +11,18 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::endpoint::Endpoint;
 use super::https::answer::{Reply, Words};
-use super::https::{Broken, broken, check_token, connections, exchange};
+use super::https::{Broken, broken, connections, exchange};
 use super::receiver::{self, Answer, Batch, Fault, Opened, Witness};
 use super::record::Body;
-use super::tls::{self, Tls};
+use super::tls;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{Block, MeterId, Span, Stream, told};
 use crate::store::{Identity, Reader};
 
 /// One `[[upstream]]` of this kind.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// With its path, as `https::address` gave it.
-    pub url: Url,
-    pub token: Option<Zeroizing<String>>,
-    pub tls: Tls,
-    /// How long the other side may take to answer.
-    pub timeout: Duration,
-}
-
-impl Config {
-    pub fn to(&self) -> String {
-        self.url.as_str().trim_end_matches('/').to_owned()
-    }
-}
+pub type Config = Endpoint;
 
 /// No answer of such a backend is longer.
 const ANSWER: usize = 64 << 10;
@@ -72,7 +59,7 @@ struct Report<'a> {
 impl Receiver {
     /// Without a store, reports bear no voltage.
     pub fn new(config: &Config, _name: &str, reader: Option<Reader>) -> Result<Self, String> {
-        check_token(config.token.as_ref())?;
+        config.check_token()?;
         let tls = tls::client(&config.tls)?;
         Ok(Self {
             url: config.url.clone(),

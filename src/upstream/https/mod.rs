@@ -14,52 +14,19 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use self::answer::{Reply, Words};
+use super::endpoint::{self, Endpoint};
 use super::receiver::{Answer, Batch, Fault, NOTES, Opened, Receiver, Witness};
-use super::tls::{self, Tls};
+use super::tls;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{Digest, Stream, causes, told};
 use crate::store::Identity;
 
 /// One `[[upstream]]` of this kind.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// As [`address`] gave it.
-    pub url: Url,
-    pub token: Option<Zeroizing<String>>,
-    pub tls: Tls,
-    /// How long the other side may take to answer, over the time that the line needs.
-    pub timeout: Duration,
-}
-
-impl Config {
-    pub fn to(&self) -> String {
-        self.url.as_str().trim_end_matches('/').to_owned()
-    }
-}
+pub type Config = Endpoint;
 
 /// An address that records can be sent to. It bears no secret, since it is shown.
 pub fn address(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text.trim()).map_err(|_| "is no URL")?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err("begins with neither https:// nor http://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("bears a name or a password: give a `token` instead");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("has `?` or `#` in it: gateway and stream are put behind it, so that it ends with its path");
-    }
-    if url.host_str().is_none() { Err("names no host") } else { Ok(url) }
-}
-
-/// A token that is none would be refused again and again, and in words that nobody understands.
-pub(super) fn check_token(token: Option<&Zeroizing<String>>) -> Result<(), String> {
-    match token {
-        Some(token) if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Err("its token is empty, or has a blank or a letter in it that no header may bear".to_owned())
-        }
-        _ => Ok(()),
-    }
+    endpoint::address(text, ["http", "https"], "begins with neither https:// nor http://")
 }
 
 /// A TCP and TLS handshake.
@@ -95,7 +62,7 @@ pub struct HttpsReceiver {
 
 impl HttpsReceiver {
     pub fn new(config: &Config) -> Result<Self, String> {
-        check_token(config.token.as_ref())?;
+        config.check_token()?;
         let tls = tls::client(&config.tls)?;
         Ok(Self {
             url: config.url.clone(),

@@ -16,7 +16,7 @@ fn config() -> Config {
     Config {
         url: address(TO).unwrap(),
         token: Some(Zeroizing::new("s3cret".to_owned())),
-        tls: Tls::default(),
+        tls: tls::Tls::default(),
         timeout: Duration::from_secs(20),
     }
 }
