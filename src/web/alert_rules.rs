@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::Web;
+use super::ask::ask;
 use super::dashboard::AlertView;
 use super::guard::Admin;
 use super::problem::Problem;
@@ -105,9 +106,7 @@ pub async fn switch(
     if !on && !known.may_be_off() {
         return Err(StaysOn(known).into());
     }
-    let (reply, answer) = oneshot::channel();
-    ask(&web, AlertNow::Switch { kind: known, on, by, reply }).await?;
-    answer.await.map_err(|_| Problem::Stopping)??;
+    ask(&web.views.alert_orders, |reply| AlertNow::Switch { kind: known, on, by, reply }).await??;
     let off = web.views.reader.alerts_off().await?;
     Ok(Json(RuleView::of(known, &off)).into_response())
 }
@@ -131,9 +130,8 @@ pub async fn acknowledge(
 ) -> Result<Response, Problem> {
     let unknown = || Problem::NoAlert(id.chars().take(64).collect());
     let number = id.parse().map_err(|_| unknown())?;
-    let (reply, answer) = oneshot::channel();
-    ask(&web, AlertNow::Acknowledge { id: number, by, reply }).await?;
-    let alert = answer.await.map_err(|_| Problem::Stopping)??.ok_or_else(unknown)?;
+    let seen = ask(&web.views.alert_orders, |reply| AlertNow::Acknowledge { id: number, by, reply }).await?;
+    let alert = seen?.ok_or_else(unknown)?;
     Ok(Json(AlertView::from(&alert)).into_response())
 }
 
@@ -159,14 +157,8 @@ pub async fn test(
     Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let (reply, answer) = oneshot::channel();
-    ask(&web, AlertNow::Test { by, reply }).await?;
-    let status = answer.await.map_err(|_| Problem::Stopping)??;
+    let status = ask(&web.views.alert_orders, |reply| AlertNow::Test { by, reply }).await??;
     Ok(Json(TestView { status }).into_response())
-}
-
-async fn ask(web: &Web, now: AlertNow) -> Result<(), Problem> {
-    web.views.alert_orders.send(now).await.map_err(|_| Problem::Stopping)
 }
 
 /// What a rule is called, and what it says, for a person.

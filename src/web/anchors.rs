@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Web;
+use super::ask::ask_at_once;
 use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, count};
@@ -380,13 +380,9 @@ pub async fn order(
     Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let (reply, answer) = oneshot::channel();
-    let now = AnchorNow { order: AnchorOrder { by: by.name }, reply };
-    web.views.anchors.try_send(now).map_err(|fault| match fault {
-        TrySendError::Full(_) => Problem::AnchorQueue { again: AGAIN_S },
-        TrySendError::Closed(_) => Problem::Stopping,
-    })?;
-    let anchor = answer.await.map_err(|_| Problem::Stopping)???;
+    let full = Problem::AnchorQueue { again: AGAIN_S };
+    let order = AnchorOrder { by: by.name };
+    let anchor = ask_at_once(&web.views.anchors, full, |reply| AnchorNow { order, reply }).await???;
     let location = format!("/api/anchor/{}", anchor.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(AnchorView::from(anchor))).into_response())
 }

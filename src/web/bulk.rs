@@ -22,6 +22,7 @@ pub use download::Reached;
 
 use super::Web;
 use super::anchors::Covered;
+use super::ask::ask;
 use super::guard::Exporter;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, count};
@@ -228,9 +229,7 @@ pub async fn order(
         instant_ns(&text, &zone).map_err(|what| Problem::Parameter { name, what })
     };
     let order = ExportOrder { connection, query, from_ns: time("from", &from)?, to_ns: time("to", &to)? };
-    let (reply, answer) = oneshot::channel();
-    ask(&web, BulkNow::Order { order, by, reply }).await?;
-    let job = answer.await.map_err(|_| Problem::Stopping)???;
+    let job = ask(&web.views.bulk, |reply| BulkNow::Order { order, by, reply }).await???;
     let location = format!("/api/bulk/{}", job.id);
     let view = Json(JobView::new(job, &RunningJobs::default(), None));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], view).into_response())
@@ -311,17 +310,11 @@ pub async fn drop_job(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     let job = known(&web, &id).await?;
-    let (reply, answer) = oneshot::channel();
-    ask(&web, BulkNow::Drop { id: job.id, by, reply }).await?;
-    match answer.await.map_err(|_| Problem::Stopping)?? {
+    match ask(&web.views.bulk, |reply| BulkNow::Drop { id: job.id, by, reply }).await?? {
         Dropped::Cancelled | Dropped::Deleted => Ok(StatusCode::NO_CONTENT.into_response()),
         Dropped::InUse => Err(Problem::BundleInUse),
         Dropped::Unknown => Err(no_job(&id)),
     }
-}
-
-async fn ask(web: &Web, now: BulkNow) -> Result<(), Problem> {
-    web.views.bulk.send(now).await.map_err(|_| Problem::Stopping)
 }
 
 async fn known(web: &Web, id: &str) -> Result<Job, Problem> {

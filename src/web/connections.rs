@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::Web;
+use super::ask::ask;
 use super::guard::Exporter;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing};
@@ -190,8 +191,6 @@ pub async fn test(
         Some(true) => return Err(TestFault::Off(name).into()),
         Some(false) => {}
     }
-    let (tell, told) = oneshot::channel();
-    web.views.tests.send(TestNow { name, tell }).await.map_err(|_| Problem::Stopping)?;
-    let tested = told.await.map_err(|_| Problem::Stopping)??;
+    let tested = ask(&web.views.tests, |tell| TestNow { name, tell }).await??;
     Ok(Json(tested).into_response())
 }

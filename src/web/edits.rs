@@ -126,9 +126,7 @@ pub const LONGEST_ORDER: usize = 64 * 1_024;
 
 /// Asks, and waits for what comes of it.
 pub async fn ask(web: &Web, by: Actor, edit: Edit) -> Result<Edited, Problem> {
-    let (reply, answer) = oneshot::channel();
-    web.views.edits.send(EditNow { edit, by, reply }).await.map_err(|_| Problem::Stopping)?;
-    Ok(answer.await.map_err(|_| Problem::Stopping)??)
+    Ok(super::ask::ask(&web.views.edits, |reply| EditNow { edit, by, reply }).await??)
 }
 
 /// Characters of a name of a meter.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use super::dashboard::AlertView;
 use super::problem::Problem;
 use super::query::{Asked, Nothing};
-use super::wire::{At, BlockView, OpenBlockView, TimeWriter, push_intervals, push_json, push_text};
+use super::wire::{At, BlockView, OpenBlockView, TimeWriter, UNBUFFERED, push_intervals, push_json, push_text};
 use super::{Web, guard};
 use crate::model::decimal::push_value;
 use crate::model::{Alert, StoredReading, Timestamp};
@@ -229,7 +229,6 @@ pub async fn events(
     headers: HeaderMap,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
     let place = web.feed.place().ok_or(Problem::Busy { limit: CLIENTS, again: 5 })?;
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -7,6 +7,7 @@ mod about;
 mod access;
 mod alert_rules;
 mod anchors;
+mod ask;
 mod brokers;
 mod bulk;
 mod commissioning;

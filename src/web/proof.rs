@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::Web;
+use super::ask::ask;
 use super::problem::Problem;
 use super::query::{Asked, Named, instant, instant_schema, one_of_these};
 use crate::model::proof::{Claim, NotProven, ProofForm, ProofTold};
@@ -146,9 +147,7 @@ fn form(text: Option<&str>) -> Result<ProofForm, Problem> {
 
 async fn answer(web: &Web, claim: Claim, form: ProofForm) -> Result<Response, Problem> {
     let name = claim.file_name(form);
-    let (reply, answer) = oneshot::channel();
-    web.views.proofs.send(ProveNow { claim, form, reply }).await.map_err(|_| Problem::Stopping)?;
-    let proof = answer.await.map_err(|_| Problem::Stopping)??;
+    let proof = ask(&web.views.proofs, |reply| ProveNow { claim, form, reply }).await??;
     let kind = match form {
         ProofForm::Json => "application/json",
         ProofForm::TlogProof => "text/plain; charset=utf-8",

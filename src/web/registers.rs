@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::Web;
+use super::ask::ask;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing};
 use super::wire::{At, Json};
@@ -71,8 +72,7 @@ pub async fn registers(
     if let Some(why) = why {
         return Err(NotRead::NoRegisters(why).into());
     }
-    let (reply, answer) = oneshot::channel();
-    web.views.registers.send(RegistersNow { meter: meter.id, reply }).await.map_err(|_| Problem::Stopping)?;
-    let PollReport { meter, time, identity, values, advice } = answer.await.map_err(|_| Problem::Stopping)??;
+    let polled = ask(&web.views.registers, |reply| RegistersNow { meter: meter.id, reply }).await?;
+    let PollReport { meter, time, identity, values, advice } = polled?;
     Ok(Json(RegistersView { meter, time: At(time), identity, values, advice }).into_response())
 }

@@ -5,15 +5,17 @@ use std::convert::Infallible;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderName, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Web;
+use super::ask::ask;
 use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Nothing, body_of};
+use super::wire::UNBUFFERED;
 use crate::model::{ScanEvent, ScanOrder, ScanRequest};
 
 /// A search that somebody waits for.
@@ -54,12 +56,9 @@ pub async fn scan(
     Asked(Nothing {}): Asked<Nothing>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
     let order = body_of(body, LONGEST_ORDER)?;
     let (tell, events) = mpsc::channel(EVENTS);
-    let (begun, answer) = oneshot::channel();
-    web.views.scans.send(ScanNow { order, tell, begun }).await.map_err(|_| Problem::Stopping)?;
-    answer.await.map_err(|_| Problem::Stopping)??;
+    ask(&web.views.scans, |begun| ScanNow { order, tell, begun }).await??;
     let body = Body::from_stream(stream::unfold((events, web), |(mut events, web)| async {
         let event = tokio::select! {
             () = web.stop.cancelled() => return None,

@@ -6,11 +6,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Web;
+use super::ask::ask_at_once;
 use super::guard::Admin;
 use super::problem::Problem;
 use super::query::{Asked, Named, Nothing, before, body_of, count};
@@ -198,7 +198,7 @@ pub async fn flush(
     Admin(by): Admin,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    ask(&web, by, UpstreamOrder::Flush { upstream: name.clone() }).await?;
+    have(&web, by, UpstreamOrder::Flush { upstream: name.clone() }).await?;
     accepted(&web, &name)
 }
 
@@ -258,23 +258,20 @@ pub async fn settle(
 ) -> Result<Response, Problem> {
     match body_of(body, LONGEST_ORDER)? {
         Settle::Replay(which) => {
-            ask(&web, by, UpstreamOrder::Replay { upstream: upstream.clone(), ids: which.ids() }).await?;
+            have(&web, by, UpstreamOrder::Replay { upstream: upstream.clone(), ids: which.ids() }).await?;
             accepted(&web, &upstream)
         }
         Settle::Discard(which) => {
-            ask(&web, by, UpstreamOrder::Discard { upstream, ids: which.ids() }).await?;
+            have(&web, by, UpstreamOrder::Discard { upstream, ids: which.ids() }).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
     }
 }
 
-async fn ask(web: &Web, by: Actor, order: UpstreamOrder) -> Result<(), Problem> {
-    let (reply, answer) = oneshot::channel();
-    web.views.upstream_orders.try_send(UpstreamNow { order, by, reply }).map_err(|fault| match fault {
-        TrySendError::Full(_) => Problem::UpstreamQueue { again: AGAIN_S },
-        TrySendError::Closed(_) => Problem::Stopping,
-    })?;
-    Ok(answer.await.map_err(|_| Problem::Stopping)??)
+async fn have(web: &Web, by: Actor, order: UpstreamOrder) -> Result<(), Problem> {
+    let full = Problem::UpstreamQueue { again: AGAIN_S };
+    let done = ask_at_once(&web.views.upstream_orders, full, |reply| UpstreamNow { order, by, reply }).await?;
+    Ok(done?)
 }
 
 fn accepted(web: &Web, name: &str) -> Result<Response, Problem> {

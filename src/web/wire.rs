@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -15,6 +15,9 @@ use crate::model::decimal::push_decimal;
 use crate::model::{
     Block, BlockFlags, Coverage, Digest, Energy, MeterId, Method, OpenBlock, Power, StoredReading, Timestamp,
 };
+
+/// With `no`, for a proxy in between: what is told as it goes on is handed on at once.
+pub const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// An answer in JSON that ends its last line, so that a shell's next prompt stands on its own.
 pub struct Json<T>(pub T);

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::ask::ask_at_once;
 use super::problem::Problem;
 use crate::clock::Clock;
 use crate::model::{Actor, Digest};
@@ -215,10 +215,10 @@ impl Gate {
         let judged = tokio::task::spawn_blocking(move || {
             let verdict = inner.verdict(&guess);
             let to_keep = inner.count(&verdict, &from);
-            drop(permits);
-            (verdict, to_keep)
+            (verdict, to_keep, permits)
         });
-        let (verdict, to_keep) = judged.await.map_err(|_| Problem::Stopping)?;
+        // The next one has its turn when this one is kept, so that what is kept is never older.
+        let (verdict, to_keep, _permits) = judged.await.map_err(|_| Problem::Stopping)?;
         self.keep_count(to_keep).await?;
         Ok(verdict)
     }
@@ -273,10 +273,9 @@ impl Gate {
             let is_right =
                 wanted.zip(code).is_some_and(|(wanted, code)| bool::from(wanted.as_bytes().ct_eq(code.as_bytes())));
             let checked = if is_right { (Some(pin.hashed()), None) } else { (None, Some(inner.count_set_up(&from))) };
-            drop(permits);
-            checked
+            (checked, permits)
         });
-        let (hash, to_keep) = checked.await.map_err(|_| Problem::Stopping)?;
+        let ((hash, to_keep), _permits) = checked.await.map_err(|_| Problem::Stopping)?;
         self.keep_count(to_keep).await?;
         let phc = hash.ok_or(Problem::WrongSetupCode)?.map_err(PinRefused::from)?;
         let actor = Actor { name: Role::Admin.as_str().to_owned(), source: Some(source.to_owned()) };
@@ -300,12 +299,8 @@ impl Gate {
 
     /// Asks `agent` for a change.
     async fn ask(&self, change: AccessChange, by: Actor) -> Result<Option<Token>, Problem> {
-        let (reply, answer) = oneshot::channel();
-        self.0.orders.try_send(AccessNow { change, by, reply }).map_err(|fault| match fault {
-            TrySendError::Full(_) => Problem::SignInQueue { again: AGAIN_S },
-            TrySendError::Closed(_) => Problem::Stopping,
-        })?;
-        Ok(answer.await.map_err(|_| Problem::Stopping)???)
+        let full = Problem::SignInQueue { again: AGAIN_S };
+        Ok(ask_at_once(&self.0.orders, full, |reply| AccessNow { change, by, reply }).await???)
     }
 }
 

@@ -11,13 +11,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tokio::sync::oneshot;
 use tracing::error;
 
-use super::{BulkArchive, BulkNow, ReadAt, ask, known};
+use super::{BulkArchive, BulkNow, ReadAt, known};
 use crate::model::{Artifact, Job, JobId};
 use crate::store::Held;
 use crate::web::Web;
+use crate::web::ask::ask;
 use crate::web::guard::Exporter;
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
@@ -90,9 +90,8 @@ pub async fn download(
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     let Found { id, folder, held, etag } = found(&web, &id).await?;
-    let (reply, answer) = oneshot::channel();
-    ask(&web, BulkNow::Archive { folder, reply }).await?;
-    let BulkArchive { length, read_at } = answer.await.map_err(|_| Problem::Stopping)?.map_err(broken)?;
+    let archive = ask(&web.views.bulk, |reply| BulkNow::Archive { folder, reply }).await?;
+    let BulkArchive { length, read_at } = archive.map_err(broken)?;
     let name = format!("attachment; filename=\"{id}.tar\"");
     let always = [
         (header::ETAG, etag.clone()),
@@ -116,10 +115,9 @@ pub async fn download(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        let (reply, noted) = oneshot::channel();
-        ask(&web, BulkNow::Download { id, by: by.clone(), reply }).await?;
-        noted.await.map_err(|_| Problem::Stopping)??;
-        Sending { web: web.clone(), read_at, id, by: by.name, rest: stretch.clone(), length, _held: held }.into_body()
+        let name = by.name.clone();
+        ask(&web.views.bulk, |reply| BulkNow::Download { id, by, reply }).await??;
+        Sending { web: web.clone(), read_at, id, by: name, rest: stretch.clone(), length, _held: held }.into_body()
     };
     let mut response = (status, always, [of_length, kind], body).into_response();
     if !is_whole {
@@ -166,7 +164,7 @@ impl Sending {
                     sending.rest.start += length as u64;
                     if sending.is_whole(at) {
                         // Should this fail, the bundle is merely kept as one that nobody has.
-                        ask(&sending.web, BulkNow::Downloaded { id: sending.id }).await.ok();
+                        sending.web.views.bulk.send(BulkNow::Downloaded { id: sending.id }).await.ok();
                     }
                     Some((Ok::<_, io::Error>(Bytes::from(piece)), Some(sending)))
                 }

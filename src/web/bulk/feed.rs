@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -19,7 +19,7 @@ use super::{JobView, known};
 use crate::model::{JobId, RunningJobs};
 use crate::web::problem::Problem;
 use crate::web::query::{Asked, Named, Nothing};
-use crate::web::wire::{push_json, push_text};
+use crate::web::wire::{UNBUFFERED, push_json, push_text};
 use crate::web::{Web, guard};
 
 /// No more events than a page can show.
@@ -55,7 +55,6 @@ pub async fn events(
     Named(id): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering"); // for a proxy in between
     let id = known(&web, &id).await?.id;
     let place = web.feed.place().ok_or(Problem::Busy { limit: CLIENTS, again: 5 })?;
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
