@@ -17,8 +17,6 @@ use crate::web::{ConfigFault, EditRefused, Edited, Reloaded, ShownConfig, ShownF
 
 /// Parts that meters are made of: more than these is for who may write the config.
 const OF_METERS: [&str; 3] = ["modbus", "mqtt", "sum"];
-/// Files that are written: `50-page.toml` to `99-page.toml`.
-const NUMBERS: std::ops::RangeInclusive<u8> = 50..=99;
 
 impl Agent {
     pub(super) async fn reload_for(&mut self, by: Actor) -> Result<Edited, EditRefused> {
@@ -122,7 +120,7 @@ fn told_reload(admin::Reloaded { changed, at_next_start, faults }: admin::Reload
 }
 
 fn free_name(folder: &Path) -> Option<PathBuf> {
-    NUMBERS.map(|number| folder.join(format!("{number}-page.toml"))).find(|path| !path.exists())
+    config::page_files().map(|name| folder.join(name)).find(|path| !path.exists())
 }
 
 /// The file appears by one rename, complete and durable: a crash leaves none, or all of it. Its name is hidden until

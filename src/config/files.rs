@@ -46,6 +46,11 @@ pub struct Unreadable {
     pub source: io::Error,
 }
 
+/// Names of the files in `conf.d` that the page writes.
+pub fn page_files() -> impl Iterator<Item = String> {
+    (50..=99).map(|number| format!("{number}-page.toml"))
+}
+
 impl Files {
     /// Reads the config at `path` and what lies beside it.
     pub fn read(path: &Path) -> Result<Self, Unreadable> {
@@ -84,6 +89,13 @@ impl Files {
         let mut files = self.clone();
         files.config.extend(parts.into_iter().map(|(path, text)| Text { path, text, whence: Whence::Made }));
         files
+    }
+
+    /// Whether the page wrote it.
+    pub fn is_of_page(&self, file: usize) -> bool {
+        let path = self.path(file);
+        let is_beside = path.parent().is_some_and(|folder| folder.ends_with("conf.d"));
+        is_beside && path.file_name().is_some_and(|name| page_files().any(|of_page| *name == *of_page))
     }
 
     pub fn whence(&self, file: usize) -> Whence {

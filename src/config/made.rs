@@ -181,7 +181,7 @@ fn set_meters(config: &mut Config, made: &[Made]) {
     }
 }
 
-/// Where a file sets the name or the target of a meter or a sum.
+/// Where a file sets the name or the target of a meter or a sum. What this page wrote into a file of its own it may change.
 pub fn set_in_files(root: &Table, report: &Report) -> BTreeMap<(String, &'static str), String> {
     let mut set = BTreeMap::new();
     for key in ["modbus", "mqtt"] {
@@ -197,7 +197,7 @@ fn note_all(table: &Table, key: &str, report: &Report, set: &mut BTreeMap<(Strin
     for meter in tree::tables(table, key) {
         let Some((_, Node { value: tree::Value::Text(id), .. })) = meter.0.get("id") else { continue };
         for key in [NAME, TARGET] {
-            if let Some((place, _)) = meter.0.get(key) {
+            if let Some((place, _)) = meter.0.get(key).filter(|(place, _)| !report.files().is_of_page(place.file)) {
                 set.insert((id.clone(), key), report.spot(*place));
             }
         }

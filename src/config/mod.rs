@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::model::{Meter, SiteId, Timestamp};
 use crate::{alerts, blocks, evidence, sources, store, web};
 
-pub use files::{Files, Unreadable};
+pub use files::{Files, Unreadable, page_files};
 pub use made::Source;
 pub use report::Fault;
 pub use secret::Secret;

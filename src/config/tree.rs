@@ -70,7 +70,53 @@ pub fn merged(report: &Report) -> (Table, Vec<Place>) {
             merge(&mut all, table, "", report);
         }
     }
+    join_lines(&mut all);
     (all, torn)
+}
+
+/// A `[[modbus]]` of nothing but a name and meters adds these to the line of that name: a bus that is declared in one file
+/// may get meters in another.
+fn join_lines(all: &mut Table) {
+    let Some((_, Node { value: Value::List(lines), .. })) = all.0.get_mut("modbus") else { return };
+    let (more, mut whole): (Vec<Node>, Vec<Node>) = std::mem::take(lines).into_iter().partition(only_adds);
+    for node in more {
+        let name = name_of(&node).map(str::to_owned);
+        match whole.iter_mut().find(|line| name.is_some() && name_of(line) == name.as_deref()).and_then(meters_of) {
+            Some(meters) => meters.extend(take_meters(node)),
+            // What is wrong with it is told as of any other line.
+            None => whole.push(node),
+        }
+    }
+    *lines = whole;
+}
+
+fn only_adds(line: &Node) -> bool {
+    let Value::Table(table) = &line.value else { return false };
+    let has_meters = matches!(table.0.get("meter"), Some((_, Node { value: Value::List(_), .. })));
+    has_meters && table.0.len() == 2 && name_of(line).is_some()
+}
+
+fn name_of(line: &Node) -> Option<&str> {
+    let Value::Table(table) = &line.value else { return None };
+    let (_, Node { value: Value::Text(name), .. }) = table.0.get("name")? else { return None };
+    Some(name)
+}
+
+/// The meters of a line, which may have none so far.
+fn meters_of(line: &mut Node) -> Option<&mut Vec<Node>> {
+    let place = line.place;
+    let Value::Table(table) = &mut line.value else { return None };
+    let none = || (place, Node { place, value: Value::List(Vec::new()) });
+    let (_, node) = table.0.entry("meter".to_owned()).or_insert_with(none);
+    if let Value::List(meters) = &mut node.value { Some(meters) } else { None }
+}
+
+fn take_meters(line: Node) -> Vec<Node> {
+    let Value::Table(mut table) = line.value else { return Vec::new() };
+    match table.0.remove("meter") {
+        Some((_, Node { value: Value::List(meters), .. })) => meters,
+        _ => Vec::new(),
+    }
 }
 
 /// Tables merge, lists of tables append, and all else may be said once.

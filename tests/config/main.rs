@@ -571,6 +571,46 @@ fn files_of_conf_d_are_merged() {
 }
 
 #[test]
+fn a_line_gets_meters_in_another_file() {
+    let meter = |id: &str, unit: u8| {
+        format!(
+            "[[modbus.meter]]\nid = \"{id}\"\nname = \"x\"\nunit = {unit}\ntemplate = \"eastron-sdm630\"\ncategory = \"CONS\"\n"
+        )
+    };
+    let more = format!("[[modbus]]\nname = \"msb\"\n{}", meter("tenant-2", 3));
+    let folder_of = |more: &str| folder(&[("m.toml", GOOD), ("conf.d/50-page.toml", more)]);
+    let config = load(folder_of(&more).path()).config.unwrap();
+    assert_eq!(config.sources.lines.len(), 1);
+    let ids: Vec<_> = config.sources.lines[0].meters.iter().map(|meter| meter.id.as_str()).collect();
+    assert_eq!(ids, ["main-incomer", "tenant-1", "tenant-2"]);
+    // What the page wrote, it may change.
+    let [own, theirs] =
+        ["tenant-2", "main-incomer"].map(|id| config::made::set_at(&config, &id.parse().unwrap(), "name"));
+    assert_eq!((own, theirs), (None, None));
+
+    let told = |more: &str| -> Vec<String> {
+        let folder = folder_of(more);
+        let checked = load(folder.path());
+        let path = format!("{}/", folder.path().display());
+        checked.faults.iter().map(|fault| fault.to_string().replace(&path, "")).collect()
+    };
+    // Each is told where it stands.
+    let taken = told(&format!("[[modbus]]\nname = \"msb\"\n{}", meter("tenant-1", 3)));
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    assert!(
+        taken[0].starts_with(
+            "conf.d/50-page.toml:4: modbus[0].meter[2].id: `tenant-1` is the id of another meter at m.toml:19"
+        ),
+        "{taken:?}"
+    );
+    // One that says more, or is no other's, is a line by itself.
+    for other in ["name = \"msb\"\ntimeout = \"2s\"", "name = \"msc\""] {
+        let faults = told(&format!("[[modbus]]\n{other}\n{}", meter("tenant-2", 3)));
+        assert!(faults.iter().any(|fault| fault.contains("tcp")), "{faults:?}");
+    }
+}
+
+#[test]
 fn what_is_made_of_simulated_meters_is_simulated() {
     let more = "[[sum]]\nid = \"again\"\nadd = [\"plant-total\"]\ncategory = \"CONS\"\n";
     let real = check(&format!("{GOOD}{more}")).config.unwrap();

@@ -18,19 +18,13 @@ fn write(out: &mut String, order: &ScanOrder, running: Option<&LineName>, found:
     writeln!(out, "# that the plant uses. The category gives power its sign: CONS, PROD, STOR or INJ.")?;
     let line = line_name(&order.bus);
     let is_new = |unit: &&FoundUnit| !unit.candidates.is_empty() && unit.meter.is_none();
-    if let Some(running) = running {
-        writeln!(out, "# The running config has this bus as line {running}: put these meters under its [[modbus]].")?;
-    } else if found.iter().any(|unit| is_new(&unit)) {
-        writeln!(out, "[[modbus]]\nname = \"{line}\"")?;
-        match &order.bus {
-            Bus::Tcp(address) => writeln!(out, "tcp = \"{address}\"")?,
-            Bus::RtuOverTcp(address) => writeln!(out, "rtu_over_tcp = \"{address}\"")?,
-            Bus::Serial { device, settings } => {
-                writeln!(out, "serial = {}", toml::Value::from(device.as_str()))?;
-                if let Some(SerialSettings { baud, parity, stop_bits }) = settings {
-                    writeln!(out, "baud = {baud}\nparity = \"{parity}\"\nstop_bits = {stop_bits}")?;
-                }
+    if found.iter().any(|unit| is_new(&unit)) {
+        match running {
+            Some(running) => {
+                writeln!(out, "# The running config has this bus as line {running}, which gets these meters as well.")?;
+                writeln!(out, "[[modbus]]\nname = \"{running}\"")?;
             }
+            None => write_line(out, &line, &order.bus)?,
         }
     }
     let interval = interval_s(found);
@@ -38,6 +32,23 @@ fn write(out: &mut String, order: &ScanOrder, running: Option<&LineName>, found:
         write_unit(out, unit, &line, interval)?;
     }
     Ok(())
+}
+
+fn write_line(out: &mut String, line: &str, bus: &Bus) -> std::fmt::Result {
+    writeln!(out, "[[modbus]]\nname = \"{line}\"")?;
+    match bus {
+        Bus::Tcp(address) => writeln!(out, "tcp = \"{address}\""),
+        Bus::RtuOverTcp(address) => writeln!(out, "rtu_over_tcp = \"{address}\""),
+        Bus::Serial { device, settings } => {
+            writeln!(out, "serial = {}", toml::Value::from(device.as_str()))?;
+            match settings {
+                Some(SerialSettings { baud, parity, stop_bits }) => {
+                    writeln!(out, "baud = {baud}\nparity = \"{parity}\"\nstop_bits = {stop_bits}")
+                }
+                None => Ok(()),
+            }
+        }
+    }
 }
 
 fn write_unit(out: &mut String, unit: &FoundUnit, line: &str, interval: u32) -> std::fmt::Result {
@@ -165,7 +176,8 @@ mod tests {
         let found = [known, unit(2, "y")];
         let line = "msb".parse().unwrap();
         let text = config(&order(Bus::Tcp("h:502".to_owned())), Some(&line), &found);
-        assert!(text.contains("# Unit 1 is meter main of the running config.") && !text.contains("[[modbus]]\n"));
+        assert!(text.contains("# Unit 1 is meter main of the running config."));
+        assert!(text.contains("\n[[modbus]]\nname = \"msb\"\n") && !text.contains("tcp ="), "{text}");
         assert_eq!(text.matches("\n[[modbus.meter]]").count(), 1);
     }
 
