@@ -74,7 +74,7 @@ impl Agent {
             match if rest == self.running.web { Ok(()) } else { self.move_web(&web).await } {
                 Ok(()) => reloaded.changed.push("web".to_owned()),
                 Err(error) => {
-                    error!("the page stays where it is: {error:#}");
+                    error!("the page stays where it is until the next start: {error:#}");
                     reloaded.at_next_start.push("web.listen".to_owned());
                     web = web::Config { session_idle: web.session_idle, ..self.running.web.clone() };
                 }

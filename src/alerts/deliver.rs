@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Config, Webhook};
 use crate::clock::Clock;
-use crate::model::{Alert, AlertKind, Timestamp, causes};
+use crate::model::{Alert, AlertKind, Timestamp, causes, unreached};
 use crate::store::{Identity, Ledger, Reader, StoreError};
 
 /// One delivery, from connecting to the status of the answer.
@@ -255,7 +255,8 @@ fn new_client() -> reqwest::Result<reqwest::Client> {
 
 /// The address may bear a secret.
 fn without_address(cause: reqwest::Error) -> String {
-    causes(&cause.without_url())
+    let cause = cause.without_url();
+    unreached(&cause).map_or_else(|| causes(&cause), |words| format!("it {words}"))
 }
 
 fn pause_ms(failures: u32, random: u8) -> u64 {

@@ -43,7 +43,7 @@ pub use anchor::{
 };
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use calendar::PeakWindow;
-pub use causes::causes;
+pub use causes::{causes, unreached};
 pub use commissioning::{Cause, Change, Commissioning, Part, Setup};
 pub use digest::{Digest, NotHex};
 pub use export::{ExportEvent, ExportListed, ExportOrder, ExportRefused, instant_ns, written_ns};

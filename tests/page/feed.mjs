@@ -64,7 +64,8 @@ for (const refuse of [() => {}, (route) => route.abort()]) {
     await page.unroute("**/api/events", refuse);
   });
 }
-await page.waitForFunction(() => !document.getElementById("health-list").textContent.includes("does not get through"));
+// It is tried again by itself, after some time that grows.
+await page.waitForFunction(() => !document.getElementById("health-list").textContent.includes("does not get through"), null, { timeout: 60000 });
 
 await page.context().close();
 await done();

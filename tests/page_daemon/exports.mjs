@@ -33,7 +33,7 @@ await says(historian, "Not tested");
 await says(historian, `database ${told.database}, user ${told.username}`);
 await failing(async () => {
   await page.getByRole("button", { name: "Test historian" }).click();
-  await says(historian, "Connection refused");
+  await says(historian, "is it running, and the port right?");
 });
 await says(historian, "Test did not succeed");
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::error::{judged, shortened};
 use super::{Connection, InfluxError, Server};
-use crate::model::causes;
+use crate::model::{causes, unreached};
 
 /// A TCP and TLS handshake.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -211,7 +211,10 @@ impl Http {
 
     /// A connection that did not come about, or was lost.
     fn lost(&self, what: &str, error: reqwest::Error) -> InfluxError {
-        let untrusted = is_of_tls(&error);
+        let (untrusted, words) = (is_of_tls(&error), unreached(&error));
+        if let Some(words) = words {
+            return InfluxError::passing(&self.connection.name, format!("the server {words}"));
+        }
         let why = without_address(error);
         if untrusted {
             return self.wrong(format!("the server {what}: {why}; give the authority of its certificate as `ca`"));

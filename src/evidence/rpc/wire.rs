@@ -1,7 +1,5 @@
 //! One question to a node, and what came back: JSON-RPC 2.0 over HTTP, bounded in size and time.
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::error::RpcError;
-use crate::model::{causes, told};
+use crate::model::{causes, told, unreached};
 
 /// A block of Polygon with all it holds has some MB at most.
 const LARGEST: usize = 16 << 20;
@@ -215,23 +213,10 @@ impl Wire {
 /// Why a node could not be asked, with what to look at.
 fn no_connection(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let (text, mut cause, mut kind) = (causes(&error), error.source(), None);
-    while let Some(deeper) = cause {
-        kind = kind.or(deeper.downcast_ref::<io::Error>().map(io::Error::kind));
-        cause = deeper.source();
-    }
-    match kind {
-        Some(ErrorKind::ConnectionRefused) => {
-            "refuses the connection: is the node running, and the port right?".to_owned()
-        }
-        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
-            "cannot be reached: is there a line to it?".to_owned()
-        }
-        Some(ErrorKind::TimedOut) => NO_CONNECTION_IN_TIME.to_owned(),
+    let text = causes(&error);
+    match unreached(&error) {
+        Some(words) => words.to_owned(),
         _ if error.is_timeout() => NO_CONNECTION_IN_TIME.to_owned(),
-        _ if text.contains("dns error") => {
-            "is not known by its name (DNS): is the name right, and is there a line?".to_owned()
-        }
         _ if text.contains("InvalidContentType") => {
             "speaks no TLS at this port: is the address one of http://?".to_owned()
         }
@@ -348,7 +333,7 @@ mod tests {
             listener.local_addr().unwrap().port()
         };
         let refused = wire(&format!("http://127.0.0.1:{port}")).ask::<u64>("eth_chainId", (), false).await.unwrap_err();
-        let text = format!("http://127.0.0.1:{port} refuses the connection: is the node running, and the port right?");
+        let text = format!("http://127.0.0.1:{port} refuses the connection: is it running, and the port right?");
         assert_eq!(refused.to_string(), text);
     }
 

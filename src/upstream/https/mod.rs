@@ -3,8 +3,6 @@
 pub(super) mod answer;
 mod body;
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header, redirect};
@@ -18,7 +16,7 @@ use super::endpoint::{self, Endpoint};
 use super::receiver::{Answer, Batch, Fault, NOTES, Opened, Receiver, Witness};
 use super::tls;
 use crate::model::note::SignedCheckpoint;
-use crate::model::{Digest, Stream, causes, told};
+use crate::model::{Digest, Stream, causes, told, unreached};
 use crate::store::Identity;
 
 /// One `[[upstream]]` of this kind.
@@ -279,25 +277,13 @@ pub(super) fn broken(to: &str, token: &[Zeroizing<String>], error: ExchangeError
 
 /// Why there was no answer, with what to look at.
 fn why(error: &reqwest::Error) -> String {
-    let (text, mut cause, mut kind) = (causes(error), error.source(), None);
-    while let Some(deeper) = cause {
-        kind = kind.or(deeper.downcast_ref::<io::Error>().map(io::Error::kind));
-        cause = deeper.source();
-    }
     const NO_CONNECTION: &str =
         "takes no connection in time: is there a line to it, and does a firewall let it through?";
-    match kind {
-        Some(ErrorKind::ConnectionRefused) => "refuses the connection: is it running, and the port right?".to_owned(),
-        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
-            "cannot be reached: is there a line to it?".to_owned()
-        }
-        Some(ErrorKind::TimedOut) if error.is_connect() => NO_CONNECTION.to_owned(),
-        _ if error.is_connect() && error.is_timeout() => NO_CONNECTION.to_owned(),
-        _ if text.contains("dns error") => {
-            "is not known by its name (DNS): is the name right, and is there a line?".to_owned()
-        }
-        _ if error.is_connect() => format!("cannot be reached: {text}"),
-        _ => format!("broke the connection off: {text}"),
+    match unreached(error) {
+        Some(words) => words.to_owned(),
+        None if error.is_connect() && error.is_timeout() => NO_CONNECTION.to_owned(),
+        None if error.is_connect() => format!("cannot be reached: {}", causes(error)),
+        None => format!("broke the connection off: {}", causes(error)),
     }
 }
 

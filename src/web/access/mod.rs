@@ -282,6 +282,7 @@ impl Gate {
         self.ask(AccessChange::SetUp { phc: phc.clone() }, actor).await?;
         info!(source, "the admin's PIN was set with the set-up code");
         lock(&self.0.lockouts).admitted(source);
+        self.keep_count(Some(self.0.lockouts_to_keep(true))).await?;
         self.let_in(source, Role::Admin, phc.into(), Second::Nothing).await
     }
 

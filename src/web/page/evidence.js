@@ -254,7 +254,7 @@ function verifyCard() {
         const way = (text, command, label) => h("div", {}, h("p", {}, text), takeaway(command, label));
         return [
           h("p", { class: "soft" }, "Anybody can do this, without this gateway. The answer names each link of the chain."),
-          way("A proof, or the folder of an export:", `meterseal verify ${verify}`, "Command that verifies a proof"),
+          way("A proof, or the bundle of an export with its proof beside it:", `meterseal verify ${verify}`, "Command that verifies a proof"),
           account && way("The same, asking nodes of the chain whether the block of the anchor is theirs. Ask two that do not belong together:", `meterseal verify ${verify} --rpc https://NODE-A --rpc https://NODE-B`, "Command that verifies a proof with nodes of the chain"),
           way("The same without meterseal, by the Python script that comes with it:", `python3 tools/verify.py ${verify}`, "Command that verifies a proof in Python"),
           way("Whether the key is this gateway’s, asked on the gateway itself. Keep it with the commissioning papers:", "meterseal key show", "Command that shows the key"),

@@ -160,6 +160,7 @@ function jobRow(first, look, signal) {
   const [state, line, wrong, way] = [badge("quiet", ""), outcome(), h("p"), h("p", { class: "hint" })];
   const bar = h("progress", { max: 1, "aria-label": `Progress of ${of}` });
   const [sum, more] = [h("p"), h("div")];
+  const beside = h("p", { class: "hint" }, "Keep the proof beside the bundle: ", h("a", { href: "#/evidence" }, "how to verify both"), ".");
   const download = h("a", { class: "button", href: `${path}/download`, download: "" });
   const manifest = h("a", { class: "button quiet", href: `${path}/manifest`, download: `${first.id}.manifest.json` }, "Manifest");
   const proof = does("Proof", line, () => keep(`${path}/proof`, `${first.id}.proof.json`, signal), { class: "quiet", "aria-label": `Proof of ${of}` });
@@ -173,7 +174,7 @@ function jobRow(first, look, signal) {
   const buttons = h("div", { class: "buttons" }, download, manifest, proof, cancel, drop);
   const element = h("li", { class: "job" },
     h("div", { class: "beside" },
-      h("div", { class: "said" }, h("h3", {}, of, " ", state), h("p", {}, periodOf(first)), sum, way, wrong),
+      h("div", { class: "said" }, h("h3", {}, of, " ", state), h("p", {}, periodOf(first)), sum, way, beside, wrong),
       buttons),
     bar, line, h("details", { class: "fold" }, h("summary", {}, "Details"), more));
 
@@ -193,7 +194,7 @@ function jobRow(first, look, signal) {
       set(wrong, "hidden", !wrong.textContent);
       download.hidden = !kept || !mayChange();
       if (kept) put(download, `Download, ${bytes(job.bundle.bytes)}`);
-      manifest.hidden = proof.hidden = !kept;
+      manifest.hidden = proof.hidden = beside.hidden = !kept;
       cancel.hidden = isOver(job) || !mayChange();
       drop.hidden = !kept || !mayChange();
       set(buttons, "hidden", [...buttons.children].every((one) => one.hidden));

@@ -5,7 +5,7 @@ import { entitle } from "./app.js";
 import { button, card, facts, field, h, list, notice, put, select, set, table, tell } from "./dom.js";
 import { ABSENT, CATEGORY_NAMES, FLAGS, asSet, clock, count, figure, kw, kwh, momentOf, percent, recentOf, span } from "./format.js";
 import { hear, isStale, live, meterName, meterOf, now, oneByOne, refresh, watch } from "./live.js";
-import { conditionOf } from "./meters.js";
+import { conditionOf, isMadeUp } from "./meters.js";
 import { trendCard } from "./trend.js";
 
 const PERIODS = [["today", "Today"], ["yesterday", "Yesterday"], ["week", "This week"], ["last_week", "Last week"], ["month", "This month"], ["last_month", "Last month"], ["year", "This year"]];
@@ -262,6 +262,7 @@ function identityCard(meter) {
     facts([["Id", h("code", {}, meter.id)], ["Interval", meter.interval_ms === null ? "" : span(meter.interval_ms)], ...how]),
     changes.length > 0 && h("div", {}, h("h3", {}, "What changed last"), h("ul", { class: "plain small" }, changes)),
     meter.kind === "modbus" && !known && h("p", { class: "soft" }, "It has not told yet what it is."),
+    isMadeUp(meter) && notice("warn", "Simulated: its readings are made up, and sent nowhere."),
     meter.verified === false && !meter.simulated && notice("warn", "Unverified: no recording of a real meter has confirmed this register map. Compare one value with the meter’s display."),
     meter.refused_registers?.length > 0 && notice("warn", `It refuses ${count(meter.refused_registers.length, "register")}: ${meter.refused_registers.join(", ")}.`));
 }

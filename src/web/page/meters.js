@@ -98,9 +98,13 @@ function drawState(cell, meter, quality) {
     quality?.frozen.length ? "values frozen in the last 24 h" : "",
     quality?.out_of_range.length ? "values out of range" : "",
     meter.verified === false && !meter.simulated ? "register map unverified" : "",
+    isMadeUp(meter) ? "simulated" : "",
   ];
   put(why, remarks.filter(Boolean).join("; "));
 }
+
+// A simulated meter among measured ones. Where all are made up, the page says so above.
+export const isMadeUp = (meter) => meter.simulated && meter.kind !== "simulator" && !live.plant?.site.simulated;
 
 // How a meter does: a tone and a few words with the age of what it said last.
 export function conditionOf(meter) {

@@ -114,7 +114,8 @@ function totpCard(signal, look) {
         shownOnce("Recovery codes", "Each signs you in once when the app is not at hand. They are shown this once: print them, or keep them where you keep keys.", codes.join("\n"), { print: true });
         await look();
       } catch (problem) {
-        own.fail(problem);
+        if (problem.told?.parameter === "code") own.say("This is not the code of now. Try the next one; where that is refused too, compare the phone’s clock with the one above.");
+        else own.fail(problem);
         codeInput.select();
       }
     }

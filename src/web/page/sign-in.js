@@ -26,7 +26,7 @@ function askPin(box, signal, why = "") {
   const form = h("form", { onsubmit: send, novalidate: true },
     h("div", { class: "field" }, h("label", { for: "pin" }, "PIN"), input),
     pad(press), told, go);
-  box.replaceChildren(h("h1", { id: "sign-in-title" }, "Sign in"), why && notice("warn", h("p", {}, why)) || "", form, h("p", { class: "hint" }, "No PIN yet, or forgotten? On the gateway: ", h("code", {}, "sudo meterseal pin set")));
+  box.replaceChildren(h("h1", { id: "sign-in-title" }, "Sign in"), why && notice("warn", h("p", {}, why)) || "", form, h("p", { class: "hint" }, "No PIN yet, or forgotten? On the gateway: ", h("code", {}, "sudo -u meterseal meterseal pin set")));
   input.focus();
   // Digits count wherever the focus is, but in a field; a button keeps its own Enter.
   document.addEventListener("keydown", (event) => {
