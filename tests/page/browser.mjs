@@ -37,7 +37,7 @@ export async function failing(act) {
 export async function open({ width = 1280, height = 800, dark = false, hash = "", ...options } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light", timezoneId: "Pacific/Auckland", ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(30000);
   page.on("pageerror", (fault) => faults.push(`${fault.message} ${fault.stack}`));
   page.on("console", (message) => {
     // That nobody is signed in is asked before signing in, and a browser tells every 401.
