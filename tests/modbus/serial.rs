@@ -132,9 +132,9 @@ async fn a_port_that_cannot_be_opened_says_why() {
 
 #[tokio::test]
 async fn two_dead_units_of_thirty_two_on_a_serial_line_leave_the_healthy_their_polls() {
-    // Each answer takes 10 ms, so that the line is used by a third.
+    // Each answer takes 20 ms, so that the line is used by two thirds.
     let bus =
-        Bus::start(|asked| if asked.unit.is_multiple_of(16) { Vec::new() } else { vec![(8 * MS, asked.answer())] });
+        Bus::start(|asked| if asked.unit.is_multiple_of(16) { Vec::new() } else { vec![(18 * MS, asked.answer())] });
     let second = Duration::from_secs(1);
     let meters = (1..=32).map(|unit| meter(&format!("m{unit}"), unit, &ten(), second)).collect();
     let mut line = on_serial("bus", &bus.port, meters);
