@@ -445,7 +445,7 @@ mod tests {
         for open in ["/", "/page.css", "/api/health", "/api/setup"] {
             assert!(!waits_for_set_up(open, false), "{open}");
         }
-        let document = super::super::openapi::described(super::super::routes());
+        let document = super::super::openapi::described::described(super::super::routes());
         let routes = document["paths"].as_object().unwrap();
         let mut open: Vec<_> = routes.keys().filter(|path| !waits_for_set_up(path, false)).collect();
         open.sort();

@@ -32,6 +32,7 @@ mod quality;
 mod query;
 mod readings;
 mod registers;
+mod routes;
 mod rows;
 mod scan;
 mod serve;
@@ -65,8 +66,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
-use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
@@ -87,6 +86,7 @@ use openapi::Audience;
 use problem::Problem;
 pub use proof::{ProofText, ProveNow};
 pub use registers::{NotRead, RegistersNow};
+use routes::{Routes, handlers};
 pub use scan::{AnotherRuns, ScanNow};
 pub use serve::Peer;
 pub use tls::{Certificate, CertificateStatus, Tls, look_at};
@@ -359,85 +359,82 @@ impl Web {
 const LONGEST_BODY: usize = 64 * 1024;
 
 /// The routes, by who may ask. What is no interface for programs (the page's files, the log's tiles) is not described.
-fn routes() -> [(Audience, OpenApiRouter<Web>); 4] {
+fn routes() -> [(Audience, Routes); 4] {
     let at_most = DefaultBodyLimit::max;
-    let readers = OpenApiRouter::default()
-        .routes(routes!(meters::list))
-        .routes(routes!(meters::summary))
-        .routes(routes!(meters::one, edits::meter).layer(at_most(edits::LONGEST_ORDER)))
-        .routes(routes!(meters::current_block))
-        .routes(routes!(readings::blocks_today))
-        .routes(routes!(readings::blocks))
-        .routes(routes!(readings::readings))
-        .routes(routes!(statistics::statistics))
-        .routes(routes!(statistics::summary))
-        .routes(routes!(readings::channel_readings))
-        .routes(routes!(brokers::list))
-        .routes(routes!(quality::quality))
-        .routes(routes!(dashboard::snapshot))
-        .routes(routes!(dashboard::alerts))
-        .routes(routes!(alert_rules::acknowledge))
-        .routes(routes!(alert_rules::rules))
-        .routes(routes!(alert_rules::switch).layer(at_most(alert_rules::LONGEST_ORDER)))
-        .routes(routes!(alert_rules::test))
-        .routes(routes!(registers::registers))
-        .routes(routes!(config::shown))
-        .routes(routes!(config::check).layer(at_most(config::LONGEST_TEXT)))
-        .routes(routes!(config::reload))
-        .routes(routes!(config::add_meters).layer(at_most(config::LONGEST_TEXT)))
-        .routes(routes!(about::about))
-        .routes(routes!(support::support))
-        .routes(routes!(events::events))
-        .routes(routes!(scan::scan).layer(at_most(scan::LONGEST_ORDER)))
-        .routes(routes!(proof::proof))
-        .routes(routes!(anchors::list, anchors::order))
-        .routes(routes!(anchors::one))
-        .routes(routes!(upstreams::list))
-        .routes(routes!(upstreams::flush))
-        .routes(routes!(upstreams::letters, upstreams::settle).layer(at_most(upstreams::LONGEST_ORDER)))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(ws::plain))
-        .route("/socket", get(ws::plain))
-        .route("/websocket", get(ws::plain));
-    let exporters = OpenApiRouter::default()
-        .routes(routes!(connections::list, edits::add_connection).layer(at_most(edits::LONGEST_ORDER)))
-        .routes(
-            routes!(connections::one, edits::change_connection, edits::delete_connection)
-                .layer(at_most(edits::LONGEST_ORDER)),
-        )
-        .routes(routes!(connections::test))
-        .routes(routes!(connections::queries, edits::add_query).layer(at_most(edits::LONGEST_ORDER)))
-        .routes(
-            routes!(connections::query, edits::change_query, edits::delete_query).layer(at_most(edits::LONGEST_ORDER)),
-        )
-        .routes(routes!(bulk::list, bulk::order).layer(at_most(bulk::LONGEST_ORDER)))
-        .routes(routes!(bulk::one, bulk::drop_job))
-        .routes(routes!(bulk::feed::events))
-        .routes(routes!(bulk::download::manifest))
-        .routes(routes!(bulk::download::download))
-        .routes(routes!(proof::of_dataset));
-    let admins = OpenApiRouter::default()
-        .routes(routes!(access::routes::access))
-        .routes(routes!(access::routes::set_pin))
-        .routes(routes!(access::routes::drop_viewer))
-        .routes(routes!(access::routes::propose_totp, access::routes::confirm_totp, access::routes::drop_totp))
-        .routes(routes!(access::routes::end_session))
-        .routes(routes!(access::tokens::list, access::tokens::create))
-        .routes(routes!(access::tokens::revoke))
-        .routes(routes!(access::tokens::audit))
+    let readers = Routes::default()
+        .at(handlers!(meters::list))
+        .at(handlers!(meters::summary))
+        .at(handlers!(meters::one, edits::meter).layer(at_most(edits::LONGEST_ORDER)))
+        .at(handlers!(meters::current_block))
+        .at(handlers!(readings::blocks_today))
+        .at(handlers!(readings::blocks))
+        .at(handlers!(readings::readings))
+        .at(handlers!(statistics::statistics))
+        .at(handlers!(statistics::summary))
+        .at(handlers!(readings::channel_readings))
+        .at(handlers!(brokers::list))
+        .at(handlers!(quality::quality))
+        .at(handlers!(dashboard::snapshot))
+        .at(handlers!(dashboard::alerts))
+        .at(handlers!(alert_rules::acknowledge))
+        .at(handlers!(alert_rules::rules))
+        .at(handlers!(alert_rules::switch).layer(at_most(alert_rules::LONGEST_ORDER)))
+        .at(handlers!(alert_rules::test))
+        .at(handlers!(registers::registers))
+        .at(handlers!(config::shown))
+        .at(handlers!(config::check).layer(at_most(config::LONGEST_TEXT)))
+        .at(handlers!(config::reload))
+        .at(handlers!(config::add_meters).layer(at_most(config::LONGEST_TEXT)))
+        .at(handlers!(about::about))
+        .at(handlers!(support::support))
+        .at(handlers!(events::events))
+        .at(handlers!(scan::scan).layer(at_most(scan::LONGEST_ORDER)))
+        .at(handlers!(proof::proof))
+        .at(handlers!(anchors::list, anchors::order))
+        .at(handlers!(anchors::one))
+        .at(handlers!(upstreams::list))
+        .at(handlers!(upstreams::flush))
+        .at(handlers!(upstreams::letters, upstreams::settle).layer(at_most(upstreams::LONGEST_ORDER)))
+        .at(handlers!(metrics::metrics))
+        .at(handlers!(ws::plain))
+        .undescribed("/socket", get(ws::plain))
+        .undescribed("/websocket", get(ws::plain));
+    let exporters = Routes::default()
+        .at(handlers!(connections::list, edits::add_connection).layer(at_most(edits::LONGEST_ORDER)))
+        .at(handlers!(connections::one, edits::change_connection, edits::delete_connection)
+            .layer(at_most(edits::LONGEST_ORDER)))
+        .at(handlers!(connections::test))
+        .at(handlers!(connections::queries, edits::add_query).layer(at_most(edits::LONGEST_ORDER)))
+        .at(handlers!(connections::query, edits::change_query, edits::delete_query)
+            .layer(at_most(edits::LONGEST_ORDER)))
+        .at(handlers!(bulk::list, bulk::order).layer(at_most(bulk::LONGEST_ORDER)))
+        .at(handlers!(bulk::one, bulk::drop_job))
+        .at(handlers!(bulk::feed::events))
+        .at(handlers!(bulk::download::manifest))
+        .at(handlers!(bulk::download::download))
+        .at(handlers!(proof::of_dataset));
+    let admins = Routes::default()
+        .at(handlers!(access::routes::access))
+        .at(handlers!(access::routes::set_pin))
+        .at(handlers!(access::routes::drop_viewer))
+        .at(handlers!(access::routes::propose_totp, access::routes::confirm_totp, access::routes::drop_totp))
+        .at(handlers!(access::routes::end_session))
+        .at(handlers!(access::tokens::list, access::tokens::create))
+        .at(handlers!(access::tokens::revoke))
+        .at(handlers!(access::tokens::audit))
         .layer(at_most(access::routes::LONGEST_BODY));
-    let signing_in = OpenApiRouter::default()
-        .routes(routes!(access::routes::session, access::routes::sign_in, access::routes::sign_out))
-        .routes(routes!(access::routes::setup, access::routes::set_up))
+    let signing_in = Routes::default()
+        .at(handlers!(access::routes::session, access::routes::sign_in, access::routes::sign_out))
+        .at(handlers!(access::routes::setup, access::routes::set_up))
         .layer(at_most(access::routes::LONGEST_BODY));
-    let anyone = OpenApiRouter::default()
+    let anyone = Routes::default()
         .merge(signing_in)
-        .routes(routes!(openapi::openapi))
-        .routes(routes!(health::health))
-        .routes(routes!(log::epochs))
-        .routes(routes!(log::checkpoint))
-        .route("/log/{epoch}/tile/{*tile}", get(log::tile))
-        .merge(OpenApiRouter::from(page::routes()));
+        .at(handlers!(openapi::openapi))
+        .at(handlers!(health::health))
+        .at(handlers!(log::epochs))
+        .at(handlers!(log::checkpoint))
+        .undescribed("/log/{epoch}/tile/{*tile}", get(log::tile))
+        .merge(Routes::from(page::routes()));
     [
         (Audience::Readers, readers),
         (Audience::Exporters, exporters),
