@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use meterseal::agent::LogLines;
 use meterseal::cli;
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
@@ -34,31 +34,69 @@ fn share_heaps() {
 
 /// To the journal when stderr leads there, so that fields stay fields; else to stderr. The newest lines also stay in memory. METERSEAL_LOG says how much.
 fn log(lines: &LogLines) {
-    let filter = || {
-        EnvFilter::builder()
-            .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-            .with_env_var("METERSEAL_LOG")
-            .from_env_lossy()
-    };
+    let filter = level(&std::env::var("METERSEAL_LOG").unwrap_or_default());
     let journal = stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(layer) => {
             let layer = layer.with_syslog_identifier("meterseal".to_owned());
-            Box::new(layer.with_field_prefix(Some("METERSEAL".to_owned())).with_filter(filter()))
+            Box::new(layer.with_field_prefix(Some("METERSEAL".to_owned())).with_filter(filter.clone()))
         }
         None => {
             let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-            Box::new(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter()))
+            Box::new(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter.clone()))
         }
     };
     let lines = lines.clone();
     let kept = tracing_subscriber::fmt::layer().with_writer(move || lines.line()).with_ansi(false);
-    let kept = kept.with_filter(filter().and(filter_fn(|told| told.target() != LogLines::NOT_KEPT)));
+    let kept = kept.with_filter(filter.and(filter_fn(|told| told.target() != LogLines::NOT_KEPT)));
     tracing_subscriber::registry().with(layer).with(kept).init();
+}
+
+/// How much is logged: a level, or levels of parts, with commas between (`info,meterseal::store=debug`).
+fn level(wanted: &str) -> Targets {
+    let read = match wanted.parse::<Targets>() {
+        Ok(read) if !wanted.is_empty() => read,
+        Ok(_) => Targets::new(),
+        Err(error) => {
+            eprintln!(
+                "METERSEAL_LOG: {error}: write a level (debug), or levels of parts (info,meterseal::store=debug)"
+            );
+            Targets::new()
+        }
+    };
+    let default = read.default_level().unwrap_or(LevelFilter::INFO);
+    read.with_default(default)
 }
 
 /// systemd names the journal's stream by device and inode (systemd.exec(5), JOURNAL_STREAM).
 fn stderr_is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_levels_of_parts() {
+        for (wanted, of_all, of_store) in [
+            ("", LevelFilter::INFO, LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG, LevelFilter::DEBUG),
+            ("meterseal::store=trace", LevelFilter::INFO, LevelFilter::TRACE),
+            ("warn,meterseal::store=debug", LevelFilter::WARN, LevelFilter::DEBUG),
+            ("nonsense=of=all", LevelFilter::INFO, LevelFilter::INFO),
+        ] {
+            let levels = level(wanted);
+            let enabled = |target: &str, level: LevelFilter| {
+                level.into_level().is_some_and(|level| levels.would_enable(target, &level))
+            };
+            let highest = |target| {
+                let all = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE];
+                all.into_iter().filter(|level| enabled(target, *level)).max()
+            };
+            assert_eq!(highest("meterseal::agent"), Some(of_all), "{wanted}");
+            assert_eq!(highest("meterseal::store"), Some(of_store), "{wanted}");
+        }
+    }
 }
