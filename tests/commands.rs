@@ -19,7 +19,9 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn every_command_shows_an_example() {
-    for command in ["init", "run", "demo", "check", "read", "scan", "pin", "token", "simulate", "completions", "man"] {
+    for command in
+        ["init", "run", "demo", "check", "health", "read", "scan", "pin", "token", "simulate", "completions", "man"]
+    {
         let help = stdout(&meterseal(&[command, "--help"]));
         assert!(help.contains("Example:\n  ") && help.contains(&format!("meterseal {command}")), "{command}: {help}");
     }
@@ -385,6 +387,71 @@ fn init_tells_what_is_missing_and_goes_on() {
     assert!(init.status.success() && stdout(&init).starts_with("created the store"), "{}", stderr(&init));
     let told = format!("warning: {}:6: store.mark: {} is not there", path.display(), mark.parent().unwrap().display());
     assert!(stderr(&init).starts_with(&told), "{}", stderr(&init));
+}
+
+/// What `token list` says.
+fn tokens(path: &str) -> serde_json::Value {
+    serde_json::from_slice(&meterseal(&["token", "list", "--json", "-c", path]).stdout).unwrap()
+}
+
+#[test]
+fn a_package_makes_the_store_once_and_without_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, store, due] = ["m.toml", "store", "due"].map(|name| folder.path().join(name));
+    let text = format!("[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {store:?}\nreserve = \"1MB\"\n");
+    std::fs::write(&path, text).unwrap();
+    let [path, due] = [&path, &due].map(|path| path.to_str().unwrap());
+    let init = || meterseal(&["init", "--no-token", "--due", due, "-c", path]);
+
+    let idle = init();
+    assert!(idle.status.success() && idle.stdout.is_empty() && !store.exists(), "{}", stderr(&idle));
+
+    std::fs::write(due, "").unwrap();
+    let made = init();
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert!(stdout(&made).starts_with("created the store of site x") && !stdout(&made).contains("token"));
+    assert!(!std::path::Path::new(due).exists());
+    assert_eq!(tokens(path), serde_json::json!([]));
+    let created = meterseal(&["token", "create", "cloud", "--scope", "read", "-c", path]);
+    assert!(created.status.success(), "{}", stderr(&created));
+
+    // A crash between the two, or a package that came back to its store.
+    std::fs::write(due, "").unwrap();
+    let again = init();
+    assert!(again.status.success() && stdout(&again).starts_with("there is a store at "), "{}", stderr(&again));
+    assert!(!std::path::Path::new(due).exists());
+    assert_eq!(tokens(path)[0]["name"], "cloud");
+
+    // Nothing is left to be done: a disk that is lost now is no first start.
+    std::fs::remove_dir_all(&store).unwrap();
+    assert!(init().status.success() && !store.exists());
+}
+
+#[test]
+fn a_package_does_not_begin_anew_beside_the_mark_of_a_lost_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, store, due] = ["m.toml", "store", "due"].map(|name| folder.path().join(name));
+    let mark = folder.path().join("store-mark/checkpoint");
+    std::fs::create_dir(mark.parent().unwrap()).unwrap();
+    let text = format!("[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {store:?}\nreserve = \"1MB\"\n");
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(&mark, "x/00/00\n").unwrap();
+    std::fs::write(&due, "").unwrap();
+    let [path, due] = [&path, &due].map(|path| path.to_str().unwrap());
+    let refused = meterseal(&["init", "--due", due, "-c", path]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).starts_with("meterseal: there was a store here, says its mark "), "{}", stderr(&refused));
+    assert!(!store.exists() && std::path::Path::new(due).exists());
+    // Whoever asks for it by hand has decided.
+    assert!(meterseal(&["init", "-c", path]).status.success());
+}
+
+#[test]
+fn health_without_a_daemon_is_none() {
+    let (_folder, path) = with_store();
+    let none = meterseal(&["health", "-c", &path]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).starts_with("meterseal: no daemon runs\n"), "{}", stderr(&none));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod anchor;
 mod export;
+mod health;
+mod init;
 mod key;
 mod packaging;
 mod pin;
@@ -45,6 +47,12 @@ enum Command {
     Init {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Make no API token: `meterseal token create` makes one when it is needed
+        #[arg(long)]
+        no_token: bool,
+        /// Only while this file is there, which is taken away once there is a store: for packages and images
+        #[arg(long, value_name = "FILE")]
+        due: Option<PathBuf>,
     },
     /// Run the daemon
     #[command(after_help = "Example:\n  meterseal run -c /etc/meterseal/meterseal.toml\n\n\
@@ -78,6 +86,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell whether the daemon runs and stores what it reads: exit code 0 when it does, 1 otherwise
+    #[command(after_help = "Example:\n  sudo meterseal health --wait 60\n\n\
+        What is away, such as a meter, is told as a problem and fails nothing.")]
+    Health(health::HealthArguments),
     /// Poll a meter once and print what it says
     #[command(after_help = "Example:\n  meterseal read main-incomer")]
     Read {
@@ -224,10 +236,11 @@ pub fn logs(arguments: &Arguments) -> bool {
 /// Does what was asked, prints what came of it, and gives the exit code.
 pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
     let done = match arguments.command {
-        Command::Init { config } => init(&config.path),
+        Command::Init { config, no_token, due } => init::init(&config.path, no_token, due.as_deref()),
         Command::Run { config } => daemon(&config.path, log),
         Command::Demo { listen, data, meters, mqtt } => demo(listen, data, meters, mqtt),
         Command::Check { config, json } => check(&config.path, json),
+        Command::Health(arguments) => health::health(&arguments),
         Command::Read { meter, config, orders, json } => read(&meter, &config.path, orders, json),
         Command::Scan(arguments) => scan::scan(arguments),
         Command::Key(command) => key::key(command),
@@ -255,30 +268,6 @@ pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
 }
 
 type Done = Result<ExitCode, Failed>;
-
-fn init(path: &Path) -> Done {
-    let clock = Clock::system();
-    let (config, warnings) = config_and_warnings(path, &clock)?;
-    print::warnings(&warnings);
-    let created = store::init(&config.store, &config.site_id, &clock).map_err(|error| match error {
-        store::StoreError::Exists { .. } => {
-            Failed::from(error).hint("Nothing was changed. To begin anew, move that folder away first.")
-        }
-        error => error.into(),
-    })?;
-    let store::Created { identity, key, token } = created;
-    print::out(&format!(
-        "created the store of site {} at {}\ngateway: {}\nkey:     {key}\ntoken:   {token}\n\
-         Keep the token: it is shown once, and opens the API on {}.\n",
-        identity.site,
-        config.store.path.display(),
-        identity.gateway,
-        config.web.listen
-    ));
-    // The machine is remembered at once: an image that is copied from here on is known for a copy at its first start.
-    complete(async { agent::open_alone(&config).await?.close().await.map_err(anyhow::Error::from) })??;
-    Ok(ExitCode::SUCCESS)
-}
 
 fn daemon(path: &Path, log: LogLines) -> Done {
     agent::end_on_panic();

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Created, Identity, StoreError, access, anchors, events, jobs, log, objects, sqlite, upstream};
+use super::{Created, FirstToken, Identity, StoreError, access, anchors, events, jobs, log, objects, sqlite, upstream};
 use crate::clock::Clock;
 use crate::model::note::VerifierKey;
 use crate::model::{Digest, Redate, SiteId};
@@ -128,7 +128,7 @@ pub fn find(root: &Path) -> Result<(), StoreError> {
 
 /// Makes the store. `evidence.db` appears by one rename, complete: a crash before it leaves no store, after it a whole
 /// one. The private key lies inside, so the file is for its owner alone.
-pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreError> {
+pub fn init(root: &Path, site: &SiteId, clock: &Clock, first: FirstToken) -> Result<Created, StoreError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source: std::io::Error| match source.kind() {
@@ -181,11 +181,13 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock) -> Result<Created, StoreE
             transaction.execute("INSERT INTO meta VALUES (?1, ?2)", params![name, value])?;
         }
         transaction.execute("INSERT INTO keys VALUES (?1, ?2, ?3)", params![public, private, now])?;
-        let digest = Digest::of(token.as_bytes());
-        transaction.execute(
-            "INSERT INTO tokens (name, scope, sha256, created, made_by) VALUES ('first', 'admin', ?1, ?2, 'meterseal init')",
-            params![digest.as_bytes(), now],
-        )?;
+        if first == FirstToken::Made {
+            let digest = Digest::of(token.as_bytes());
+            transaction.execute(
+                "INSERT INTO tokens (name, scope, sha256, created, made_by) VALUES ('first', 'admin', ?1, ?2, 'meterseal init')",
+                params![digest.as_bytes(), now],
+            )?;
+        }
         transaction.commit()
     };
     fill(&connection).map_err(|error| sqlite::fault(&making, error))?;

@@ -157,6 +157,21 @@ impl Identity {
     }
 }
 
+/// Whether the first API token is made with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstToken {
+    Made,
+    Absent,
+}
+
+/// What [`init_without_token`] made.
+#[derive(Debug)]
+pub struct Tokenless {
+    pub identity: Identity,
+    /// Signs the log.
+    pub key: VerifierKey,
+}
+
 /// What `init` made. The token is shown once and kept only as its SHA-256.
 #[derive(Debug)]
 pub struct Created {
@@ -168,7 +183,13 @@ pub struct Created {
 
 /// Makes a new store with the gateway's Ed25519 key and the first API token (scope admin).
 pub fn init(config: &Config, site: &SiteId, clock: &Clock) -> Result<Created, StoreError> {
-    evidence::init(&config.path, site, clock)
+    evidence::init(&config.path, site, clock, FirstToken::Made)
+}
+
+/// The same without a token: for a package, whose words land in logs.
+pub fn init_without_token(config: &Config, site: &SiteId, clock: &Clock) -> Result<Tokenless, StoreError> {
+    let Created { identity, key, token: _ } = evidence::init(&config.path, site, clock, FirstToken::Absent)?;
+    Ok(Tokenless { identity, key })
 }
 
 /// Whether the store at `path` is there and open in no process; fails as [`Store::open`] would. Changes nothing.

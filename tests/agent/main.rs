@@ -429,7 +429,12 @@ async fn a_missing_store_is_no_empty_one() {
     let again = plant.output(&["init"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8(again.stderr).unwrap().contains("there is already a store at"));
-    plant.daemon().status(|_| true).await;
+    let mut daemon = plant.daemon();
+    let well = plant.output(&["health", "--wait", "60"]);
+    assert!(well.status.success(), "{}", String::from_utf8_lossy(&well.stderr));
+    let page = daemon.status(|_| true).await["page"].as_str().unwrap().to_owned();
+    let said = String::from_utf8(well.stdout).unwrap();
+    assert!(said.contains(" runs and stores what it reads\n") && said.contains(&format!("page: {page}\n")), "{said}");
 }
 
 /// Takes messages until one of them has this line.
