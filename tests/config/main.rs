@@ -739,6 +739,19 @@ fn every_shipped_config_is_good() {
     }
 }
 
+/// The one that the package installs: it must run with nothing edited, and opens the page to the network under TLS.
+#[test]
+fn the_installed_config_runs_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/meterseal.toml");
+    let (_, checked) = config::load(&path, NOW);
+    assert_eq!((checked.faults, checked.warnings), (Vec::new(), Vec::new()));
+    let config = checked.config.unwrap();
+    assert!(config.meters().is_empty());
+    let bare = "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[web]\nlisten = \"[::]:3001\"\n";
+    let bare = check(bare).config.unwrap();
+    assert_eq!((&config.store, &config.web), (&bare.store, &bare.web));
+}
+
 #[test]
 fn the_shipped_example_shows_defaults_as_they_are() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/meterseal.toml");
