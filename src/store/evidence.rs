@@ -9,14 +9,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Created, FirstToken, Identity, StoreError, access, anchors, events, jobs, log, objects, sqlite, upstream};
+use super::{
+    Created, FirstToken, Identity, StoreError, access, anchors, backup, events, jobs, log, objects, sqlite, upstream,
+};
 use crate::clock::Clock;
 use crate::model::note::VerifierKey;
 use crate::model::{Digest, Redate, SiteId};
 
 pub const FILE: &str = "evidence.db";
 const MAKING: &str = "evidence.db.new";
-const VERSION: u32 = 8;
+pub const VERSION: u32 = 8;
 
 /// Seqs are handed out below a ceiling that lies here before any of them is used: a number is never used again,
 /// whatever becomes of the raw files.
@@ -115,8 +117,12 @@ pub fn place(path: &Path) -> Option<Place> {
     path.metadata().ok().map(|file| Place::of(&file))
 }
 
-/// Whether a store is there to be opened. One that this user may not see is not missing.
+/// Whether a store is there to be opened. One that this user may not see is not missing; one that was restored, and waits to
+/// be moved in, is there.
 pub fn find(root: &Path) -> Result<(), StoreError> {
+    if backup::is_committed(root) {
+        return Ok(());
+    }
     match root.join(FILE).metadata() {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -137,7 +143,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock, first: FirstToken) -> Res
         }
     };
     let path = root.join(FILE);
-    if path.exists() {
+    if path.exists() || backup::is_committed(root) {
         return Err(StoreError::Exists { path: root.to_owned() });
     }
     let raw = root.join(super::raw::FOLDER);
@@ -210,6 +216,9 @@ pub fn flush_folder(path: &Path) -> Result<(), StoreError> {
 
 /// The version of a store's `evidence.db`; nothing is touched.
 pub fn version(root: &Path) -> Result<u32, StoreError> {
+    if backup::is_committed(root) {
+        return backup::version_of_committed(root);
+    }
     sqlite::version(&root.join(FILE), VERSION).map_err(remedy)
 }
 
@@ -221,6 +230,9 @@ impl Evidence {
         find(root)?;
         version(root)?;
         let mut connection = sqlite::open(&path).map_err(remedy)?;
+        // A key that signs nothing more leaves no trace in pages that are written anyway: a backup would have it.
+        let secure = connection.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(()));
+        secure.map_err(|error| remedy(sqlite::fault(&path, error)))?;
         // What a crash left in the write-ahead log counts as well: there a step may be done that the header has not yet.
         let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
         let version: u32 = version.map_err(|error| remedy(sqlite::fault(&path, error)))?;

@@ -29,6 +29,7 @@ impl Shared {
         })?;
         evidence.reopen(&read(&self.identity))?;
         self.pool.clear();
+        *mutex(&self.still) = None;
         *lock = Some(taken);
         Ok(())
     }

@@ -97,6 +97,12 @@ impl Drop for Held {
     }
 }
 
+/// Keeps a bundle that is there; to be called with `evidence` held.
+pub fn hold(shared: &Arc<Shared>, id: JobId) -> Held {
+    *mutex(&shared.holds).entry(id).or_default() += 1;
+    Held { shared: shared.clone(), id }
+}
+
 impl Reader {
     /// The newest jobs first, at most `limit`; those before `before` when it is given.
     pub async fn jobs(&self, before: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
@@ -134,10 +140,7 @@ impl Reader {
             let evidence = mutex(&shared.evidence);
             let job = job(&evidence.connection, id).map_err(|error| evidence.fault(error))?;
             let is_there = job.and_then(|job| job.artifact).is_some_and(|bundle| bundle.deleted.is_none());
-            Ok(is_there.then(|| {
-                *mutex(&shared.holds).entry(id).or_default() += 1;
-                Held { shared: shared.clone(), id }
-            }))
+            Ok(is_there.then(|| hold(&shared, id)))
         });
         Ok(held.await?.map(|held| (self.bundle_folder(id), held)))
     }
@@ -521,7 +524,7 @@ fn stored_bytes(connection: &Connection, but: Option<JobId>) -> rusqlite::Result
     Ok(u64::try_from(sum).unwrap_or(0))
 }
 
-fn bundles(connection: &Connection) -> rusqlite::Result<Vec<Bundle>> {
+pub fn bundles(connection: &Connection) -> rusqlite::Result<Vec<Bundle>> {
     let sql = format!("SELECT {COLUMNS} FROM jobs WHERE stored > 0 AND deleted IS NULL AND state = 'done' ORDER BY id");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = Vec::new();

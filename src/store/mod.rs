@@ -5,6 +5,7 @@
 
 mod access;
 mod anchors;
+mod backup;
 mod codec;
 mod events;
 mod evidence;
@@ -51,6 +52,10 @@ pub use access::{
     Access, AccessChange, AccessRefused, AuditEntry, AuditPlace, KeptPin, KeptTotp, Lockout, Role, Second, Token,
 };
 pub use anchors::Reach;
+pub use backup::{
+    AtRest, BackupError, BadBackup, Head as BackupHead, Inventory, RestoreError, Restored, RestoredFrom, Still,
+    Written as BackupWritten, check as check_backup, restore, write as write_backup,
+};
 use evidence::Evidence;
 pub use jobs::{Dropped, Held, JOBS, JobEnd, NoRoom};
 use lock::Lock;
@@ -99,6 +104,10 @@ pub enum StoreError {
     /// It is an anchor's that may still be mined, or was.
     #[error("nonce {nonce} of the account is already that of anchor {anchor}")]
     NonceTaken { nonce: u64, anchor: u64 },
+    #[error("another backup of the store at {path} is being made: wait for its end")]
+    BackingUp { path: PathBuf },
+    #[error("the files of the store at {path} are read all the time and cannot hold still: try again")]
+    Busy { path: PathBuf },
     #[error("there is no anchor {0}")]
     NoAnchor(u64),
     /// This user may not use it, whether it is there or not.
@@ -222,6 +231,10 @@ struct Shared {
     redates: RwLock<Arc<Vec<Redate>>>,
     pool: pool::Pool,
     queue: queue::Queue,
+    /// What holds still for a backup.
+    still: Mutex<Option<backup::Frozen>>,
+    /// How many backups there were since the store was opened.
+    stills: Mutex<u64>,
     reserve: Mutex<reserve::Reserve>,
     live: Mutex<live::LiveMeters>,
     committed: watch::Sender<u64>,
@@ -359,6 +372,7 @@ impl Store {
         let root = config.path.clone();
         evidence::find(&root)?;
         let lock = Lock::take(&root, socket)?;
+        backup::finish(&root)?;
         let evidence = Evidence::open(&root)?;
         let layouts = raw::Layouts::default();
         let (mut files, mut live, mut damaged) = (Vec::new(), live::LiveMeters::default(), Vec::new());
@@ -392,6 +406,8 @@ impl Store {
             raw: RwLock::new(files),
             pool: pool::Pool::default(),
             queue: queue::Queue::default(),
+            still: Mutex::default(),
+            stills: Mutex::default(),
             live: Mutex::new(live),
             committed: watch::Sender::new(through),
             feed: broadcast::Sender::new(FEED),
@@ -492,6 +508,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // A backup that goes on would keep the last checkpoint waiting; it is told that it lost its hold.
+        *mutex(&self.shared.still) = None;
         self.shared.queue.stop();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()

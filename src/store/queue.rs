@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Receipt, StoreError, mutex};
+use super::{Receipt, StoreError, backup, mutex};
 use crate::model::Reading;
 
 /// Readings that may wait for their commit. When as many wait, `offer` and `store` wait too: memory stays bounded and
@@ -45,6 +45,8 @@ struct Waiting {
     nudged: bool,
     /// Those who asked for upkeep; told when it is done.
     tidy: Vec<oneshot::Sender<()>>,
+    /// Those who want the files to hold still.
+    stills: Vec<oneshot::Sender<backup::Answer>>,
     stopped: bool,
 }
 
@@ -52,6 +54,7 @@ struct Waiting {
 pub struct Work {
     pub items: Vec<Item>,
     pub tidy: Vec<oneshot::Sender<()>>,
+    pub stills: Vec<oneshot::Sender<backup::Answer>>,
     pub stop: bool,
 }
 
@@ -111,7 +114,8 @@ impl Queue {
                 let stop = waiting.stopped;
                 let taken = stop || due.is_some_and(|due| due <= now);
                 let items = if taken { waiting.take() } else { Vec::new() };
-                return Work { items, tidy: std::mem::take(&mut waiting.tidy), stop };
+                let (tidy, stills) = (std::mem::take(&mut waiting.tidy), std::mem::take(&mut waiting.stills));
+                return Work { items, tidy, stills, stop };
             }
             waiting = match self.wake.wait_timeout(waiting, until - now) {
                 Ok((waiting, _)) => waiting,
@@ -162,6 +166,19 @@ impl Queue {
         answer.await.ok();
     }
 
+    /// Asks for the files to hold still. A store that ends meanwhile drops the request.
+    pub fn hold_still(&self, reply: oneshot::Sender<backup::Answer>) {
+        {
+            let mut waiting = mutex(&self.waiting);
+            if waiting.stopped {
+                return;
+            }
+            waiting.stills.push(reply);
+            waiting.nudged = true;
+        }
+        self.wake.notify_one();
+    }
+
     /// Takes no more readings; the writing thread commits what waits and ends.
     pub fn stop(&self) {
         mutex(&self.waiting).stopped = true;
@@ -176,6 +193,7 @@ impl Queue {
         waiting.items.clear();
         waiting.offered.clear();
         waiting.tidy.clear();
+        waiting.stills.clear();
     }
 
     pub fn len(&self) -> usize {

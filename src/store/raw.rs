@@ -123,7 +123,7 @@ impl Layouts {
     }
 }
 
-fn file_name(first_seq: u64) -> String {
+pub fn file_name(first_seq: u64) -> String {
     format!("{first_seq:020}.db")
 }
 
@@ -183,6 +183,18 @@ pub fn delete(path: &Path) -> Result<(), StoreError> {
         }
     }
     path.parent().map_or(Ok(()), evidence::flush_folder)
+}
+
+/// The version of a file; nothing is touched.
+pub fn version(path: &Path) -> Result<u32, StoreError> {
+    sqlite::version(path, VERSION)
+}
+
+/// What a crash left in the write-ahead log of a file that nobody has open goes into the file.
+pub fn settle(path: &Path) -> Result<(), StoreError> {
+    sqlite::recover(path)?;
+    let connection = sqlite::open(path)?;
+    sqlite::finish(connection).map_err(|error| sqlite::fault(path, error))
 }
 
 /// Reads what is known of a file, without its readings.
@@ -555,9 +567,13 @@ impl Pen {
         sqlite::settle(&self.connection).map_err(|error| sqlite::fault(&self.file.path, error))
     }
 
-    /// The day is over: packs, and leaves one plain file without a write-ahead log.
-    pub fn finish(mut self) -> Result<(), StoreError> {
+    /// The day is over: packs, and leaves one plain file without a write-ahead log. One that holds still keeps its log
+    /// until the next start.
+    pub fn finish(mut self, holds_still: bool) -> Result<(), StoreError> {
         self.pack()?;
+        if holds_still {
+            return Ok(());
+        }
         // A reader that is in it right now keeps the log alive; the file stays right with it.
         if let Err(error) = self.connection.pragma_update(None, "journal_mode", "DELETE") {
             tracing::debug!(%error, file = %self.file.path.display(), "the write-ahead log stays for now");

@@ -8,8 +8,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::search::{Cursor, Side};
 use super::{
-    Identity, LiveValues, Shared, StoreError, StoreHealth, blocking, evidence, ledger, mutex, read, search, sqlite,
-    writer,
+    Identity, LiveValues, Shared, StoreError, StoreHealth, backup, blocking, evidence, ledger, mutex, read, search,
+    sqlite, writer,
 };
 use crate::model::{Alert, Block, Commissioning, Layout, MeterId, Redate, Role, Span, StoredReading, Timestamp};
 
@@ -233,6 +233,11 @@ impl Reader {
     /// How many alerts are not over, and how many of them nobody has acknowledged.
     pub async fn count_open_alerts(&self) -> Result<[u32; 2], StoreError> {
         self.evidence(ledger::count_open_alerts).await
+    }
+
+    /// The backup that the store was restored from, until its log has begun anew.
+    pub async fn restored_from(&self) -> Result<Option<super::RestoredFrom>, StoreError> {
+        self.evidence(backup::restored_from).await
     }
 
     /// The text of the last config that was good.

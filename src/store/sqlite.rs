@@ -104,6 +104,26 @@ pub fn version(path: &Path, known: u32) -> Result<u32, StoreError> {
     Ok(version)
 }
 
+/// Has a file hold still as long as the connection lives; `None` while a reader is in the way of that. Whoever calls keeps
+/// writers out meanwhile. The write-ahead log is copied into the file as far as readers allow; when all of it is, a reader that
+/// begins takes the file alone, and no checkpoint writes to it until that one has gone (SQLite's "WAL-mode file format",
+/// WAL_READ_LOCK(0)).
+pub fn still(path: &Path) -> Result<Option<Connection>, StoreError> {
+    let connection = open(path)?;
+    let hold = || -> rusqlite::Result<bool> {
+        let (busy, log, copied): (i64, i64, i64) =
+            connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if busy != 0 || log != copied {
+            return Ok(false);
+        }
+        connection.execute_batch("PRAGMA query_only = ON; BEGIN")?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(true))
+    };
+    let holds = hold().map_err(|error| fault(path, error))?;
+    Ok(holds.then_some(connection))
+}
+
 /// What an error of SQLite means to the caller.
 pub fn fault(path: &Path, error: rusqlite::Error) -> StoreError {
     let what = error.to_string();

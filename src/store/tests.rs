@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backup;
 mod jobs;
 mod upstream;
 

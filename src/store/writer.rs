@@ -12,7 +12,7 @@ use super::queue::Item;
 use super::raw::{self, Pen, RawFile};
 use super::retention::{self, Aged, Deletions};
 use super::search::{AtInstants, Instants};
-use super::{Receipt, Shared, StoreError, evidence, mutex, read, search, sqlite, write};
+use super::{Receipt, Shared, StoreError, backup, evidence, mutex, read, search, sqlite, write};
 use crate::model::{ClockState, Layout, MeterId, Reading, Redate, Stamp, StoredReading, Timestamp, Values};
 
 const DAY_MS: i64 = 86_400_000;
@@ -137,6 +137,10 @@ impl Writer {
             for done in work.tidy {
                 // Whoever asked may be gone.
                 done.send(()).ok();
+            }
+            for reply in work.stills {
+                // One that nobody takes ends at once.
+                drop(reply.send(backup::hold(&self.shared, self.pen.as_ref().map(|pen| &*pen.file))));
             }
         }
         self.shared.pool.clear();
@@ -384,7 +388,8 @@ impl Writer {
             self.packed = Instant::now();
             // An idle connection would keep the write-ahead log alive.
             self.shared.pool.forget(&path);
-            if let Err(error) = pen.finish() {
+            let holds_still = mutex(&self.shared.still).is_some();
+            if let Err(error) = pen.finish(holds_still) {
                 tracing::warn!(%error, file = %path.display(), "the day's file is packed later");
             }
         }
@@ -502,6 +507,10 @@ impl Writer {
     /// Reserve, age and room of the raw files.
     fn look_after_limits(&mut self) {
         mutex(&self.shared.reserve).refill();
+        // What a backup reads stays until it is done, or the disk is full.
+        if mutex(&self.shared.still).is_some() {
+            return;
+        }
         let config = read(&self.shared.config).clone();
         let files = self.shared.files();
         let since_boot_ms = self.shared.clock.since_boot_ms();
@@ -586,7 +595,7 @@ impl Writer {
                     self.pen = Some(pen);
                     return Ok(());
                 }
-                pen.finish()
+                pen.finish(false)
             });
             match outcome {
                 Err(StoreError::Damaged { .. }) => mutex(&self.shared.damaged).push(file.first_seq),
@@ -648,7 +657,7 @@ pub fn size(file: &RawFile) -> u64 {
     file.path.metadata().map_or(0, |file| file.len()) + log_size(file)
 }
 
-fn log_size(file: &RawFile) -> u64 {
+pub fn log_size(file: &RawFile) -> u64 {
     let mut log = file.path.as_os_str().to_owned();
     log.push("-wal");
     std::fs::metadata(log).map_or(0, |file| file.len())

@@ -11,7 +11,7 @@ use super::{append, random, rows};
 use crate::model::entry::{self, EntryKind, Reason};
 use crate::model::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::model::{Digest, SiteId, Stream, Timestamp};
-use crate::store::{Identity, events, jobs, ledger, upstream};
+use crate::store::{Identity, backup, events, jobs, ledger, upstream};
 
 /// A new epoch that is wanted.
 #[derive(Clone, Debug)]
@@ -125,9 +125,16 @@ fn current(connection: &Connection) -> rusqlite::Result<Current> {
     Ok(Current { number, size, root, identity, public })
 }
 
+/// A backup that was made without it has zeros in its place.
+fn has_key(connection: &Connection, public: &[u8; 32]) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM keys WHERE public = ?1 AND private <> zeroblob(32)";
+    Ok(connection.query_row(sql, [public], |_| Ok(())).optional()?.is_some())
+}
+
 fn key_of(connection: &Connection, public: &[u8; 32]) -> rusqlite::Result<SigningKey> {
     let private: Option<[u8; 32]> =
         connection.query_row("SELECT private FROM keys WHERE public = ?1", [public], |row| row.get(0)).optional()?;
+    let private = private.filter(|bytes| *bytes != [0; 32]);
     private.map(|bytes| SigningKey::from_bytes(&bytes)).ok_or_else(|| rows::torn("the key of the log is not there"))
 }
 
@@ -199,10 +206,12 @@ pub fn succeed(
         identity.site = site.clone();
     }
     let mut public = old.public;
-    if matches!(wish.reason, Reason::KeyRotation | Reason::Clone) {
+    // A backup need not have the key: whoever goes on from that is another gateway.
+    let is_other = wish.reason == Reason::Clone || !is_alone(wish.reason) && !has_key(&transaction, &old.public)?;
+    if wish.reason == Reason::KeyRotation || is_other {
         let key = SigningKey::from_bytes(&random()?);
         public = key.verifying_key().to_bytes();
-        if wish.reason == Reason::Clone {
+        if is_other {
             identity.gateway = gateway_of(&public);
         }
         transaction
@@ -246,6 +255,7 @@ pub fn succeed(
     } else {
         upstream::set_epoch_of_readings(&transaction, (next_seq, None), epoch)?;
     }
+    backup::forget_restored(&transaction)?;
     stretches.push((old.number, signed..old.size));
     for (number, indices) in stretches {
         carry_over(&transaction, number, indices, &opened.identity.epoch, now)?;
