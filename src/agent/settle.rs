@@ -25,24 +25,45 @@ pub async fn open_alone(config: &Config) -> anyhow::Result<Store> {
 /// it does this first.
 pub async fn settle(store: &Store, config: &Config, clock: &Clock) -> Result<(), StoreError> {
     let (reader, ledger, mark) = (store.reader(), store.ledger(), Mark::at(config.evidence.mark.clone()));
+    let before = reader.identity();
     let settled = evidence::log::settle(&reader, &ledger, &config.site_id, &mark, Path::new("/")).await?;
     if let Some(unread) = settled.unread {
         warn!("{unread}");
     }
     let Some(succession) = settled.succession else { return Ok(()) };
+    let is_other = reader.identity().gateway != before.gateway;
     let identity = reader.identity();
-    let what = match succession.reason {
-        Reason::Clone => {
+    let from = settled.restored.map(|restored| restored.taken);
+    let what = match (succession.reason, from) {
+        (Reason::Clone, None) => {
             "This store was made on another machine, so this gateway has a new id and key. Give auditors the new one"
+                .to_owned()
         }
-        Reason::Rollback => {
+        (Reason::Clone, Some(taken)) => format!(
+            "This store was restored on another machine from a backup of {taken}, so this gateway has a new id and key. Give \
+             auditors the new one. Readings and blocks since the backup are not here, unless a newer one is restored"
+        ),
+        (Reason::Restore, taken) => {
+            let taken = taken.map(|taken| format!(" of {taken}")).unwrap_or_default();
+            let key = if is_other {
+                ". The backup has no key, so this gateway has a new id and key. Give auditors the new one"
+            } else {
+                ""
+            };
+            format!(
+                "This store was restored from a backup{taken}: readings and blocks since then are not here, unless a newer one is \
+                 restored{key}"
+            )
+        }
+        (Reason::Rollback, _) => {
             "The store went back in time: it does not know what this gateway has signed before. Readings and blocks since then \
              are lost unless a newer copy of the store is found"
+                .to_owned()
         }
-        _ => "The site has another id",
+        _ => "The site has another id".to_owned(),
     };
     warn!(origin = %identity.origin(), reason = succession.reason.as_str(), "the log began anew: {what}");
-    if matches!(succession.reason, Reason::Clone | Reason::Rollback) {
+    if matches!(succession.reason, Reason::Clone | Reason::Restore | Reason::Rollback) {
         let (now, kind) = (clock.now(), AlertKind::LogBeganAnew);
         let text = format!("{what}. The log goes on as {}; `meterseal key show` prints its key.", identity.origin());
         let alert = Alert::new(kind, None, now, now, text);

@@ -16,20 +16,24 @@ pub struct Found<'a> {
     pub site: (&'a SiteId, &'a SiteId),
     /// The store was made on other hardware.
     pub other_hardware: bool,
+    /// It was restored from a backup, and its log has not begun anew since.
+    pub restored: bool,
     /// The newest checkpoint that somebody else holds for us.
     pub outside: Option<&'a SignedCheckpoint>,
     /// The store's own root at the size of `outside`, where its epoch goes as far.
     pub own_root: Option<Digest>,
 }
 
-/// Whether the log can go on. A copy on other hardware is a copy first, whatever else it is; one that went back in time
-/// is told as that even when its site was changed as well.
+/// Whether the log can go on. A copy on other hardware is a copy first, whatever else it is; one that was restored went
+/// back in time as somebody wished; one that went back in time is told as that even when its site was changed as well.
 pub fn successor(found: &Found<'_>) -> Option<Succession> {
     let rolled_back = found.outside.filter(|outside| !agrees(found, &outside.checkpoint));
     let last_outside = rolled_back.map(SignedCheckpoint::note);
     let (was, is) = found.site;
     let reason = if found.other_hardware {
         Reason::Clone
+    } else if found.restored {
+        Reason::Restore
     } else if rolled_back.is_some() {
         Reason::Rollback
     } else if was != is {
@@ -75,11 +79,25 @@ mod tests {
         let epochs = [("s/gw/e1".to_owned(), 10), ("s/gw/e2".to_owned(), 5)];
         let (site, new_site) = ("s".parse().unwrap(), new_site.parse().unwrap());
         let own_root = Some(Digest::of(own_root));
-        let found =
-            Found { origin: "s/gw/e2", epochs: &epochs, site: (&site, &new_site), other_hardware, outside, own_root };
-        let succession = successor(&found)?;
-        let shows_it = succession.reason == Reason::Rollback;
-        assert_eq!(succession.last_outside.is_some(), shows_it, "only what shows a rollback is named");
+        let found = |restored| Found {
+            origin: "s/gw/e2",
+            epochs: &epochs,
+            site: (&site, &new_site),
+            other_hardware,
+            restored,
+            outside,
+            own_root,
+        };
+        let succession = successor(&found(false));
+        let shows_it = succession.as_ref().is_some_and(|succession| succession.reason == Reason::Rollback);
+        let named = succession.as_ref().and_then(|succession| succession.last_outside.clone());
+        assert_eq!(named.is_some(), shows_it, "only what shows a rollback is named");
+        // Restored, it begins anew in any case, and names the same.
+        let restored = successor(&found(true)).unwrap();
+        assert_eq!(restored.reason, if other_hardware { Reason::Clone } else { Reason::Restore });
+        assert_eq!(restored.last_outside, named);
+        assert_eq!(restored.site, (site != new_site).then(|| new_site.clone()));
+        let succession = succession?;
         assert_eq!(succession.site, (site != new_site).then_some(new_site));
         Some(succession.reason)
     }

@@ -18,7 +18,7 @@ use super::mark::Mark;
 use crate::clock::Clock;
 use crate::model::note::SignedCheckpoint;
 use crate::model::{Digest, MeterId, SiteId};
-use crate::store::{Append, Epoch, Ledger, Reader, Sealing, StoreError, Succession};
+use crate::store::{Append, Epoch, Ledger, Reader, RestoredFrom, Sealing, StoreError, Succession};
 
 /// At most so often the log is signed of itself; whoever needs a proof now has it signed at once.
 const SIGN_EVERY: Duration = Duration::from_secs(10);
@@ -159,6 +159,8 @@ pub async fn run(
 pub struct Settled {
     /// The epoch that had to be opened.
     pub succession: Option<Succession>,
+    /// The backup that the store was restored from since its last start.
+    pub restored: Option<RestoredFrom>,
     /// The mark could not be read.
     pub unread: Option<String>,
 }
@@ -174,6 +176,7 @@ pub async fn settle(
     let hardware = Hardware::read(root);
     let kept = reader.state(HARDWARE).await?.and_then(|kept| serde_json::from_value::<Hardware>(kept).ok());
     let other_hardware = kept.as_ref().is_some_and(|kept| kept.is_other(&hardware));
+    let restored = reader.restored_from().await?;
     let epochs = reader.epochs().await?;
     let (outside, unread) = match mark.read().and_then(|outside| genuine(outside, &epochs)) {
         Ok(outside) => (outside, None),
@@ -204,6 +207,7 @@ pub async fn settle(
                 epochs: &sizes,
                 site: (&current.identity.site, site),
                 other_hardware,
+                restored: restored.is_some(),
                 outside: outside.as_ref(),
                 own_root,
             })
@@ -220,7 +224,7 @@ pub async fn settle(
     if kept.as_ref() != Some(&hardware) {
         ledger.seal(Sealing { state: vec![(HARDWARE, json!(hardware))], ..Sealing::default() }).await?;
     }
-    Ok(Settled { succession, unread })
+    Ok(Settled { succession, restored, unread })
 }
 
 /// A mark of an epoch that the store knows is signed by its key. Of others nothing can be told: the key may be one that
