@@ -36,7 +36,7 @@ use crate::model::{
     ScanEvent, ScanOrder, SourcesStatus, Timestamp, UpstreamOrder, UpstreamRefused, UpstreamsStatus,
 };
 use crate::sources::{self, PollNow};
-use crate::store::{self, Epoch, Ledger, Reader, StoreError, Succession};
+use crate::store::{self, Epoch, Inventory, Ledger, Reader, StoreError, Succession};
 use crate::web::{self, BulkNow, ProveNow, ScanNow, UpstreamNow};
 
 /// What a command asks.
@@ -76,11 +76,15 @@ pub enum Request {
     DeadLetters { upstream: String, before: Option<u64> },
     /// Does something with an upstream.
     Upstream { order: UpstreamOrder },
+    /// Has the store hold still, so that the command can copy its files: an [`Inventory`] as a line of its own, before the
+    /// reply. It holds still until the command has answered with [`COPIED`], or has gone; the reply says whether it did all
+    /// the time.
+    Backup {},
     /// Does something with PINs, TOTP or tokens: an [`AccessDone`](access::AccessDone).
     Access { order: AccessOrder },
 }
 
-/// The command has its copy of the bundle.
+/// The command has its copy of the bundle, or of the store.
 const COPIED: u8 = b'+';
 
 /// What came of a request.
@@ -147,6 +151,9 @@ const EVENTS: usize = 64;
 
 /// A command may take so long to copy a bundle.
 const COPYING: Duration = Duration::from_secs(3_600);
+
+/// How often it is looked whether a backup still has what it needs.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// More than a person with a few scripts needs; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 8;
@@ -233,6 +240,7 @@ async fn answer(stream: UnixStream, desk: Desk) -> anyhow::Result<()> {
                 Ok(event) => desk.hand_over(id, event, exports::user(peer), &mut input, &mut output).await,
                 Err(none) => Err(none),
             },
+            Ok(Request::Backup {}) => desk.hold_still(&mut input, &mut output).await,
             Ok(request) => timeout(PATIENCE, desk.done(request, peer)).await.context("it took too long")?,
             Err(error) => Err(anyhow!("not a request: {error}")),
         };
@@ -325,9 +333,42 @@ impl Desk {
             | Request::Prove { .. }
             | Request::Export { .. }
             | Request::Fetch { .. }
+            | Request::Backup {}
             | Request::Anchor { .. } => {
                 bail!("that is answered line by line")
             }
+        }
+    }
+
+    /// Keeps the store still while the command copies it.
+    async fn hold_still(
+        &self,
+        input: &mut (impl AsyncReadExt + Unpin),
+        output: &mut OwnedWriteHalf,
+    ) -> anyhow::Result<Value> {
+        // What was sealed until here is proven in the epoch that it is in, also out of the backup.
+        self.publisher.publish().await?;
+        let still = self.ledger.hold_still().await?;
+        info!("a backup begins");
+        say(output, &Reply::Told(serde_json::to_value(&still.inventory)?)).await?;
+        let lost = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if let Some(why) = still.lost() {
+                    return why;
+                }
+            }
+        };
+        tokio::select! {
+            copied = timeout(COPYING, input.read_u8()) => match copied {
+                Ok(Ok(COPIED)) => match still.lost() {
+                    None => Ok(Value::Null),
+                    Some(why) => bail!("the store held still no longer: {why}"),
+                },
+                Ok(_) => bail!("the command has gone"),
+                Err(_) => bail!("it took more than an hour: back up to a faster place"),
+            },
+            why = lost => bail!("the store held still no longer: {why}"),
         }
     }
 
@@ -515,6 +556,51 @@ async fn by_lines(
         }
     }
     Err(Ended.into())
+}
+
+/// Has the daemon behind `socket` keep its store still while `copy` works; `stopped` is called when it does so no longer.
+pub async fn backed_up<T: Send + 'static>(
+    socket: &Path,
+    copy: impl FnOnce(Inventory) -> anyhow::Result<T> + Send + 'static,
+    stopped: impl FnOnce(),
+) -> anyhow::Result<T> {
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream.with_context(|| format!("the daemon's socket {} does not answer", socket.display()))?;
+    let (input, mut output) = stream.into_split();
+    let mut text = serde_json::to_vec(&Request::Backup {})?;
+    text.push(b'\n');
+    output.write_all(&text).await?;
+    let mut lines = BufReader::new(input).lines();
+    let mut next = async || -> anyhow::Result<Reply> {
+        let line = lines.next_line().await?.ok_or(Ended)?;
+        serde_json::from_str(&line).context(NOT_UNDERSTOOD)
+    };
+    let inventory = match next().await? {
+        Reply::Told(inventory) => serde_json::from_value(inventory)?,
+        Reply::Failed(why) => bail!(why),
+        Reply::Done(_) => bail!(NOT_UNDERSTOOD),
+    };
+    let mut copying = tokio::task::spawn_blocking(move || copy(inventory));
+    let end = tokio::select! {
+        copied = &mut copying => {
+            let copied = copied??;
+            output.write_all(&[COPIED]).await?;
+            match next().await? {
+                Reply::Done(_) => return Ok(copied),
+                other => other,
+            }
+        }
+        end = next() => {
+            stopped();
+            // Its own error is only that it was stopped.
+            drop(copying.await?);
+            end?
+        }
+    };
+    match end {
+        Reply::Failed(why) => Err(anyhow!(why)),
+        _ => bail!(NOT_UNDERSTOOD),
+    }
 }
 
 /// Lets the daemon behind `socket` make an export, or hand over one that is done. What `told` does with `Done` is done before the daemon is told that

@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 pub mod alert_orders;
 pub mod anchors;
+pub mod backup;
 mod config_edits;
 mod connections;
 pub mod demo;

@@ -1,6 +1,7 @@
 //! The command line: arguments in, text and exit codes out. The work is done by `agent`.
 
 mod anchor;
+mod backup;
 mod export;
 mod health;
 mod init;
@@ -153,6 +154,21 @@ enum Command {
         Goes through the daemon when it runs. Without it the store tells how far each upstream is."
     )]
     Upstream(upstream::UpstreamArguments),
+    /// Write a backup of the whole store, also while the daemon runs
+    #[command(after_help = "Examples:\n  sudo meterseal backup /media/usb/plant-7.backup\n  \
+        sudo meterseal backup - | ssh office 'cat > plant-7.backup'\n\n\
+        It has all that was stored up to one point in time: readings, blocks, the log, positions, PINs, tokens and bundles.\n\
+        The private keys are left out unless --with-key asks for them. Passwords and tokens of connections that were made\n\
+        on the page are in it: the file is for its owner alone.")]
+    Backup(backup::BackupArguments),
+    /// Make the store of a backup, while the daemon is stopped
+    #[command(
+        after_help = "Examples:\n  sudo systemctl stop meterseal && sudo meterseal restore /media/usb/plant-7.backup\n  \
+        meterseal restore --check /media/usb/plant-7.backup\n\n\
+        Every byte is checked before anything is touched. A store that is there is refused, or set aside with --replace.\n\
+        At the next start the log goes on in a new epoch; without the private keys the gateway gets a new id and key."
+    )]
+    Restore(backup::RestoreArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -251,6 +267,8 @@ pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
         Command::Export(arguments) => export::export(arguments),
         Command::Anchor(command) => anchor::anchor(command),
         Command::Upstream(arguments) => upstream::upstream(arguments),
+        Command::Backup(arguments) => backup::back_up(arguments),
+        Command::Restore(arguments) => backup::restore(arguments),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),
