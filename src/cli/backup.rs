@@ -1,7 +1,7 @@
 //! `meterseal backup` and `meterseal restore`: the file that a backup is, what is told of it, and what to do next.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, IsTerminal as _, Read};
+use std::io::{self, BufReader, IsTerminal as _, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,7 +62,7 @@ pub fn back_up(arguments: BackupArguments) -> Done {
     } else {
         let made = Made::begin(&path, force)?;
         let file = made.file.try_clone().map_err(|error| made.failed(&error))?;
-        let written = complete(backup::back_up(&config, with_key, file, progress));
+        let written = complete(backup::back_up(&config, with_key, Steady { file, unwritten: 0 }, progress));
         clear();
         let written = written??;
         made.finish(force)?;
@@ -230,9 +230,33 @@ impl Drop for Made {
     }
 }
 
+/// Has what is written go to the disk bit by bit: whoever commits on the same disk does not wait behind all of it.
+struct Steady {
+    file: File,
+    unwritten: usize,
+}
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unwritten += written;
+        if self.unwritten >= AT_ONCE {
+            self.unwritten = 0;
+            self.file.sync_data()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 fn already(path: &Path) -> Failed {
     Failed::new(format!("{} is there already", path.display())).hint("Name another file, or replace it with --force.")
 }
+
+const AT_ONCE: usize = 8 << 20;
 
 /// On what is no terminal, progress is told so often.
 const EVERY: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod anchors;
+mod backup;
 mod config;
 mod edits;
 mod log;

@@ -250,6 +250,67 @@ async fn a_gateway_that_was_replaced_has_proofs_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_restored_gateway_proves_what_it_knew_and_what_came_then() {
+    for with_key in [true, false] {
+        let plant = plant();
+        plant.day(0, HOUR).await;
+        let (bundle, old_key) = (plant.export(10).await, plant.key().await);
+        plant.publish().await;
+        let before = plant.prove_block("m", 0).await;
+        plant.day(HOUR, 2 * HOUR).await;
+        let backup = plant.backup(with_key).await;
+        // What is signed from here on, the backup does not know; the mark does.
+        plant.day(2 * HOUR, 3 * HOUR).await;
+        plant.publish().await;
+        let lost = plant.prove_block("m", 2 * HOUR).await;
+
+        let plant = plant.restored(&backup).await;
+        plant.day(4 * HOUR, 5 * HOUR).await;
+        let epochs = plant.reader().epochs().await.unwrap();
+        let reasons: Vec<Reason> = epochs.iter().map(|epoch| epoch.reason).collect();
+        assert_eq!(reasons, [Reason::Init, Reason::Restore], "one epoch, though the mark knows more");
+        let first = plant.reader().openings(&epochs[1].identity.epoch, vec![0]).await.unwrap();
+        // It is shown when it is signed.
+        assert!(first.is_empty());
+        plant.publish().await;
+        let first = plant.reader().openings(&epochs[1].identity.epoch, vec![0]).await.unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&first[0].record).unwrap();
+        assert_eq!(record["old_origin"], epochs[0].identity.origin());
+        let size =
+            |note: &serde_json::Value| -> u64 { note.as_str().unwrap().lines().nth(1).unwrap().parse().unwrap() };
+        assert!(size(&record["last_outside"]) > size(&record["last_local"]), "{record}");
+
+        let new_key = plant.key().await;
+        assert_eq!(epochs[0].identity.gateway == epochs[1].identity.gateway, with_key);
+        // Proofs that were made before hold, also that of what the store does not know any more.
+        for proof in [&before, &lost] {
+            plant.accepted(proof, Some(&old_key));
+        }
+        plant.accepted(&plant.prove_block("m", 0).await, Some(&old_key));
+        plant.accepted(&plant.prove_block("m", 4 * HOUR).await, Some(&new_key));
+        // The bundle came along.
+        plant.accepted(&plant.prove(Claim::Row { dataset: bundle, row: 3 }).await, Some(&old_key));
+        let period = |from, to| Claim::Period { meter: "m".parse().unwrap(), from: at(from), to: at(to) };
+        let over = plant.try_prove(period(0, 5 * HOUR), ProofForm::Json).await;
+        if with_key {
+            plant.accepted(&over.unwrap(), Some(&new_key));
+        } else {
+            assert!(matches!(over, Err(ProveError::Not(NotProven::OtherGateway { .. }))), "{over:?}");
+            plant.refused(&plant.prove_block("m", 4 * HOUR).await, Some(&old_key));
+        }
+
+        // Once more from the same file: another epoch, and no second log of any origin.
+        let signed = plant.reader().checkpoint(&epochs[1].identity.epoch).await.unwrap();
+        assert!(signed.is_some());
+        let plant = plant.restored(&backup).await;
+        plant.publish().await;
+        let again = plant.reader().epochs().await.unwrap();
+        assert_eq!(again.len(), 2);
+        assert_ne!(again[1].identity.epoch, epochs[1].identity.epoch);
+    }
+}
+
+#[tokio::test]
 async fn datasets_and_their_rows_are_proven() {
     let plant = plant();
     plant.day(0, HOUR).await;

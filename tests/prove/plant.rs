@@ -11,7 +11,7 @@ use meterseal::blocks;
 use meterseal::clock::Clock;
 use meterseal::evidence::dataset::manifest::{PointsQuery, Query, Server};
 use meterseal::evidence::dataset::{Heading, Kind, Progress, Slice, Writer};
-use meterseal::evidence::log::Publisher;
+use meterseal::evidence::log::{Publisher, settle};
 use meterseal::evidence::mark::Mark;
 use meterseal::evidence::prove::{ProveError, Prover};
 use meterseal::evidence::verify::{self, Lack, Report, Trusted, Verdict};
@@ -50,13 +50,7 @@ pub fn at(ms: i64) -> Timestamp {
 pub fn plant() -> Plant {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(at(0));
-    let limits = store::Config {
-        path: folder.path().join("store"),
-        commit_every: Duration::from_millis(1),
-        keep_raw: Duration::from_secs(90 * 86_400),
-        max_disk: 2_000_000_000,
-        reserve: 0,
-    };
+    let limits = limits(folder.path());
     store::init(&limits, &"plant-7".parse().unwrap(), &clock).unwrap();
     let store = Store::open(limits, clock.clone(), None).unwrap();
     let sum = Origin::Sum { add: vec!["m".parse().unwrap(), "n".parse().unwrap()], subtract: Vec::new() };
@@ -72,6 +66,16 @@ pub fn plant() -> Plant {
     let mark = Mark::at(folder.path().join("mark"));
     let prover = Prover { reader: store.reader(), publisher: Publisher::new(store.ledger(), mark), anchoring: None };
     Plant { folder, clock, store, config, layouts, prover }
+}
+
+fn limits(folder: &Path) -> store::Config {
+    store::Config {
+        path: folder.join("store"),
+        commit_every: Duration::from_millis(1),
+        keep_raw: Duration::from_secs(90 * 86_400),
+        max_disk: 2_000_000_000,
+        reserve: 0,
+    }
 }
 
 fn meter(id: &str, origin: Origin) -> Meter {
@@ -204,6 +208,32 @@ impl Plant {
     pub async fn succeed(&self, reason: Reason) {
         let wish = Succession { reason, site: None, last_outside: None, since_open: false };
         self.store.ledger().succeed(wish).await.unwrap();
+    }
+
+    /// A backup as it is now.
+    pub async fn backup(&self, with_key: bool) -> Vec<u8> {
+        let (mut backup, root) = (Vec::new(), limits(self.folder.path()).path);
+        let still = self.store.ledger().hold_still().await.unwrap();
+        store::write_backup(&root, &still.inventory, with_key, &mut backup, &mut |_, _| true).unwrap();
+        backup
+    }
+
+    /// Goes on with a backup in the place of its store, as the daemon does at its start.
+    pub async fn restored(self, backup: &[u8]) -> Self {
+        let Self { folder, clock, store, config, layouts, prover } = self;
+        drop(prover);
+        store.close().await.unwrap();
+        let limits = limits(folder.path());
+        store::restore(&limits.path, backup, true, clock.now(), &mut |_, _| true).unwrap();
+        let store = Store::open(limits, clock.clone(), None).unwrap();
+        let (reader, mark) = (store.reader(), Mark::at(folder.path().join("mark")));
+        let site = "plant-7".parse().unwrap();
+        // A machine of which nothing is known is no other one.
+        let settled = settle(&reader, &store.ledger(), &site, &mark, &folder.path().join("machine")).await.unwrap();
+        assert_eq!(settled.succession.map(|succession| succession.reason), Some(Reason::Restore));
+        assert!(settled.restored.is_some() && settled.unread.is_none());
+        let prover = Prover { reader, publisher: Publisher::new(store.ledger(), mark), anchoring: None };
+        Self { folder, clock, store, config, layouts, prover }
     }
 
     /// Signs and shows all that the log holds.

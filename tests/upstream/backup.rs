@@ -23,7 +23,16 @@ enum Then {
     WorksWithoutALine,
 }
 
-async fn goes_on_in_a_new_epoch(server: Server, mark: Mark, then: Then) {
+/// How the store comes back.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// Its folder was copied.
+    Copy,
+    /// `meterseal backup` and `restore`, with the key.
+    Backup,
+}
+
+async fn goes_on_in_a_new_epoch(server: Server, mark: Mark, then: Then, by: By) {
     let house = House::new(server);
     let mut gateway = house.open().await;
     let whose = gateway.store.identity().gateway.clone();
@@ -31,6 +40,7 @@ async fn goes_on_in_a_new_epoch(server: Server, mark: Mark, then: Then) {
     gateway.seal().await;
     gateway.until_through(&house.name).await;
     let at_backup = gateway.records().await;
+    let backup = gateway.back_up(house.folder.path(), true).await;
     gateway.close().await;
     let (store, yesterday) = (house.folder.path().join("store"), house.folder.path().join("yesterday"));
     copy_folder(&store, &yesterday);
@@ -44,7 +54,10 @@ async fn goes_on_in_a_new_epoch(server: Server, mark: Mark, then: Then) {
     let today = gateway.records().await;
     gateway.close().await;
 
-    copy_folder(&yesterday, &store);
+    match by {
+        By::Copy => copy_folder(&yesterday, &store),
+        By::Backup => crate::gateway::restore(house.folder.path(), &backup),
+    }
     if mark == Mark::Gone {
         std::fs::remove_file(house.folder.path().join("mark")).unwrap();
     }
@@ -95,9 +108,12 @@ async fn goes_on_in_a_new_epoch(server: Server, mark: Mark, then: Then) {
 
 macro_rules! restored {
     ($name:ident, $server:expr, $mark:expr, $then:expr) => {
+        restored!($name, $server, $mark, $then, By::Copy);
+    };
+    ($name:ident, $server:expr, $mark:expr, $then:expr, $by:expr) => {
         #[tokio::test]
         async fn $name() {
-            goes_on_in_a_new_epoch($server, $mark, $then).await;
+            goes_on_in_a_new_epoch($server, $mark, $then, $by).await;
         }
     };
 }
@@ -110,3 +126,5 @@ restored!(postgresql_tells_by_its_checkpoint, Server::database(), Mark::Gone, Th
 restored!(postgresql_tells_after_days_without_a_line, Server::database(), Mark::Gone, Then::WorksWithoutALine);
 restored!(a_broker_is_told_by_the_mark, Server::broker(), Mark::Stays, Then::Connects);
 restored!(a_broker_tells_by_its_checkpoint, Server::broker(), Mark::Gone, Then::Connects);
+restored!(a_receiver_meets_a_restored_backup, Server::cloud(), Mark::Gone, Then::WorksWithoutALine, By::Backup);
+restored!(a_broker_meets_a_restored_backup, Server::broker(), Mark::Gone, Then::Connects, By::Backup);

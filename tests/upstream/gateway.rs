@@ -52,6 +52,12 @@ pub fn make(folder: &Path) -> VerifierKey {
     store::init(&limits(folder), &"plant-7".parse().unwrap(), &Clock::trusted()).unwrap().key
 }
 
+/// Puts a backup in the place of the store in `folder`.
+pub fn restore(folder: &Path, backup: &Path) {
+    let file = std::fs::File::open(backup).unwrap();
+    store::restore(&limits(folder).path, file, true, Clock::trusted().now(), &mut |_, _| true).unwrap();
+}
+
 fn limits(folder: &Path) -> store::Config {
     store::Config {
         path: folder.join("store"),
@@ -86,6 +92,15 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { upstream::run(wanted, parts, their_orders, until).await.unwrap() });
         Self { store, publisher, clock, plant, config, orders, status: seen, stop, tasks }
+    }
+
+    /// Writes a backup of the store to a file in `folder`.
+    pub async fn back_up(&self, folder: &Path, with_key: bool) -> std::path::PathBuf {
+        let still = self.store.ledger().hold_still().await.unwrap();
+        let path = folder.join("backup");
+        let file = std::fs::File::create(&path).unwrap();
+        store::write_backup(&limits(folder).path, &still.inventory, with_key, file, &mut |_, _| true).unwrap();
+        path
     }
 
     pub fn configure(&self, config: Config) {
