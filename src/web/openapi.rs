@@ -6,12 +6,13 @@
 #[cfg(test)]
 pub mod described;
 
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::AnyOf;
 use utoipa::openapi::{Object, RefOr, Schema, Type};
 
+use super::page;
 use super::query::{Asked, Nothing};
 
 /// Who may ask for a group of routes. A handler that wants more says so: `security(("token" = ["admin"]))`.
@@ -27,17 +28,14 @@ pub enum Audience {
     Admins,
 }
 
-/// What the routes say of themselves, with what holds for all.
-const DOCUMENT: &str = include_str!("../../docs/openapi.json");
-
 /// This description
 #[utoipa::path(
     get,
     path = "/api/openapi.json",
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-pub async fn openapi(Asked(Nothing {}): Asked<Nothing>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
+pub async fn openapi(headers: HeaderMap, Asked(Nothing {}): Asked<Nothing>) -> Response {
+    page::DESCRIPTION.answer(&headers)
 }
 
 /// The members of `T`, or none of them: what `flatten` makes of an option.

@@ -1,21 +1,18 @@
 //! The page and its files, embedded. They are public: what they show needs a sign-in.
 //!
-//! A new version of the program brings a new page, so browsers ask each time, and hear that nothing changed by the
-//! digest of what they have.
+//! They lie in the program as `build.rs` packed them. A new version of the program brings a new page, so browsers ask each
+//! time, and hear that nothing changed by the digest of what they have.
 
-use std::io::Write as _;
+use std::io::Read as _;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use tokio::sync::OnceCell;
+use flate2::read::GzDecoder;
 
 use super::Web;
-use super::problem::Problem;
 use crate::model::Digest;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -24,61 +21,70 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Address, content type and bytes of every file.
-const FILES: &[File] = &[
-    File::new("/", HTML, include_bytes!("page/index.html")),
-    File::new("/page.css", CSS, include_bytes!("page/page.css")),
-    File::new("/alerts.js", JS, include_bytes!("page/alerts.js")),
-    File::new("/api.js", JS, include_bytes!("page/api.js")),
-    File::new("/app.js", JS, include_bytes!("page/app.js")),
-    File::new("/blocks.js", JS, include_bytes!("page/blocks.js")),
-    File::new("/connections.js", JS, include_bytes!("page/connections.js")),
-    File::new("/dom.js", JS, include_bytes!("page/dom.js")),
-    File::new("/evidence.js", JS, include_bytes!("page/evidence.js")),
-    File::new("/exports.js", JS, include_bytes!("page/exports.js")),
-    File::new("/find.js", JS, include_bytes!("page/find.js")),
-    File::new("/format.js", JS, include_bytes!("page/format.js")),
-    File::new("/live.js", JS, include_bytes!("page/live.js")),
-    File::new("/meter.js", JS, include_bytes!("page/meter.js")),
-    File::new("/meters.js", JS, include_bytes!("page/meters.js")),
-    File::new("/now.js", JS, include_bytes!("page/now.js")),
-    File::new("/pieces.js", JS, include_bytes!("page/pieces.js")),
-    File::new("/settings-access.js", JS, include_bytes!("page/settings-access.js")),
-    File::new("/settings-audit.js", JS, include_bytes!("page/settings-audit.js")),
-    File::new("/settings-config.js", JS, include_bytes!("page/settings-config.js")),
-    File::new("/settings-tokens.js", JS, include_bytes!("page/settings-tokens.js")),
-    File::new("/settings.js", JS, include_bytes!("page/settings.js")),
-    File::new("/setup.js", JS, include_bytes!("page/setup.js")),
-    File::new("/sign-in.js", JS, include_bytes!("page/sign-in.js")),
-    File::new("/theme.js", JS, include_bytes!("page/theme.js")),
-    File::new("/trend.js", JS, include_bytes!("page/trend.js")),
-    File::new("/upstream.js", JS, include_bytes!("page/upstream.js")),
-    File::new("/vendor/uPlot.esm.js", JS, include_bytes!("page/vendor/uPlot.esm.js")),
-    File::new("/vendor/uPlot.css", CSS, include_bytes!("page/vendor/uPlot.css")),
-    File::new("/icon.svg", SVG, include_bytes!("page/icon.svg")),
-    File::new("/licences.txt", TEXT, include_bytes!("page/vendor/LICENCES.txt")),
-];
+const JSON: &str = "application/json";
 
-struct File {
-    path: &'static str,
-    kind: &'static str,
-    bytes: &'static [u8],
+/// A file of `build.rs`.
+macro_rules! packed {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
+    };
 }
 
-/// The forms of each file, made when it is first asked for.
-static FORMS: [OnceCell<Forms>; FILES.len()] = [const { OnceCell::const_new() }; FILES.len()];
+/// The description of the API.
+pub static DESCRIPTION: File = File::new("/api/openapi.json", JSON, packed!("openapi.json"));
 
-/// A file as it is, and compressed. Each form has a tag of its own, as strong tags demand (RFC 9110 8.8.1).
-struct Forms {
-    tag: HeaderValue,
-    /// Absent where it saves nothing.
-    gzip: Option<(HeaderValue, Bytes)>,
+/// Address, content type and bytes of every file.
+static FILES: &[File] = &[
+    File::new("/", HTML, packed!("page/index.html")),
+    File::new("/page.css", CSS, packed!("page/page.css")),
+    File::new("/alerts.js", JS, packed!("page/alerts.js")),
+    File::new("/api.js", JS, packed!("page/api.js")),
+    File::new("/app.js", JS, packed!("page/app.js")),
+    File::new("/blocks.js", JS, packed!("page/blocks.js")),
+    File::new("/connections.js", JS, packed!("page/connections.js")),
+    File::new("/dom.js", JS, packed!("page/dom.js")),
+    File::new("/evidence.js", JS, packed!("page/evidence.js")),
+    File::new("/exports.js", JS, packed!("page/exports.js")),
+    File::new("/find.js", JS, packed!("page/find.js")),
+    File::new("/format.js", JS, packed!("page/format.js")),
+    File::new("/live.js", JS, packed!("page/live.js")),
+    File::new("/meter.js", JS, packed!("page/meter.js")),
+    File::new("/meters.js", JS, packed!("page/meters.js")),
+    File::new("/now.js", JS, packed!("page/now.js")),
+    File::new("/pieces.js", JS, packed!("page/pieces.js")),
+    File::new("/settings-access.js", JS, packed!("page/settings-access.js")),
+    File::new("/settings-audit.js", JS, packed!("page/settings-audit.js")),
+    File::new("/settings-config.js", JS, packed!("page/settings-config.js")),
+    File::new("/settings-tokens.js", JS, packed!("page/settings-tokens.js")),
+    File::new("/settings.js", JS, packed!("page/settings.js")),
+    File::new("/setup.js", JS, packed!("page/setup.js")),
+    File::new("/sign-in.js", JS, packed!("page/sign-in.js")),
+    File::new("/theme.js", JS, packed!("page/theme.js")),
+    File::new("/trend.js", JS, packed!("page/trend.js")),
+    File::new("/upstream.js", JS, packed!("page/upstream.js")),
+    File::new("/vendor/uPlot.esm.js", JS, packed!("page/vendor/uPlot.esm.js")),
+    File::new("/vendor/uPlot.css", CSS, packed!("page/vendor/uPlot.css")),
+    File::new("/icon.svg", SVG, packed!("page/icon.svg")),
+    File::new("/licences.txt", TEXT, packed!("page/vendor/LICENCES.txt")),
+];
+
+pub struct File {
+    path: &'static str,
+    kind: &'static str,
+    /// As RFC 1952 has it.
+    packed: &'static [u8],
+}
+
+/// What each form is known by: as it is, and packed. Strong tags must differ (RFC 9110 8.8.1).
+struct Tags {
+    plain: HeaderValue,
+    packed: HeaderValue,
 }
 
 /// A route for each file.
 pub fn routes() -> Router<Web> {
-    FILES.iter().zip(&FORMS).fold(Router::new(), |router, (file, forms)| {
-        router.route(file.path, get(move |headers: HeaderMap| async move { file.answer(forms, &headers).await }))
+    FILES.iter().fold(Router::new(), |router, file| {
+        router.route(file.path, get(move |headers: HeaderMap| async move { file.answer(&headers) }))
     })
 }
 
@@ -88,51 +94,45 @@ pub fn has(path: &str) -> bool {
 }
 
 impl File {
-    const fn new(path: &'static str, kind: &'static str, bytes: &'static [u8]) -> Self {
-        Self { path, kind, bytes }
+    const fn new(path: &'static str, kind: &'static str, packed: &'static [u8]) -> Self {
+        Self { path, kind, packed }
     }
 
-    async fn answer(&'static self, forms: &OnceCell<Forms>, headers: &HeaderMap) -> Result<Response, Problem> {
-        let made = || async { tokio::task::spawn_blocking(|| Forms::of(self.bytes)).await };
-        let forms = forms.get_or_try_init(made).await.map_err(|_| Problem::Stopping)?;
-        let packed = forms.gzip.as_ref().filter(|_| takes_gzip(headers));
-        let (tag, bytes) = match packed {
-            Some((tag, bytes)) => (tag, bytes.clone()),
-            None => (&forms.tag, Bytes::from_static(self.bytes)),
-        };
-        let mut response = if has_already(headers, forms) {
+    pub fn answer(&self, headers: &HeaderMap) -> Response {
+        let tags = Tags::of(self.packed);
+        let takes_gzip = takes_gzip(headers);
+        let mut response = if has_already(headers, &tags) {
             StatusCode::NOT_MODIFIED.into_response()
+        } else if takes_gzip {
+            let coding = (header::CONTENT_ENCODING, "gzip");
+            ([(header::CONTENT_TYPE, self.kind), coding], Bytes::from_static(self.packed)).into_response()
         } else {
-            let mut whole = ([(header::CONTENT_TYPE, self.kind)], bytes).into_response();
-            if packed.is_some() {
-                whole.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            }
-            whole
+            ([(header::CONTENT_TYPE, self.kind)], unpacked(self.packed)).into_response()
         };
         let headers = response.headers_mut();
-        headers.insert(header::ETAG, tag.clone());
+        headers.insert(header::ETAG, if takes_gzip { tags.packed } else { tags.plain });
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-        Ok(response)
+        response
     }
 }
 
-impl Forms {
-    fn of(bytes: &[u8]) -> Self {
-        let digest = Digest::of(bytes);
+impl Tags {
+    fn of(packed: &[u8]) -> Self {
+        let digest = Digest::of(packed);
         // Hexadecimal digits, which any header may bear.
-        let tag = |suffix: &str| HeaderValue::from_str(&format!("\"{digest}{suffix}\""));
-        let tag = |suffix: &str| tag(suffix).unwrap_or(HeaderValue::from_static("\"\""));
-        let gzip = gzip(bytes).filter(|packed| packed.len() < bytes.len()).map(|packed| (tag("-gzip"), packed.into()));
-        Self { tag: tag(""), gzip }
+        let tag = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { plain: tag(format!("\"{digest}\"")), packed: tag(format!("\"{digest}-gzip\"")) }
     }
 }
 
-/// Writing into memory does not fail.
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).ok()?;
-    encoder.finish().ok()
+/// For the few who take nothing packed. What `build.rs` packed can be unpacked.
+fn unpacked(packed: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    if let Err(error) = GzDecoder::new(packed).read_to_end(&mut plain) {
+        tracing::error!(%error, "a file of the page is damaged in the program");
+    }
+    plain
 }
 
 /// Whether `Accept-Encoding` has gzip with a weight that is not 0.
@@ -149,12 +149,11 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Whether `If-None-Match` names one of the forms: either says that the browser has this very file.
-fn has_already(headers: &HeaderMap, forms: &Forms) -> bool {
-    let tags = [Some(&forms.tag), forms.gzip.as_ref().map(|(tag, _)| tag)];
+fn has_already(headers: &HeaderMap, tags: &Tags) -> bool {
     let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     named.flat_map(|value| value.split(',')).map(str::trim).any(|named| {
         let named = named.strip_prefix("W/").unwrap_or(named);
-        named == "*" || tags.iter().flatten().any(|tag| tag.as_bytes() == named.as_bytes())
+        named == "*" || [&tags.plain, &tags.packed].iter().any(|tag| tag.as_bytes() == named.as_bytes())
     })
 }
 
@@ -179,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_there_already_is_known_by_its_tag() {
-        let forms = Forms::of(&[b'a'; 1_000]);
-        let (tag, packed) = (forms.tag.to_str().unwrap(), forms.gzip.as_ref().unwrap().0.to_str().unwrap());
+        let forms = Tags::of(b"packed");
+        let (tag, packed) = (forms.plain.to_str().unwrap(), forms.packed.to_str().unwrap());
         assert_ne!(tag, packed);
         for known in [tag, packed, "*", &format!("W/{tag}"), &format!("\"other\", {packed}")] {
             assert!(has_already(&with(header::IF_NONE_MATCH, known), &forms), "{known}");
@@ -192,8 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_sent_as_it_is() {
-        assert!(Forms::of(b"ab").gzip.is_none());
+    fn every_file_is_what_it_was_before_it_was_packed() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        for file in FILES {
+            let name = if file.path == "/" { "/index.html" } else { file.path };
+            let name = if name == "/licences.txt" { "/vendor/LICENCES.txt" } else { name };
+            let plain = std::fs::read(folder.join(format!("src/web/page{name}"))).unwrap();
+            assert_eq!(unpacked(file.packed), plain, "{name}");
+            assert!(file.packed.len() < plain.len(), "{name}");
+        }
+        assert_eq!(unpacked(DESCRIPTION.packed), std::fs::read(folder.join("docs/openapi.json")).unwrap());
     }
 
     #[test]

@@ -37,42 +37,36 @@ pub(super) use {described, handlers};
 pub struct Handlers {
     path: String,
     methods: MethodRouter<Web>,
-    #[cfg(test)]
     described: Described,
 }
 
-/// What routes say of themselves.
-#[cfg(test)]
+/// What routes say of themselves: nothing outside of tests.
 #[derive(Default)]
 pub struct Described {
+    #[cfg(test)]
     pub paths: Paths,
+    #[cfg(test)]
     pub schemas: Vec<(String, RefOr<Schema>)>,
 }
 
 impl Handlers {
     /// Adds a handler and its description `D`.
-    pub(super) fn with<D: utoipa::Path + SchemaReferences, H: Handler<T, Web> + Copy, T: 'static>(
-        self,
-        handler: H,
-    ) -> Self {
+    pub(super) fn with<D, H, T>(mut self, handler: H) -> Self
+    where
+        D: utoipa::Path + SchemaReferences,
+        H: Handler<T, Web> + Copy,
+        T: 'static,
+    {
+        self.path = D::path();
+        self.described.add::<D>();
         let methods = D::methods();
-        #[cfg(test)]
-        let described = {
-            let mut described = self.described;
-            D::schemas(&mut described.schemas);
-            described.paths.add_path_operation(D::path(), methods.clone(), D::operation());
-            described
-        };
-        Self {
-            path: D::path(),
-            methods: methods.into_iter().fold(self.methods, |router, method| router.on(filter(&method), handler)),
-            #[cfg(test)]
-            described,
-        }
+        self.methods = methods.iter().fold(self.methods, |router, method| router.on(filter(method), handler));
+        self
     }
 
-    pub(super) fn layer(self, limit: DefaultBodyLimit) -> Self {
-        Self { methods: self.methods.layer(limit), ..self }
+    pub(super) fn layer(mut self, limit: DefaultBodyLimit) -> Self {
+        self.methods = self.methods.layer(limit);
+        self
     }
 }
 
@@ -93,40 +87,37 @@ fn filter(method: &HttpMethod) -> MethodFilter {
 #[derive(Default)]
 pub struct Routes {
     router: Router<Web>,
-    #[cfg(test)]
     pub described: Described,
 }
 
 impl Routes {
-    pub(super) fn at(self, handlers: Handlers) -> Self {
-        Self {
-            router: self.router.route(&handlers.path, handlers.methods),
-            #[cfg(test)]
-            described: self.described.and(handlers.described),
-        }
+    pub(super) fn at(mut self, handlers: Handlers) -> Self {
+        self.router = self.router.route(&handlers.path, handlers.methods);
+        self.described.and(handlers.described);
+        self
     }
 
     /// A route that is no interface for programs, and is not described.
-    pub(super) fn undescribed(self, path: &str, methods: MethodRouter<Web>) -> Self {
-        Self { router: self.router.route(path, methods), ..self }
+    pub(super) fn undescribed(mut self, path: &str, methods: MethodRouter<Web>) -> Self {
+        self.router = self.router.route(path, methods);
+        self
     }
 
-    pub(super) fn merge(self, other: Self) -> Self {
-        Self {
-            router: self.router.merge(other.router),
-            #[cfg(test)]
-            described: self.described.and(other.described),
-        }
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.described.and(other.described);
+        self
     }
 
-    pub(super) fn layer(self, limit: DefaultBodyLimit) -> Self {
-        Self { router: self.router.layer(limit), ..self }
+    pub(super) fn layer(mut self, limit: DefaultBodyLimit) -> Self {
+        self.router = self.router.layer(limit);
+        self
     }
 }
 
 impl From<Router<Web>> for Routes {
     fn from(router: Router<Web>) -> Self {
-        Self { router, ..Self::default() }
+        Self { router, described: Described::default() }
     }
 }
 
@@ -138,9 +129,20 @@ impl From<Routes> for Router<Web> {
 
 #[cfg(test)]
 impl Described {
-    fn and(mut self, other: Self) -> Self {
+    fn add<D: utoipa::Path + SchemaReferences>(&mut self) {
+        D::schemas(&mut self.schemas);
+        self.paths.add_path_operation(D::path(), D::methods(), D::operation());
+    }
+
+    fn and(&mut self, other: Self) {
         self.paths.merge(other.paths);
         self.schemas.extend(other.schemas);
-        self
     }
+}
+
+#[cfg(not(test))]
+impl Described {
+    fn add<D: utoipa::Path + SchemaReferences>(&mut self) {}
+
+    fn and(&mut self, _: Self) {}
 }
