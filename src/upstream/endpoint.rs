@@ -6,6 +6,7 @@ use reqwest::Url;
 use zeroize::Zeroizing;
 
 use super::tls::Tls;
+use crate::model::address::{KEY, without_keys};
 
 /// One `[[upstream]]` that is reached by HTTP or a WebSocket.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +20,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// As it is shown: a key in its path is not.
     pub fn to(&self) -> String {
-        self.url.as_str().trim_end_matches('/').to_owned()
+        without_keys(self.url.as_str().trim_end_matches('/'), KEY)
     }
 
     /// A token that is none would be refused again and again, and in words that nobody understands.
@@ -48,4 +50,19 @@ pub fn address(text: &str, schemes: [&str; 2], else_told: &'static str) -> Resul
         return Err("has `?` or `#` in it: it ends with its path");
     }
     if url.host_str().is_none() { Err("names no host") } else { Ok(url) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_the_key_in_its_path() {
+        let shown = |text: &str| {
+            let url = address(text, ["https", "http"], "no").unwrap();
+            Endpoint { url, token: None, tls: Tls::default(), timeout: Duration::from_secs(1) }.to()
+        };
+        assert_eq!(shown("https://h/v1/sync/"), "https://h/v1/sync");
+        assert_eq!(shown("https://h/in/1a2b3c4d5e6f708192a3b4c5"), "https://h/***");
+    }
 }
