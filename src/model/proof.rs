@@ -94,6 +94,8 @@ pub struct AnchoredBy {
 pub enum NotProven {
     #[error("meter {0} has no entry in the log: a meter has its first one when it was first heard")]
     NoMeter(MeterId),
+    #[error("no block of meter {0} is sealed yet: the first one is, soon after it has ended")]
+    NoneSealed(MeterId),
     #[error("no block of meter {meter} starts at {at}: the one that contains it starts at {}", within.start())]
     Within { meter: MeterId, at: Timestamp, within: Span },
     #[error("meter {meter} has no block at {at}: its first one starts at {first}")]

@@ -224,7 +224,9 @@ impl Problem {
                 | NotProven::NoDataset(_)
                 | NotProven::Simulated(_)
                 | NotProven::NoRow { .. } => StatusCode::NOT_FOUND,
-                NotProven::NotSealed { .. } | NotProven::NotExported { .. } => StatusCode::CONFLICT,
+                NotProven::NotSealed { .. } | NotProven::NoneSealed(_) | NotProven::NotExported { .. } => {
+                    StatusCode::CONFLICT
+                }
                 NotProven::Gone(_) | NotProven::OtherOrigin(_) => StatusCode::GONE,
                 NotProven::BadRequest(_) | NotProven::OtherGateway { .. } => StatusCode::BAD_REQUEST,
                 NotProven::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,

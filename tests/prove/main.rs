@@ -154,6 +154,24 @@ async fn a_period_opens_every_entry_and_none_can_be_left_out() {
 }
 
 #[tokio::test]
+async fn a_meter_whose_first_block_still_runs_is_not_unknown() {
+    let plant = plant();
+    plant.run("m", 0, 3 * MINUTE).await;
+    plant.commission("n").await;
+    let why = async |meter: &str| {
+        let claim = Claim::Block { meter: meter.parse().unwrap(), start: at(0) };
+        match plant.try_prove(claim, ProofForm::Json).await {
+            Err(ProveError::Not(why)) => why.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for meter in ["m", "n"] {
+        assert!(why(meter).await.starts_with(&format!("no block of meter {meter} is sealed yet")));
+    }
+    assert!(why("x").await.starts_with("meter x has no entry in the log"));
+}
+
+#[tokio::test]
 async fn a_revision_that_is_shown_is_the_one_that_was_committed_to() {
     let plant = plant();
     plant.day(0, 2 * HOUR).await;

@@ -74,7 +74,10 @@ async fn readings(reader: &Reader, block: &Block) -> Result<Option<Vec<u8>>, Sto
 /// Why no block of the meter starts at this instant.
 async fn why_not(reader: &Reader, meter: &MeterId, at: Timestamp) -> Result<NotProven, StoreError> {
     let Some((first, last)) = reader.block_starts(meter).await? else {
-        return Ok(NotProven::NoMeter(meter.clone()));
+        // It is read, or was: its first block is still to come.
+        let is_known = reader.meters().contains(meter) || !reader.commissionings(meter, 1).await?.is_empty();
+        let why = if is_known { NotProven::NoneSealed } else { NotProven::NoMeter };
+        return Ok(why(meter.clone()));
     };
     let around = |at: Timestamp| Span::new(at.plus_millis(-AROUND_MS), at.plus_millis(AROUND_MS));
     let near = match around(at) {
