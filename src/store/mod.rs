@@ -373,7 +373,16 @@ impl Store {
         evidence::find(&root)?;
         let lock = Lock::take(&root, socket)?;
         backup::finish(&root)?;
-        let evidence = Evidence::open(&root)?;
+        let mut reserve = reserve::Reserve::open(&root, config.reserve);
+        let evidence = loop {
+            match Evidence::open(&root) {
+                // Opening needs room as well, for the shared index of the log.
+                Err(StoreError::Full { .. }) if reserve.give(true) => {
+                    tracing::warn!("the disk is full: the store is opened in the reserve");
+                }
+                opened => break opened?,
+            }
+        };
         let layouts = raw::Layouts::default();
         let (mut files, mut live, mut damaged) = (Vec::new(), live::LiveMeters::default(), Vec::new());
         let folder = root.join(raw::FOLDER);
@@ -402,7 +411,7 @@ impl Store {
             tokens_used: Mutex::default(),
             redates: RwLock::new(Arc::new(evidence.redates()?)),
             evidence: Mutex::new(evidence),
-            reserve: Mutex::new(reserve::Reserve::open(&root, config.reserve)),
+            reserve: Mutex::new(reserve),
             raw: RwLock::new(files),
             pool: pool::Pool::default(),
             queue: queue::Queue::default(),

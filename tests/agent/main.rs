@@ -5,10 +5,15 @@
 mod anchors;
 mod backup;
 mod config;
+mod disk;
 mod edits;
 mod log;
 mod meter;
 mod plant;
+#[allow(dead_code, reason = "these tests have no two ports to join")]
+#[path = "../modbus/pty.rs"]
+mod pty;
+mod start;
 mod upstreams;
 
 use std::os::unix::net::UnixDatagram;

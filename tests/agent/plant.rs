@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Plant {
     folder: tempfile::TempDir,
+    store: PathBuf,
 }
 
 /// A line of the config with its meters: (id, unit).
@@ -36,7 +37,18 @@ pub fn line(name: &str, address: impl std::fmt::Display, meters: &[(&str, u8)]) 
 impl Plant {
     /// Writes the config; the store is not made.
     pub fn bare(lines: &str) -> Self {
-        let plant = Self { folder: tempfile::tempdir().unwrap() };
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        Self::with(folder, store, lines)
+    }
+
+    /// The same, with the store elsewhere.
+    pub fn at(store: PathBuf, lines: &str) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), store, lines)
+    }
+
+    fn with(folder: tempfile::TempDir, store: PathBuf, lines: &str) -> Self {
+        let plant = Self { folder, store };
         plant.write(lines);
         plant
     }
@@ -74,7 +86,7 @@ impl Plant {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.folder.path().join("store")
+        self.store.clone()
     }
 
     pub fn mark(&self) -> PathBuf {
