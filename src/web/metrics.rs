@@ -277,7 +277,8 @@ fn store(page: &mut Exposition, web: &Web, health: &StoreHealth) {
         page.one(name, "counter", help, value);
     }
     if let Some(forecast) = web.disk.forecast(web.views.clock.since_boot_ms(), health.written_bytes) {
-        let help = "Bytes written in a day at the pace of the last hour, in GB.";
+        let help = "Bytes that this process writes in a day at the pace of the last hour, in GB; what the file system adds \
+                    is not among them.";
         page.one("meterseal_store_written_gigabytes_per_day", "gauge", help, number(forecast));
     }
     let gauges = [
