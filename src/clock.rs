@@ -50,6 +50,22 @@ impl Kernel {
     }
 }
 
+/// What the kernel says of its clock (Linux, adjtimex(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelClock {
+    pub state: ClockState,
+    /// The greatest error that it may have, in µs: 16 s where nobody sets it.
+    pub greatest_error_us: i64,
+}
+
+/// What the kernel says now; `None` when it refuses to tell.
+pub fn kernel_clock() -> Option<KernelClock> {
+    let greatest_error_us = greatest_error_us()?;
+    let is_synchronised = greatest_error_us < GREATEST_ERROR_US;
+    let state = if is_synchronised { ClockState::Synchronised } else { ClockState::Unsynchronised };
+    Some(KernelClock { state, greatest_error_us })
+}
+
 /// The wait between two looks at the system's wall clock: bounds how late a step of the clock is noticed.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -212,21 +228,23 @@ fn boot_id() -> String {
 }
 
 /// Synchronised while the kernel's estimate of the greatest error is below 16 s: it grows by 500 ppm without a time
-/// service, and stands at 16 s after boot (Linux, adjtimex(2)). A kernel that refuses to tell is not believed.
-#[allow(unsafe_code)]
+/// service, and stands at 16 s after boot (Linux, adjtimex(2)).
+const GREATEST_ERROR_US: i64 = 16_000_000;
+
+/// A kernel that refuses to tell is not believed.
 fn kernel_state() -> ClockState {
-    const GREATEST_ERROR_US: i64 = 16_000_000;
+    kernel_clock().map_or(ClockState::Unsynchronised, |kernel| kernel.state)
+}
+
+#[allow(unsafe_code)]
+fn greatest_error_us() -> Option<i64> {
     // SAFETY: `timex` is plain integers for which zero is valid; `modes` 0 reads and changes nothing.
     let (outcome, state) = unsafe {
         let mut state: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut state), state)
     };
     #[allow(clippy::useless_conversion)] // c_long is 32 bits wide on armv7
-    if outcome >= 0 && i64::from(state.maxerror) < GREATEST_ERROR_US {
-        ClockState::Synchronised
-    } else {
-        ClockState::Unsynchronised
-    }
+    (outcome >= 0).then(|| i64::from(state.maxerror))
 }
 
 #[cfg(test)]

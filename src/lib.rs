@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod commissioning;
 pub mod config;
+pub mod doctor;
 pub mod evidence;
 pub mod model;
 pub mod simulate;

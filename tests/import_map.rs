@@ -20,7 +20,8 @@ const MAP: &[(&str, &[&str])] = &[
 
 /// Stands for each of these in `MAP`, beside what is said of one by name.
 const SIDE_ROOMS: &str = "a side room";
-const SIDE: &[&str] = &["sources", "simulate", "blocks", "commissioning", "evidence", "upstream", "alerts", "web"];
+const SIDE: &[&str] =
+    &["sources", "simulate", "blocks", "commissioning", "evidence", "upstream", "alerts", "doctor", "web"];
 
 /// The verifier is to be believed by whoever trusts nothing else here: it stands on these alone, and on its own parts.
 const VERIFIER: &str = "evidence/verify";

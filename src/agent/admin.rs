@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::access::{self, AccessOrder};
 use super::anchors;
+use super::doctor;
 use super::exports;
 use super::upstreams::{self, UpstreamsTold};
 use crate::clock::Clock;
@@ -47,6 +48,8 @@ pub enum Request {
     Read { meter: MeterId },
     /// How everything is doing.
     Status {},
+    /// All that `doctor` wants to know: [`Told`](crate::doctor::facts::Told).
+    Doctor {},
     /// Reads the config again, as SIGHUP does: a [`Reloaded`].
     Reload {},
     /// Checks the config on disk: faults and warnings.
@@ -144,6 +147,10 @@ pub struct Desk {
     pub anchors: mpsc::Sender<Order>,
     pub upstreams: watch::Receiver<Arc<UpstreamsStatus>>,
     pub upstream_orders: mpsc::Sender<UpstreamNow>,
+    /// What runs.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// When the daemon started, by both clocks.
+    pub started: (Timestamp, u64),
 }
 
 /// Events of a search on their way to a command. When they are full, the search waits.
@@ -284,6 +291,7 @@ impl Desk {
                 "store": self.reader.health(),
                 "sources": **self.status.borrow(),
             })),
+            Request::Doctor {} => Ok(serde_json::to_value(doctor::told(self).await?)?),
             Request::Reload {} => {
                 let (reply, answer) = oneshot::channel();
                 let gone = || anyhow!("the daemon is stopping");

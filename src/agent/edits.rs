@@ -176,6 +176,7 @@ impl Agent {
                 // All that waits for the next start goes on to wait.
                 let Config { blocks, evidence, exports, off, .. } = config;
                 self.running = Config { blocks, evidence, exports, off, ..self.running.clone() };
+                self.wires.config.send_replace(std::sync::Arc::new(self.running.clone()));
                 self.wires.tell(&self.running);
                 self.meters_shown().await;
                 self.left_out = left_out;

@@ -8,6 +8,7 @@ pub mod backup;
 mod config_edits;
 mod connections;
 pub mod demo;
+pub mod doctor;
 mod edits;
 mod events;
 pub mod exports;
@@ -425,6 +426,8 @@ impl Agent {
                 upstreams: delivery.subscribe(),
                 upstream_orders: upstream_wishes,
                 certificate: certificate.status(),
+                config: wires.config.subscribe(),
+                started: views.started,
             };
             admin::serve(requests, desk, stop)
         });

@@ -89,6 +89,7 @@ impl Agent {
         // What waits for the next start still differs at the next reload, and is told again.
         let site_id = self.running.site_id.clone();
         self.running = Config { store, site_id, web, ..new };
+        self.wires.config.send_replace(Arc::new(self.running.clone()));
         self.meters_shown().await;
         self.own_problems = problems(&self.running, &[]);
         self.own_problems.extend(

@@ -102,7 +102,7 @@ pub async fn status(config: &Config) -> anyhow::Result<UpstreamsTold> {
 }
 
 /// What the store knows of an upstream.
-async fn known(reader: &Reader, upstream: &Upstream, clock: &Clock) -> Result<UpstreamStatus, StoreError> {
+pub(super) async fn known(reader: &Reader, upstream: &Upstream, clock: &Clock) -> Result<UpstreamStatus, StoreError> {
     let (positions, heads) = (reader.positions(&upstream.name).await?, reader.heads().await?);
     let unused = reader.unused_seqs();
     let streams = upstream.effective_streams().into_iter().map(|stream| {

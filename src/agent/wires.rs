@@ -22,6 +22,8 @@ pub struct Wires {
     pub upstream: watch::Sender<Arc<upstream::Config>>,
     pub exports: watch::Sender<Arc<web::Exports>>,
     pub problems: watch::Sender<Arc<Vec<String>>>,
+    /// All of it, for whoever is to tell what runs.
+    pub config: watch::Sender<Arc<Config>>,
     /// The config that the log is to name.
     pub running: watch::Sender<Option<Running>>,
 }
@@ -39,6 +41,7 @@ impl Wires {
             upstream: watch::Sender::new(Arc::new(config.upstream.clone())),
             exports: watch::Sender::new(Arc::new(config.exports.clone())),
             problems: watch::Sender::new(Arc::new(problems)),
+            config: watch::Sender::new(Arc::new(config.clone())),
             running: watch::Sender::new(None),
         }
     }

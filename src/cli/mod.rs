@@ -2,6 +2,7 @@
 
 mod anchor;
 mod backup;
+mod doctor;
 mod export;
 mod health;
 mod init;
@@ -169,6 +170,12 @@ enum Command {
         At the next start the log goes on in a new epoch; without the private keys the gateway gets a new id and key."
     )]
     Restore(backup::RestoreArguments),
+    /// Look at everything, and say what to do about what is not well
+    #[command(after_help = "Example:\n  sudo meterseal doctor\n  sudo meterseal doctor --json\n\n\
+        Asks the daemon when it runs, and looks by itself when it does not: then it also tries ports and gateways. It \
+        changes nothing.\nExit code: 0 nothing is broken, 1 something is, 2 nothing could be looked at (arguments, no \
+        such config, no\npermission).")]
+    Doctor(doctor::DoctorArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training
     #[command(
         after_help = "Example:\n  meterseal simulate --listen 127.0.0.1:5020 --meters 8 --template eastron-sdm630"
@@ -269,6 +276,7 @@ pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
         Command::Upstream(arguments) => upstream::upstream(arguments),
         Command::Backup(arguments) => backup::back_up(arguments),
         Command::Restore(arguments) => backup::restore(arguments),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Simulate { listen, meters, template } => simulate(listen, meters, &template),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { output } => packaging::man(output.as_deref()),

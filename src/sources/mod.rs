@@ -167,6 +167,11 @@ pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Resul
     modbus::poll_once(line, meter, clock).await
 }
 
+/// Whether a line's port or gateway can be opened; nothing is asked of its meters. Only while no daemon has it open.
+pub async fn opens(line: &Line) -> Result<(), String> {
+    modbus::opens(line).await
+}
+
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Polls that wait for one line; the asker of one more is told that the line is busy.

@@ -240,6 +240,16 @@ impl Reader {
         self.evidence(backup::restored_from).await
     }
 
+    /// Reads all of `evidence.db`, and fails where it is damaged.
+    pub async fn quick_check(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let path = shared.root.join(evidence::FILE);
+            sqlite::check(&*shared.pool.lend(&path)?, &path)
+        })
+        .await
+    }
+
     /// The text of the last config that was good.
     pub async fn last_good_config(&self) -> Result<Option<String>, StoreError> {
         self.evidence(ledger::last_good_config).await

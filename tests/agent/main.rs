@@ -6,6 +6,7 @@ mod anchors;
 mod backup;
 mod config;
 mod disk;
+mod doctor;
 mod edits;
 mod log;
 mod meter;

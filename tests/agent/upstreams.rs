@@ -1,7 +1,7 @@
 //! Upstreams as whoever runs the daemon meets them: one that works, one that is dead, and one that comes later.
 
 #[path = "../peers/receiver.rs"]
-mod receiver;
+pub mod receiver;
 
 use std::sync::Arc;
 use std::time::Duration;

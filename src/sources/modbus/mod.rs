@@ -37,6 +37,12 @@ use session::Session;
 /// In so many places a unit may keep silent before `poll_once` gives it up.
 const SILENT_PLACES: usize = 2;
 
+/// Opens a line's port or its connection, and closes it.
+pub async fn opens(line: &Line) -> Result<(), String> {
+    let opened = Link::open(&line.wire, line.timeout.max(line::CONNECT_AT_LEAST), line.gap).await;
+    opened.map(drop).map_err(|error| error.to_string())
+}
+
 /// One poll over a connection of its own; nothing is stored.
 pub async fn poll_once(line: &Line, meter: &MeterConfig, clock: &Clock) -> Result<PollReport, PollFailed> {
     let failed = |why: String| PollFailed::NoAnswer { meter: meter.id.clone(), why };
