@@ -34,6 +34,11 @@ impl Reserve {
         }
     }
 
+    /// The bytes that it has now.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Some of it is given up.
     pub fn is_used(&self) -> bool {
         self.held < self.wanted

@@ -22,6 +22,10 @@ use crate::clock::Clock;
 const TRIES: u32 = 100;
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// What comes meanwhile makes the logs longer: so much must be free when it begins, and so much all the time.
+const ROOM: u64 = 16 << 20;
+const LEAST: u64 = 4 << 20;
+
 /// The files that hold still now, for whom.
 pub struct Frozen {
     number: u64,
@@ -32,6 +36,8 @@ pub struct Frozen {
 pub struct Still {
     shared: Arc<Shared>,
     number: u64,
+    /// Bytes of the reserve when it began, which may have been used before.
+    reserve: u64,
     pub inventory: Inventory,
     /// Keep the bundles from being deleted.
     _bundles: Vec<Held>,
@@ -61,9 +67,8 @@ impl Still {
         if mutex(&self.shared.still).as_ref().is_none_or(|frozen| frozen.number != self.number) {
             return Some("the store was closed or its disk was away");
         }
-        mutex(&self.shared.reserve)
-            .is_used()
-            .then_some("the disk of the store is full: make room there, and begin again")
+        let is_full = mutex(&self.shared.reserve).held() < self.reserve || free(&self.shared.root) < LEAST;
+        is_full.then_some("the disk of the store is full: make room there, or stop meterseal and back up then")
     }
 }
 
@@ -79,9 +84,12 @@ pub fn hold(shared: &Arc<Shared>, pen: Option<&RawFile>) -> Answer {
     if mutex(&shared.still).is_some() {
         return Err(StoreError::BackingUp { path: shared.root.clone() });
     }
-    if mutex(&shared.reserve).is_used() {
-        return Err(StoreError::Full { path: shared.root.clone() });
+    if free(&shared.root) < ROOM {
+        let what = "less than 16 MB are free, which it needs for what comes during a backup: make room there, or stop meterseal \
+                    and back up then";
+        return Err(StoreError::Unwritable { path: shared.root.clone(), what: what.to_owned() });
     }
+    let reserve = mutex(&shared.reserve).held();
     let (mut frozen, mut files) = (Vec::new(), Vec::new());
     for file in shared.files() {
         let is_written = pen.is_some_and(|pen| pen.first_seq == file.first_seq);
@@ -107,7 +115,11 @@ pub fn hold(shared: &Arc<Shared>, pen: Option<&RawFile>) -> Answer {
     *mutex(&shared.stills) = number;
     *still = Some(Frozen { number, _files: frozen });
     drop(still);
-    Ok(Some(Still { shared: shared.clone(), number, inventory, _bundles: bundles }))
+    Ok(Some(Still { shared: shared.clone(), number, reserve, inventory, _bundles: bundles }))
+}
+
+fn free(root: &Path) -> u64 {
+    sqlite::free_bytes(root).unwrap_or(u64::MAX)
 }
 
 /// `raw` are the raw files; the rest is found by `evidence.db`, which holds still.

@@ -106,6 +106,14 @@ async fn all_that_was_acknowledged_before_is_in_it_and_nothing_waits_for_it() {
     until(begun + 50).await;
     house.store.tidy().await;
     house.store.ledger().commission(commissioned("m1", NOON, Cause::First)).await.unwrap();
+    for file in still.inventory.files.iter().filter(|file| file.name.ends_with(".db")) {
+        // As SQLite does by itself when a log is long.
+        let connection = sqlite::open(&root.join(&file.name)).unwrap();
+        let checkpoint = connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        let (log, copied) = checkpoint.unwrap();
+        assert!(log > 0 && copied == 0, "{}: {copied} of {log} pages", file.name);
+    }
     let second = house.store.ledger().hold_still().await;
     assert!(matches!(second.err(), Some(StoreError::BackingUp { .. })));
     let backup = written(&root, &still.inventory, false);
@@ -161,12 +169,14 @@ async fn a_store_that_ends_or_needs_its_room_holds_still_no_longer() {
     let still = house.store.ledger().hold_still().await.unwrap();
     assert!(mutex(&house.store.shared.reserve).give(true));
     assert!(still.lost().unwrap().contains("full"), "{:?}", still.lost());
-    let refused = house.store.ledger().hold_still().await;
-    assert!(refused.is_err(), "a full disk is left alone");
-    let began = std::time::Instant::now();
+    drop(still);
+    // What was used before is no reason: a backup is wanted most where room is short.
+    let still = house.store.ledger().hold_still().await.unwrap();
+    assert_eq!(still.lost(), None);
     house.store.close().await.unwrap();
-    // SQLite would wait so long for the reader that holds the files.
-    assert!(began.elapsed() < Duration::from_secs(10));
+    // It ended in order, though nobody let go: no reader kept the logs from going into the files.
+    let log = config(&house.folder).path.join("evidence.db-wal");
+    assert!(log.metadata().is_err() || log.metadata().unwrap().len() == 0);
     assert!(still.lost().unwrap().contains("closed"));
 }
 
