@@ -67,11 +67,12 @@ impl Archive {
             let content = member.at + BLOCK;
             if let Some((from, into)) = shared(at, buffer, member.at, BLOCK) {
                 let header = header(&self.id, &member.name, member.bytes).unwrap_or([0; HEADER]);
+                let from = usize::try_from(from).unwrap_or(HEADER);
                 into.copy_from_slice(&header[from..from + into.len()]);
             }
             if let Some((from, into)) = shared(at, buffer, content, member.bytes) {
                 let path = self.folder.join(&member.name);
-                let read = File::open(&path).and_then(|file| file.read_exact_at(into, from as u64));
+                let read = File::open(&path).and_then(|file| file.read_exact_at(into, from));
                 read.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
             }
         }
@@ -81,11 +82,12 @@ impl Archive {
 
 /// What `buffer`, which stands for the archive from `at` on, shares with the `bytes` from `start` on: how far into them,
 /// and the piece of the buffer.
-fn shared(at: u64, buffer: &mut [u8], start: u64, bytes: u64) -> Option<(usize, &mut [u8])> {
+fn shared(at: u64, buffer: &mut [u8], start: u64, bytes: u64) -> Option<(u64, &mut [u8])> {
     let (from, to) = (at.max(start), (at + buffer.len() as u64).min(start + bytes));
     if from >= to {
         return None;
     }
     let within = |place: u64| usize::try_from(place).ok();
-    Some((within(from - start)?, &mut buffer[within(from - at)?..within(to - at)?]))
+    // How far may be more than 32 bits hold, and is for a file; the piece lies in memory.
+    Some((from - start, &mut buffer[within(from - at)?..within(to - at)?]))
 }
