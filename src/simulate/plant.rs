@@ -191,7 +191,7 @@ fn electrical(kilowatts: f64, power_factor: f64, index: usize, second: usize) ->
     let mut amperes = [0.0; 3];
     for phase in 0..3 {
         volts[phase] = 231.0 + 1.6 * slow + skew(phase) * 20.0 + unrest(phase) * 0.6 - kilowatts[phase] * 0.012;
-        amperes[phase] = kilowatts[phase].hypot(kilovars[phase]) * 1_000.0 / volts[phase];
+        amperes[phase] = apparent(kilowatts[phase], kilovars[phase]) * 1_000.0 / volts[phase];
     }
     // The grid's frequency is one and the same at all meters.
     let hertz = 50.0 + 0.02 * (second as f64 * TAU / 700.0).sin() + (noise(second, 999) as f64 / 256.0 - 0.5) * 0.01;
@@ -269,6 +269,11 @@ impl Battery {
         self.stored_kwh += power / 60.0;
         power
     }
+}
+
+/// Apparent power. Not by `hypot`: glibc has a new one since 2.35, and the program would run on no older system for it.
+pub fn apparent(kilowatts: f64, kilovars: f64) -> f64 {
+    (kilowatts * kilowatts + kilovars * kilovars).sqrt()
 }
 
 #[allow(clippy::cast_possible_truncation)] // far within 64 bits

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::identity;
 use super::mood::{self, Mood};
-use super::plant::{Plant, Sample};
+use super::plant::{Plant, Sample, apparent};
 use crate::model::{Quantity, Timestamp};
 use crate::sources::template::{Function, Kind, Positive, Register, Template};
 
@@ -198,9 +198,9 @@ fn value_of(quantity: &Quantity, sample: &Sample) -> f64 {
         ["current", "a"] => sum(&sample.amperes),
         ["power", "kw"] => kilowatts,
         ["reactive", "power", "kvar"] => kilovars,
-        ["apparent", "power", "kva"] => kilowatts.hypot(kilovars),
-        ["power", "factor", ..] => match kilowatts.hypot(kilovars) {
-            apparent if apparent > 0.0 => kilowatts / apparent,
+        ["apparent", "power", "kva"] => apparent(kilowatts, kilovars),
+        ["power", "factor", ..] => match apparent(kilowatts, kilovars) {
+            kva if kva > 0.0 => kilowatts / kva,
             _ => 1.0,
         },
         ["frequency", "hz"] => sample.hertz,
