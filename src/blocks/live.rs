@@ -88,7 +88,8 @@ impl Live {
             return;
         }
         let reaches_in = reading.time < open.tally.span().start() && reading.layout.has_intervals();
-        let in_order = open.newest.is_none_or(|newest| reading.time > newest) && !reaches_in;
+        // In order of time, then seq, as the store reads them: a quick meter has two answers in one millisecond.
+        let in_order = open.newest.is_none_or(|newest| reading.time >= newest) && !reaches_in;
         if open.stale || !in_order || layout.interval_ms.is_some_and(|interval| interval != open.interval_ms) {
             open.stale = true;
             return;
@@ -96,7 +97,7 @@ impl Live {
         if reading.time >= open.tally.span().end() {
             open.turn(spans.containing(reading.time).span);
         }
-        open.newest = Some(reading.time);
+        (open.newest, open.through_seq) = (Some(reading.time), reading.seq);
         open.tally.push(reading);
     }
 
@@ -332,4 +333,31 @@ fn add_up(sum: &Meter, shown: &OpenBlocks) -> Option<OpenBlock> {
     };
     open.shed = shed(&open);
     Some(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocks::rule::tests::{Say, layout, reading};
+
+    #[test]
+    fn only_what_is_out_of_order_is_taken_anew() {
+        let spans = Spans::new("UTC", 30, 0, Vec::new()).unwrap();
+        let layout = layout("m", Category::Cons, Some(1_000));
+        let (kwh, kw) =
+            (|kwh| Say { import: Some(kwh), ..Say::default() }, |kw| Say { power: Some(kw), ..Say::default() });
+        let mut live = Live::default();
+        let known: [MeterId; 0] = [];
+        live.push(&reading(&layout, 1, 1_000, kwh(1.0)), &spans);
+        assert_eq!(live.stale(known.iter()).len(), 1, "what lies before the first reading is in the store");
+        live.meters.values_mut().for_each(|open| open.stale = false);
+        let mut stale_after = |seq, ms, say| {
+            live.push(&reading(&layout, seq, ms, say), &spans);
+            !live.stale(known.iter()).is_empty()
+        };
+        assert!(!stale_after(2, 2_000, kwh(1.1)));
+        assert!(!stale_after(3, 2_000, kw(3.6)), "the next answer of the same poll, in the same millisecond");
+        assert!(!stale_after(3, 1_000, kw(9.9)), "known already");
+        assert!(stale_after(4, 1_999, kw(3.6)), "late");
+    }
 }
