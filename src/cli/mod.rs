@@ -173,7 +173,7 @@ enum Command {
     /// Look at everything, and say what to do about what is not well
     #[command(after_help = "Example:\n  sudo meterseal doctor\n  sudo meterseal doctor --json\n\n\
         Asks the daemon when it runs, and looks by itself when it does not: then it also tries ports and gateways. It \
-        changes nothing.\nExit code: 0 nothing is broken, 1 something is, 2 nothing could be looked at (arguments, no \
+        changes no setting.\nExit code: 0 nothing is broken, 1 something is, 2 nothing could be looked at (arguments, no \
         such config, no\npermission).")]
     Doctor(doctor::DoctorArguments),
     /// Run simulated Modbus/TCP meters alone, for tests and training

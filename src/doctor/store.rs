@@ -59,7 +59,7 @@ fn certificate(live: &Live, setup: &Setup, now: Timestamp) -> Option<Finding> {
 }
 
 pub fn evidence(facts: &Facts) -> Vec<Finding> {
-    let restore = "a backup may hold what is lost: see README, \"What may be lost, and what may not\"";
+    let restore = "a backup may hold what is lost: see docs/backup.md";
     let kept = match &facts.kept {
         Kept::Known(kept) => kept,
         Kept::Missing(why) => {
