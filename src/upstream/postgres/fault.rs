@@ -110,11 +110,16 @@ mod tests {
         // What is named is there, in the sources and where it is installed.
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let install = std::fs::read_to_string(root.join("packaging/install")).unwrap();
-        for (source, installed) in
-            [("packaging/postgres/schema.sql", "postgres-schema.sql"), ("docs/upstream.md", "upstream.md")]
-        {
+        for (source, listed) in [
+            (
+                "packaging/postgres/schema.sql",
+                "packaging/postgres/schema.sql usr/share/doc/meterseal/postgres-schema.sql\n",
+            ),
+            ("docs/upstream.md", " docs/*.md "),
+        ] {
             assert!(told.contains(source) && root.join(source).is_file(), "{source}");
-            assert!(install.contains(&format!("{source} usr/share/doc/meterseal/{installed}\n")), "{install}");
+            assert!(install.contains(listed), "{install}");
         }
+        assert!(install.contains("\"usr/share/doc/meterseal/${page##*/}\"\n"), "{install}");
     }
 }
