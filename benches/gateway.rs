@@ -1,7 +1,8 @@
 //! What the daemon takes on a gateway: `cargo bench --bench gateway [-- MINUTES]`. The program itself reads 100
 //! simulated meters of 1 s through ten connections and stores them; its memory, processor time and written bytes are
 //! those that the kernel counts for it. Beside it, in the same run, the meters' own process, which stores nothing.
-//! What is written must lie on a disk: the store is made in the folder from which this is started.
+//! What is written must lie on a disk: the store is made in the folder from which this is started. METERSEAL_BIN names
+//! another program to be measured, such as one that was released.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up fails")]
 #![allow(clippy::cast_precision_loss, reason = "figures for a person")]
@@ -12,7 +13,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_meterseal");
 const METERS: usize = 100;
 const METERS_A_LINE: usize = 10;
 /// Opening connections and the first commits belong to a start, not to the years after it.
@@ -29,7 +29,7 @@ fn main() {
     let file = folder.path().join("meterseal.toml");
     std::fs::write(&file, plant(folder.path(), &config)).unwrap();
 
-    let made = Command::new(PROGRAM).args(["init", "-c"]).arg(&file).output().unwrap();
+    let made = Command::new(program()).args(["init", "-c"]).arg(&file).output().unwrap();
     let made = String::from_utf8(made.stdout).unwrap();
     let token = made.split("token:").nth(1).unwrap().split_whitespace().next().unwrap();
     let daemon = Running::start(&["run", "-c", file.to_str().unwrap()]);
@@ -57,6 +57,10 @@ fn main() {
         (stored() - stored_before) / past,
         metric(&page, token, "meterseal_store_written_gigabytes_per_day"),
     );
+}
+
+fn program() -> std::ffi::OsString {
+    std::env::var_os("METERSEAL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_meterseal").into())
 }
 
 /// A config with the simulated meters, ten to a line, as meters like any other.
@@ -114,7 +118,7 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         let mut process = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
         let lines: Box<dyn Iterator<Item = String>> = match arguments[0] {
