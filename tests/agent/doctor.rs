@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::disk::Disk;
 use super::meter::FakeMeter;
-use super::plant::{Plant, line, through_seq};
+use super::plant::{Plant, line};
+use super::small_disk::Disk;
+use super::start::storing_on;
 use super::upstreams::receiver::{Faults, Receiver, Said};
 
 /// All findings, and the exit code.
@@ -137,12 +138,7 @@ async fn a_port_that_another_program_has_open_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_with_what_makes_room() {
     let Some(disk) = Disk::mount(24) else { return };
-    let meter = FakeMeter::start().await;
-    let lines = line("a", meter.address, &[("one", 1)]);
-    let plant = Plant::at(disk.path().join("store"), &lines);
-    plant.init();
-    let mut daemon = plant.daemon();
-    daemon.status(|status| through_seq(status) > 0).await;
+    let (_meter, plant, mut daemon) = storing_on(&disk).await;
     disk.fill();
     daemon.status(|status| status["store"]["reserve_used"] == true || !status["store"]["unwritable"].is_null()).await;
     let (found, code) = doctor(&plant);

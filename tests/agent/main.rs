@@ -5,7 +5,6 @@
 mod anchors;
 mod backup;
 mod config;
-mod disk;
 mod doctor;
 mod edits;
 mod log;
@@ -14,6 +13,8 @@ mod plant;
 #[allow(dead_code, reason = "these tests have no two ports to join")]
 #[path = "../modbus/pty.rs"]
 mod pty;
+#[path = "../peers/small_disk.rs"]
+mod small_disk;
 mod start;
 mod upstreams;
 

@@ -16,10 +16,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use super::disk::Disk;
 use super::meter::FakeMeter;
 use super::plant::{Daemon, PATIENCE, Plant, line, through_seq};
 use super::pty::Pty;
+use super::small_disk::Disk;
 
 /// A meter on a serial line: each register of it is 0, and its answers are right.
 fn answering(pty: Pty) -> JoinSet<()> {
@@ -122,15 +122,20 @@ async fn names_that_nobody_answers_for_hold_up_neither_start_nor_end() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_it_starts_says_so_and_goes_on_when_there_is_room() {
-    let Some(disk) = Disk::mount(24) else { return };
+/// A meter, and a daemon that has stored readings of it on this disk.
+pub async fn storing_on(disk: &Disk) -> (FakeMeter, Plant, Daemon) {
     let meter = FakeMeter::start().await;
-    let lines = line("a", meter.address, &[("one", 1)]);
-    let plant = Plant::at(disk.path().join("store"), &lines);
+    let plant = Plant::at(disk.path().join("store"), &line("a", meter.address, &[("one", 1)]));
     plant.init();
     let mut daemon = plant.daemon();
     daemon.status(|status| through_seq(status) > 0).await;
+    (meter, plant, daemon)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_it_starts_says_so_and_goes_on_when_there_is_room() {
+    let Some(disk) = Disk::mount(24) else { return };
+    let (_meter, plant, daemon) = storing_on(&disk).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().0.success());
     disk.fill();

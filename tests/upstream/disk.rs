@@ -1,41 +1,10 @@
 //! A server that has no room, or has lost a table, is told of; when it is mended all goes on.
 
-use std::path::Path;
-use std::process::Command;
-
 use meterseal::model::{UpstreamState, UpstreamStatus};
 
 use crate::house::{House, Server, problem};
 use crate::postgres::{DATABASE, USER};
-
-/// A file system of its own, of some MB.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// None where this process may not mount one.
-    fn mount(megabytes: usize) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let options = format!("size={megabytes}m,mode=0755");
-        let told =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path()).output().unwrap();
-        if told.status.success() {
-            return Some(Self(folder));
-        }
-        println!("left out, as no disk can be mounted here: {}", String::from_utf8_lossy(&told.stderr).trim_end());
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily, as the server may still be ending.
-        Command::new("umount").arg("-l").arg(self.path()).status().ok();
-    }
-}
+use crate::small_disk::Disk;
 
 #[tokio::test]
 async fn a_full_disk_of_postgresql_holds_up_and_puts_nothing_aside() {
@@ -53,16 +22,13 @@ async fn a_full_disk_of_postgresql_holds_up_and_puts_nothing_aside() {
     gateway.until_through("database").await;
 
     // All that is left, to the last page.
-    let filler = disk.path().join("filler");
-    let mut file = std::fs::File::create(&filler).unwrap();
-    while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
+    disk.fill();
     gateway.take(2_000).await;
     let is_told = |status: &UpstreamStatus| {
         status.state != UpstreamState::Connected && problem(status).to_lowercase().contains("full")
     };
     gateway.until("database", "a person is told that there is no room", is_told).await;
-    drop(file);
-    std::fs::remove_file(&filler).unwrap();
+    disk.make_room();
     gateway.until_through("database").await;
     assert!(house.letters(&gateway).await.is_empty());
     house.check(&gateway).await;

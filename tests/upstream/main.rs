@@ -28,6 +28,8 @@ mod proxy;
 mod pulled;
 #[path = "../peers/receiver.rs"]
 mod receiver;
+#[path = "../peers/small_disk.rs"]
+mod small_disk;
 mod upstreams;
 
 use std::net::{Ipv4Addr, SocketAddr};
