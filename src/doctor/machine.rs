@@ -145,7 +145,7 @@ fn port(line: &str, device: &Path, plugged: &[(PathBuf, PathBuf)], (user, daemon
     }
 }
 
-/// The adapters' names that stay, and the ports that they stand for now.
+/// The adapters' names that stay, each with the port that it leads to.
 fn plugged() -> Vec<(PathBuf, PathBuf)> {
     let names = fs::read_dir("/dev/serial/by-id").into_iter().flatten().flatten();
     let mut all: Vec<_> = names.filter_map(|name| Some((name.path(), name.path().canonicalize().ok()?))).collect();
