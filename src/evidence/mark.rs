@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::model::note::SignedCheckpoint;
+use crate::store::hand_over;
 
 /// A note with two signatures is far shorter.
 const LONGEST: u64 = 4_096;
@@ -52,6 +53,7 @@ impl Mark {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&new)?;
         file.write_all(checkpoint.note().as_bytes())?;
         file.sync_all()?;
+        hand_over(new.as_ref(), folder);
         fs::rename(&new, &self.path)?;
         File::open(folder)?.sync_all()
     }

@@ -10,7 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Created, FirstToken, Identity, StoreError, access, anchors, backup, events, jobs, log, objects, sqlite, upstream,
+    Created, FirstToken, Identity, StoreError, access, anchors, backup, events, jobs, log, objects, owner, sqlite,
+    upstream,
 };
 use crate::clock::Clock;
 use crate::model::note::VerifierKey;
@@ -205,6 +206,7 @@ pub fn init(root: &Path, site: &SiteId, clock: &Clock, first: FirstToken) -> Res
     if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         flush_folder(parent)?;
     }
+    owner::hand_over(root, root);
     Ok(Created { key: VerifierKey::new(identity.origin(), public), identity, token })
 }
 

@@ -17,6 +17,7 @@ mod lock;
 mod log;
 mod lost;
 mod objects;
+mod owner;
 mod pool;
 mod queue;
 mod raw;
@@ -61,6 +62,7 @@ pub use jobs::{Dropped, Held, JOBS, JobEnd, NoRoom};
 use lock::Lock;
 pub use log::{Append, Epoch, LogPlace, Opening, Succession};
 pub use objects::Change;
+pub use owner::hand_over;
 pub use reader::{Reader, ReadingStream};
 pub use taken::TakenCursor;
 use writer::Writer;
@@ -111,7 +113,10 @@ pub enum StoreError {
     #[error("there is no anchor {0}")]
     NoAnchor(u64),
     /// This user may not use it, whether it is there or not.
-    #[error("no permission to use {path}: run meterseal as the user that owns the store, or as root")]
+    #[error(
+        "no permission to use {path}: run meterseal as root or as the user that owns the store; if root left files in it \
+         that are root's, give them to that user with `chown -R`"
+    )]
     Forbidden { path: PathBuf },
     #[error("the store is closed")]
     Closed,
@@ -526,6 +531,7 @@ impl Drop for Store {
             tracing::error!("the writing thread of the store had panicked");
         }
         self.shared.pool.clear();
+        owner::hand_over(&self.shared.root, &self.shared.root);
         // Readers may live on; the store is free all the same.
         *mutex(&self.shared.lock) = None;
     }

@@ -4,6 +4,7 @@ mod access;
 mod anchors;
 mod backup;
 mod jobs;
+mod owner;
 mod upstream;
 
 use super::*;
@@ -900,7 +901,7 @@ fn a_store_that_may_not_be_seen_is_not_missing() {
     let of = |kind: ErrorKind| StoreError::of_io(Path::new("store"), Error::from(kind));
     let forbidden = of(ErrorKind::PermissionDenied);
     assert!(matches!(forbidden, StoreError::Forbidden { .. }));
-    assert!(forbidden.to_string().contains("run meterseal as the user that owns the store"));
+    assert!(forbidden.to_string().contains("as the user that owns the store"));
     assert!(matches!(of(ErrorKind::ReadOnlyFilesystem), StoreError::Unwritable { .. }));
     assert!(matches!(of(ErrorKind::StorageFull), StoreError::Full { .. }));
     assert!(matches!(of(ErrorKind::TimedOut), StoreError::Io { .. }));

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::evidence::{self, flush_folder};
 use super::super::lock::Lock;
+use super::super::owner::Owner;
 use super::super::{StoreError, raw, sqlite};
 use super::read::unpack;
 use super::{BUNDLES, BadBackup, Head, Progress, RestoredFrom, TLS, mark_restored};
@@ -245,32 +246,6 @@ fn holds_something(path: &Path) -> bool {
     match path.read_dir() {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => path.symlink_metadata().is_ok(),
-    }
-}
-
-/// Whom the store belongs to.
-struct Owner(u32, u32);
-
-impl Owner {
-    fn of(root: &Path) -> io::Result<Self> {
-        let root = root.metadata()?;
-        Ok(Self(root.uid(), root.gid()))
-    }
-
-    /// Root makes files for another: the daemon must be able to use them.
-    fn give(&self, path: &Path) -> io::Result<()> {
-        let file = path.symlink_metadata()?;
-        if (file.uid(), file.gid()) == (self.0, self.1) || !rustix::process::geteuid().is_root() {
-            return Ok(());
-        }
-        std::os::unix::fs::lchown(path, Some(self.0), Some(self.1))
-    }
-
-    fn give_all(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            path.read_dir()?.try_for_each(|entry| self.give_all(&entry?.path()))?;
-        }
-        self.give(path)
     }
 }
 
