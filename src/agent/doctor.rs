@@ -135,19 +135,23 @@ fn good_setup(path: &Path, now: crate::model::Timestamp) -> Option<Setup> {
 
 /// Looks into a store that nobody has open. The log of a store that was moved does not begin anew for it.
 async fn alone(limits: &store::Config, good: Option<Config>, config: &mut ConfigFacts, clock: &Clock) -> Found {
+    let closed = |kept, good: Option<Config>| Found {
+        setup: good.as_ref().map(setup),
+        kept,
+        lines: good.map(|config| config.sources.lines).unwrap_or_default(),
+        ..Found::default()
+    };
+    // It would be brought up to this program's version, and whoever asks may yet go back to the former one.
+    if let Ok(Some(version)) = store::older_version(&limits.path) {
+        return closed(Kept::Older(version), good);
+    }
     let (store_config, own_clock) = (limits.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(store_config, own_clock, None)).await;
     let store = match opened {
         Ok(Ok(store)) => store,
-        Ok(Err(error)) => {
-            let kept = match error {
-                StoreError::Missing { .. } => Kept::Missing(error.to_string()),
-                error => Kept::Closed(format!("{:#}", anyhow::Error::from(error))),
-            };
-            let lines = good.as_ref().map(|config| config.sources.lines.clone()).unwrap_or_default();
-            return Found { setup: good.as_ref().map(setup), kept, lines, ..Found::default() };
-        }
-        Err(ended) => return Found { kept: Kept::Closed(ended.to_string()), ..Found::default() },
+        Ok(Err(error @ StoreError::Missing { .. })) => return closed(Kept::Missing(error.to_string()), good),
+        Ok(Err(error)) => return closed(Kept::Closed(format!("{:#}", anyhow::Error::from(error))), good),
+        Err(ended) => return closed(Kept::Closed(ended.to_string()), good),
     };
     let reader = store.reader();
     let running = match good {

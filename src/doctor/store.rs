@@ -67,6 +67,13 @@ pub fn evidence(facts: &Facts) -> Vec<Finding> {
                           `sudo -u meterseal meterseal init`";
             return vec![Finding::broken(EVIDENCE, "", why.clone(), remedy)];
         }
+        Kept::Older(version) => {
+            let found =
+                format!("the store is of version {version}, and is not looked into before it is of this program's");
+            let remedy = "start the daemon, which brings it up to date: `sudo systemctl start meterseal`; after that, an \
+                          older meterseal cannot open it";
+            return vec![Finding::look(EVIDENCE, "", found, remedy)];
+        }
         Kept::Closed(why) => {
             let found = format!("the store cannot be opened: {why}");
             return vec![Finding::broken(
@@ -186,6 +193,8 @@ mod tests {
         assert!(state == Broken && text.contains("-> mount the disk") && text.contains("meterseal init"), "{text}");
         let (state, text) = of(Kept::Closed("it is of version 9".to_owned()));
         assert!(state == Broken && text.starts_with("the store cannot be opened: it is of version 9"), "{text}");
+        let (state, text) = of(Kept::Older(3));
+        assert!(state == Look && text.starts_with("the store is of version 3, and is not looked into"), "{text}");
         let mut facts = healthy();
         assert!(
             told(&facts, "evidence", "").1.starts_with("log plant/a/b: 7 entries signed, the last checkpoint 0 s ago")

@@ -213,6 +213,11 @@ pub fn free(path: &Path) -> Result<(), StoreError> {
     Lock::is_free(path)
 }
 
+/// The version of the store at `path`, if this program would bring it up to its own. Changes nothing.
+pub fn older_version(path: &Path) -> Result<Option<u32>, StoreError> {
+    evidence::version(path).map(|version| Some(version).filter(|version| *version < evidence::VERSION))
+}
+
 /// Batches that a slow listener to a feed may lag behind before it loses the oldest; the store still has them.
 const FEED: usize = 32;
 

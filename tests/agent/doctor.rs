@@ -117,6 +117,19 @@ async fn all_that_is_wrong_with_a_plant_is_found_with_and_without_its_daemon() {
     assert!(!plant.socket().exists(), "it left nothing behind");
 }
 
+#[tokio::test]
+async fn a_store_of_an_older_version_is_left_as_it_is() {
+    let (plant, _) = Plant::new("");
+    let file = plant.store().join("evidence.db");
+    // The user version in SQLite's header, big-endian.
+    let mut older = std::fs::read(&file).unwrap();
+    older[63] -= 1;
+    std::fs::write(&file, &older).unwrap();
+    let (found, _) = doctor(&plant);
+    is(&found, ("evidence", ""), "look", &["is of version ", "start the daemon"]);
+    assert!(std::fs::read(&file).unwrap() == older);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_program_has_open_is_told() {
     let pty = super::pty::Pty::new();
