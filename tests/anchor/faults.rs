@@ -44,6 +44,40 @@ async fn an_account_without_funds_is_told_and_goes_on_when_it_has_some() {
     assert_eq!(counts(&node), [1]);
 }
 
+/// A backup knows of no nonce that was used after it.
+#[tokio::test]
+async fn a_restored_gateway_anchors_behind_what_it_sent_since_the_backup() {
+    let node = Node::start(137, Mining::Manual);
+    let mut house = House::new(config(137, &[node.url()]));
+    let under_way = house.until(None, |anchor| anchor.state == AnchorState::Sent).await;
+    let backup = house.backup().await;
+    house.until_final(&node).await;
+    house.grow().await;
+    let forgotten = house.order(Wanted::Checkpoint).await.unwrap();
+    let forgotten = house.until(Some(&node), |anchor| anchor.id == forgotten && is_final(anchor)).await;
+    assert_eq!(forgotten.attempts[0].nonce, 1);
+
+    house.restore(&backup).await;
+    let known = house.anchors().await;
+    assert_eq!(
+        known.iter().map(|anchor| (anchor.id, anchor.state)).collect::<Vec<_>>(),
+        [(under_way.id, AnchorState::Sent)]
+    );
+    house.until_final(&node).await;
+    house.grow().await;
+    let wanted = house.order(Wanted::Checkpoint).await.unwrap();
+    house.until(Some(&node), |anchor| anchor.id == wanted && is_final(anchor)).await;
+    let since: Vec<_> = house.anchors().await.into_iter().filter(|anchor| anchor.id > under_way.id).collect();
+    assert!(
+        !since.is_empty() && since.iter().all(|anchor| is_final(anchor) && anchor.attempts[0].nonce >= 2),
+        "{since:#?}"
+    );
+    assert_eq!(counts(&node), vec![1; 2 + since.len()], "nothing is anchored twice");
+    let taken = house.alerts().await.into_iter().filter(|alert| alert.kind == AlertKind::AnchorNonceTaken);
+    let taken: Vec<_> = taken.map(|alert| alert.text).collect();
+    assert!(taken.len() == 1 && taken[0].contains("with nonce 1") && taken[0].contains("was restored"), "{taken:?}");
+}
+
 #[tokio::test]
 async fn a_fee_above_the_ceiling_is_waited_for() {
     let node = Node::start(80_002, Mining::Manual);
@@ -128,7 +162,7 @@ async fn a_nonce_that_somebody_else_takes_is_told_and_another_is_taken() {
     assert_eq!(anchor.given_up[0].attempts, sent.attempts, "it stays known");
     let alerts = house.alerts().await;
     let taken: Vec<_> = alerts.iter().filter(|alert| alert.kind == AlertKind::AnchorNonceTaken).collect();
-    assert!(matches!(taken[..], [alert] if alert.text.contains("nonce 0 is not ours")), "{alerts:?}");
+    assert!(matches!(taken[..], [alert] if alert.text.contains("with nonce 0.")), "{alerts:?}");
     let mut counts = written(&node);
     counts.remove("0x");
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [1]);

@@ -11,8 +11,9 @@ use alloy_primitives::Address;
 use meterseal::clock::Clock;
 use meterseal::evidence::anchor::{Anchorer, Config, Order, Part, Parts, Queue, Wanted, fees};
 use meterseal::evidence::evm::Key;
-use meterseal::evidence::log::Publisher;
+use meterseal::evidence::log::{Publisher, settle};
 use meterseal::evidence::mark::Mark;
+use meterseal::model::entry::Reason;
 use meterseal::model::{Alert, Anchor, AnchorRefused, AnchorState, AnchorStatus, Timestamp};
 use meterseal::store::{self, Append, Ledger, Reader, Store};
 use serde_json::{Value, json};
@@ -104,6 +105,26 @@ impl House {
         drop(self.anchorer.take());
         drop(self.store.take());
         self.open();
+    }
+
+    /// A backup as it is now.
+    pub async fn backup(&self) -> Vec<u8> {
+        let (mut backup, root) = (Vec::new(), limits(&self.folder).path);
+        let still = self.ledger().hold_still().await.unwrap();
+        store::write_backup(&root, &still.inventory, true, &mut backup, &mut |_, _| true).unwrap();
+        backup
+    }
+
+    /// The gateway ends, and goes on with a backup in the place of its store.
+    pub async fn restore(&mut self, backup: &[u8]) {
+        drop(self.anchorer.take());
+        drop(self.store.take());
+        store::restore(&limits(&self.folder).path, backup, true, self.clock.now(), &mut |_, _| true).unwrap();
+        self.open();
+        let (site, mark) = ("plant-7".parse().unwrap(), Mark::at(self.folder.join("mark")));
+        let machine = self.folder.join("machine");
+        let settled = settle(&self.reader(), &self.ledger(), &site, &mark, &machine).await.unwrap();
+        assert_eq!(settled.succession.map(|succession| succession.reason), Some(Reason::Restore));
     }
 
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {

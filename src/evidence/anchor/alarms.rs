@@ -89,8 +89,9 @@ pub fn alert(kind: AlertKind, occasion: Timestamp, now: Timestamp, text: String)
 pub fn rival(anchor: &Anchor, nonce: u64, now: Timestamp) -> Alert {
     let Anchor { account, chain_id, .. } = anchor;
     let text = format!(
-        "A transaction of {account} on chain {chain_id} with nonce {nonce} is not ours: somebody else signs with this key, or \
-         an older copy of this store did. Anchors go on behind it. Give each gateway a key of its own."
+        "This store does not know the transaction of {account} on chain {chain_id} with nonce {nonce}. Anchors go on behind it. \
+         If the store was restored, it may be an anchor made after the backup; else somebody else signs with this key: \
+         give each gateway a key of its own."
     );
     // The occasion is of this anchor and this nonce: however often a crash repeats it, it is told once, and the next
     // nonce again.
@@ -174,7 +175,7 @@ mod tests {
         let occasion = |nonce, after| rival(&anchor, nonce, NOW.plus(after)).occasion;
         assert_eq!(occasion(3, HOUR), occasion(3, HOUR * 2), "a crash repeats it");
         assert_ne!(occasion(3, HOUR), occasion(4, HOUR));
-        assert!(rival(&anchor, 3, NOW).text.contains("nonce 3 is not ours"));
+        assert!(rival(&anchor, 3, NOW).text.contains("with nonce 3."));
     }
 
     #[test]
