@@ -553,7 +553,8 @@ fn the_unit_names_what_this_program_does() {
         "Type=notify",
         "RestartPreventExitStatus=78",
         "RuntimeDirectory=meterseal",
-        "StateDirectory=meterseal meterseal-mark",
+        "StateDirectory=meterseal-mark",
+        "ReadWritePaths=-/var/lib/meterseal",
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }

@@ -83,7 +83,8 @@ pub fn load(path: &Path, now: Timestamp) -> (Option<Files>, Checked) {
             (Some(files), checked)
         }
         Err(Unreadable { path, source }) => {
-            let mend = "name the file with -c, and let the user that runs meterseal read it".to_owned();
+            let mend =
+                "name the file with -c, and read it as root (`sudo`) or as the user that runs meterseal".to_owned();
             let why = format!("cannot be read: {source}");
             let fault = Fault { file: path, line: 0, key: String::new(), why, mend };
             let (faults, warnings, kept) = (vec![fault], Vec::new(), Files::default());

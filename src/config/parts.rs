@@ -226,7 +226,7 @@ fn absolute(field: &Field) -> Option<PathBuf> {
     if path.is_absolute() { Some(path) } else { field.fault(format!("{} is not an absolute path", field.shown()), "") }
 }
 
-/// Beside the store; where there is a folder for it (`StateDirectory=meterseal meterseal-mark` of the unit), in there. It
+/// Beside the store; where there is a folder for it (`StateDirectory=meterseal-mark` of the unit), in there. It
 /// follows from the disk alone: a command that is run by hand must find the mark that the daemon keeps.
 fn default_mark(store: &Path) -> PathBuf {
     let beside = |end: &str| {

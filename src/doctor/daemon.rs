@@ -65,7 +65,7 @@ fn down(unit: Option<&Unit>) -> (String, &'static str) {
     };
     if unit.exit_code == BAD_CONFIG {
         let found = "does not run: it ended over a bad config, with no last good one to run".to_owned();
-        return (found, "mend the config (`meterseal check`), then `sudo systemctl start meterseal`");
+        return (found, "mend the config (`sudo meterseal check`), then `sudo systemctl start meterseal`");
     }
     let ended = match unit.result.as_str() {
         "" | "success" => String::new(),
@@ -85,7 +85,7 @@ pub fn config(facts: &Facts) -> Vec<Finding> {
     if config.faults.is_empty() {
         let warned = match config.warnings {
             0 => String::new(),
-            count => format!(", {}: see `meterseal check`", counted(count, "warning")),
+            count => format!(", {}: see `sudo meterseal check`", counted(count, "warning")),
         };
         all.push(Finding::ok(CONFIG, "", format!("{} has no fault{warned}", config.path.display())));
     } else {
@@ -96,9 +96,9 @@ pub fn config(facts: &Facts) -> Vec<Finding> {
             _ => format!("{count}, and no last good config: the daemon does not start"),
         };
         let remedy = if facts.daemon.live().is_some() {
-            "mend it, see with `meterseal check`, then `sudo systemctl reload meterseal`"
+            "mend it, see with `sudo meterseal check`, then `sudo systemctl reload meterseal`"
         } else {
-            "mend it, see with `meterseal check`, then `sudo systemctl restart meterseal`"
+            "mend it, see with `sudo meterseal check`, then `sudo systemctl restart meterseal`"
         };
         all.push(Finding::broken(CONFIG, "", found, remedy));
     }
@@ -110,15 +110,15 @@ pub fn config(facts: &Facts) -> Vec<Finding> {
 }
 
 fn mended(mend: &str) -> String {
-    if mend.is_empty() { "mend it, and see with `meterseal check`".to_owned() } else { mend.to_owned() }
+    if mend.is_empty() { "mend it, and see with `sudo meterseal check`".to_owned() } else { mend.to_owned() }
 }
 
 /// A part that is off, unless it is told of in its own place.
 fn turned_off(off: &str, facts: &Facts) -> Option<Finding> {
     let is_told = facts.upstreams.values().any(|upstream| upstream.problem.as_deref() == Some(off))
         || matches!(&facts.anchors, Anchors::Off(why) if why == off);
-    let remedy = "put there what is missing (a credential: `LoadCredential=` in `systemctl edit meterseal`), then \
-                  `sudo systemctl restart meterseal`; the rest runs without it";
+    let remedy = "put there what is missing (a credential: the file `/etc/credstore/NAME`, and `LoadCredential=NAME` in \
+                  `systemctl edit meterseal`), then `sudo systemctl restart meterseal`; the rest runs without it";
     let finding = match unseen(off, facts) {
         Some(remedy) => Finding::look(CONFIG, "off", off.to_owned(), remedy),
         None => Finding::broken(CONFIG, "off", off.to_owned(), remedy),
@@ -288,7 +288,7 @@ mod tests {
         facts.config.last_good = true;
         assert!(of_all(&facts).contains("which the store holds, would run"));
         facts.config.faults = vec![fault("")];
-        assert!(told(&facts, "config", "m.toml:3: site.id").1.ends_with("see with `meterseal check`"));
+        assert!(told(&facts, "config", "m.toml:3: site.id").1.ends_with("see with `sudo meterseal check`"));
         facts.config.faults.clear();
         facts.config.warnings = 2;
         assert!(of_all(&facts).contains("has no fault, 2 warnings"));

@@ -218,7 +218,7 @@ fn pace(live: &Live, device: Option<&Device>, setup: Option<&Setup>) -> Finding 
         "set `store.commit_every = \"10s\"`, and reload: a power cut takes up to 10 s of readings then, and half as much \
          is written; or ask meters less often"
     } else {
-        "ask meters less often (`interval`), or put `store.path` on a disk that bears more"
+        "ask meters less often (`interval`), or mount a disk that bears more at `store.path`"
     };
     Finding::look(WRITES, "", found, remedy)
 }

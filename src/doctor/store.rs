@@ -24,7 +24,7 @@ pub fn page(facts: &Facts) -> Vec<Finding> {
         Some(false) => {
             let found = format!("{at}{answers}: no PIN is set, and nobody can sign in");
             let remedy = "`sudo meterseal pin set`, or open the page with the set-up code: `journalctl -u meterseal -g \
-                          'set-up code'`";
+                          'set-up code' -n 1`";
             Finding::look(PAGE, "", found, remedy)
         }
         Some(true) => Finding::ok(PAGE, "", format!("{at}{answers}, a PIN is set")),

@@ -45,8 +45,8 @@ fn one(name: &str, upstream: &UpstreamStatus, facts: &Facts) -> Finding {
         UpstreamState::Off => {
             let problem = upstream.problem.as_deref().unwrap_or("it is off");
             let found = format!("{problem}; {waits}");
-            let remedy = "put the credential there (`LoadCredential=` in `systemctl edit meterseal`), then `sudo systemctl \
-                          restart meterseal`";
+            let remedy = "put the credential there (the file `/etc/credstore/NAME`, and `LoadCredential=NAME` in `systemctl edit \
+                          meterseal`), then `sudo systemctl restart meterseal`";
             Finding::broken(UPSTREAM, name, found, remedy)
         }
         UpstreamState::Stopped => {

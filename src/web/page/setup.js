@@ -40,7 +40,7 @@ function pin(box, signal) {
   const go = h("button", { "data-tone": "main" }, "Set the PIN");
   box.append(card("Take over the gateway", { class: "narrow" },
     h("p", {}, `No PIN is set on ${gateway?.site ? `the gateway of ${gateway.site}` : "this gateway"} yet. Whoever can read its console sets the first one.`),
-    h("details", { class: "fold" }, h("summary", {}, "Where is the code?"), h("p", {}, "On the gateway, or over SSH:"), code("sudo journalctl -u meterseal -g 'set-up code'", "Command that shows the code"), h("p", { class: "soft" }, "Or set a PIN there at once:"), code("sudo -u meterseal meterseal pin set", "Command that sets a PIN")),
+    h("details", { class: "fold" }, h("summary", {}, "Where is the code?"), h("p", {}, "On the gateway, or over SSH:"), code("sudo journalctl -u meterseal -g 'set-up code' -n 1", "Command that shows the code"), h("p", { class: "soft" }, "Or set a PIN there at once:"), code("sudo -u meterseal meterseal pin set", "Command that sets a PIN")),
     h("form", { onsubmit: send, novalidate: true }, given, first, second, told, h("div", { class: "buttons" }, go))));
   given.input.focus();
 
