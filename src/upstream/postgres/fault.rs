@@ -35,8 +35,8 @@ fn by_code(code: &SqlState, message: &str, to: &str, records: usize) -> Fault {
         "3D000" => Fault::Stopped(format!("{to} has no such database: make it there, or mend the address")),
         "42501" => Fault::Stopped(format!(
             "{to} does not grant us enough: its administrator is to run /usr/share/doc/meterseal/postgres-schema.sql there \
-             (packaging/postgres/schema.sql in the sources) and grant what upstream.md beside it (docs/upstream.md) says \
-             under Rights; {told}"
+             (packaging/postgres/schema.sql in the sources) and grant what docs/upstream.md beside either says under \
+             Rights; {told}"
         )),
         // Its tables were made whole when we came, so that somebody took one away: they are made anew when we come again.
         "42P01" | "3F000" | "42704" => Fault::Away(format!("{to} has lost a table, which is made anew: {told}")),
@@ -103,7 +103,7 @@ mod tests {
         let code = SqlState::from_code("42501");
         let told = by_code(&code, "permission denied for schema meterseal", "postgres://db", 9).to_string();
         let (what_to_do, said) = told.split_once("; ").unwrap();
-        for words in ["its administrator", "/usr/share/doc/meterseal/postgres-schema.sql", "upstream.md"] {
+        for words in ["its administrator", "/usr/share/doc/meterseal/postgres-schema.sql", "docs/upstream.md"] {
             assert!(what_to_do.contains(words), "{told}");
         }
         assert_eq!(said, "postgres://db says: permission denied for schema meterseal (SQLSTATE 42501)");
@@ -120,6 +120,6 @@ mod tests {
             assert!(told.contains(source) && root.join(source).is_file(), "{source}");
             assert!(install.contains(listed), "{install}");
         }
-        assert!(install.contains("\"usr/share/doc/meterseal/${page##*/}\"\n"), "{install}");
+        assert!(install.contains("\"usr/share/doc/meterseal/$page\"\n"), "{install}");
     }
 }
