@@ -10,7 +10,7 @@ use reqwest::Url;
 use zeroize::Zeroizing;
 
 use super::report::Place;
-use super::secret::{Found, found};
+use super::secret::{Found, bad_secret, found};
 use super::section::{Field, Section};
 use super::tree::Value;
 use crate::evidence::anchor::{Config, Part, fees};
@@ -118,10 +118,8 @@ fn node(field: &Field, is_demo: bool, known: &mut BTreeSet<String>, inline: &mut
             Found::Faulty => return Found::Faulty,
         },
     };
-    let faulty = |why: String, mend: &str| {
-        field.fault::<()>(why, mend);
-        Found::Faulty
-    };
+    // An address that is referred to may go bad by itself.
+    let faulty = |why: String, mend: &str| bad_secret(field, PART, &why, mend);
     let url = match rpc::address(&text) {
         Ok(url) => url,
         Err(bad) => return faulty(bad.to_string(), "write it as \"https://host/path\""),
@@ -183,7 +181,7 @@ fn coins(field: &Field) -> Option<u128> {
     }
 }
 
-/// Reads the key. One that is not there turns the part off, and one that is not right is a fault.
+/// Reads the key. One that is not there turns the part off, and so does one that is referred to and is not right.
 fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Found<Key> {
     let secret = found(field, PART, inline);
     let password_field = password;
@@ -211,8 +209,7 @@ fn key(field: &Field, password: Option<&Field>, inline: &mut Vec<Place>) -> Foun
                 BadKey::Keystore(_) => "give the whole file as geth or the wallet wrote it, or 64 hex digits",
                 _ => "",
             };
-            field.fault::<()>(bad.to_string(), mend);
-            Found::Faulty
+            bad_secret(field, PART, &bad.to_string(), mend)
         }
     }
 }

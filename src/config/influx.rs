@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::report::{MISSING, Place};
-use super::secret::{given, pem};
+use super::secret::{bad_file, given, pem};
 use super::section::{Field, Section};
 use super::tree::Value;
-use crate::evidence::influx::{self, Asked, Connection, Influx, Login, PATIENCE, Query, Secret, Selection, Server};
+use crate::evidence::influx::{
+    self, Asked, Connection, Influx, InfluxError, Login, PATIENCE, Query, Secret, Selection, Server,
+};
 use crate::model::LineName;
 use crate::{evidence, web};
 
@@ -108,7 +110,12 @@ fn connection(mut part: Section, taken: &mut Taken, inline: &mut Vec<Place>) -> 
     if let Some(field) = ca_field
         && let Err(error) = Influx::open(&connection)
     {
-        field.fault::<()>(error.to_string(), "give a file of certificates in PEM");
+        let why = match error {
+            InfluxError::Wrong { why, .. } => why,
+            other => other.to_string(),
+        };
+        bad_file::<()>(&field, &of, &why, "write the whole file anew, in PEM");
+        return None;
     }
     Some(connection)
 }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::meters::{INTERVAL, Known, category, peak_target, ratio};
 use super::report::Place;
-use super::secret::{given, pem};
+use super::secret::{bad_tls, given, pem};
 use super::section::{Field, Section};
 use super::tree::{Node, Value};
 use crate::model::{Category, LineName, Meter, MeterId, Origin, Quantity, Ratio, SiteId};
@@ -48,11 +48,12 @@ fn broker(
     let name = part
         .named::<LineName>("name", "give the broker a name, such as name = \"plant-broker\"")
         .and_then(|(name, place)| known.take_line(name, place, &path));
-    let url =
-        part.need("url", "name the broker: url = \"mqtts://broker.plant:8883\"").and_then(|field| address(&field));
+    let url_field = part.need("url", "name the broker: url = \"mqtts://broker.plant:8883\"");
+    let url = url_field.as_ref().and_then(address);
     let is_tls = url.as_ref().is_none_or(|url| url.tls);
-    let login = login(&mut part, inline);
-    let tls = tls(&mut part, is_tls, inline);
+    let what = name.as_ref().map_or("the broker".to_owned(), |name| format!("broker {name}"));
+    let login = login(&mut part, &what, inline);
+    let tls = tls(&mut part, &what, is_tls, url_field.as_ref(), inline);
     let version = part
         .get("version")
         .and_then(|field| field.one_of(&VERSIONS))
@@ -114,7 +115,7 @@ fn broker(
     match mqtt::check(&broker) {
         Ok(()) => Some(broker),
         Err(why) => {
-            report.fault(place, &own_path, why, "correct the certificates or the address");
+            report.fault(place, &own_path, why, "correct the address");
             None
         }
     }
@@ -150,7 +151,7 @@ pub fn address(field: &Field) -> Option<Url> {
 
 /// The login; `Some(None)` for none, `None` when the broker is off for want of its password.
 #[expect(clippy::option_option, reason = "none, and none to be had, are told apart")]
-fn login(part: &mut Section, inline: &mut Vec<Place>) -> Option<Option<Login>> {
+fn login(part: &mut Section, what: &str, inline: &mut Vec<Place>) -> Option<Option<Login>> {
     let username = part.text("username").map(str::to_owned);
     let Some(field) = part.get("password") else {
         return Some(username.map(|username| Login { username, password: None }));
@@ -159,34 +160,40 @@ fn login(part: &mut Section, inline: &mut Vec<Place>) -> Option<Option<Login>> {
         field.fault::<()>("a password needs a user", "add `username`");
         return None;
     };
-    let password = given(&field, "the broker", inline)?;
+    let password = given(&field, what, inline)?;
     Some(Some(Login { username, password: Some(password) }))
 }
 
-/// `None` when something is missing that is referred to.
-fn tls(part: &mut Section, is_tls: bool, inline: &mut Vec<Place>) -> Option<Tls> {
-    let (ca, chain, key) = (part.get("ca"), part.get("client_cert"), part.get("client_key"));
+/// `None` when something is missing that is referred to, or is of no use.
+fn tls(part: &mut Section, what: &str, is_tls: bool, url: Option<&Field>, inline: &mut Vec<Place>) -> Option<Tls> {
+    let (ca_field, chain, key) = (part.get("ca"), part.get("client_cert"), part.get("client_key"));
     if !is_tls {
-        for field in [&ca, &chain, &key].into_iter().flatten() {
+        for field in [&ca_field, &chain, &key].into_iter().flatten() {
             field.fault::<()>("is for TLS", "begin the address with mqtts://");
         }
         return Some(Tls::default());
     }
-    let ca = match &ca {
-        Some(field) => Some(pem(field, "the broker")?),
+    let ca = match &ca_field {
+        Some(field) => Some(pem(field, what)?),
         None => None,
     };
     let client = match (&chain, &key) {
-        (Some(chain), Some(key)) => Some(ClientCertificate {
-            chain: pem(chain, "the broker")?,
-            key: given(key, "the broker", inline)?.into_bytes(),
-        }),
+        (Some(chain), Some(key)) => {
+            Some(ClientCertificate { chain: pem(chain, what)?, key: given(key, what, inline)?.into_bytes() })
+        }
         (None, None) => None,
         (Some(field), None) | (None, Some(field)) => {
             return field.fault("a client certificate and its key go together", "give `client_cert` and `client_key`");
         }
     };
-    Some(Tls { ca, client })
+    let tls = Tls { ca, client };
+    match mqtt::check_tls(&tls) {
+        Ok(()) => Some(tls),
+        Err(bad) => {
+            bad_tls::<()>(&bad, [ca_field.as_ref(), chain.as_ref(), key.as_ref()], url?, what);
+            None
+        }
+    }
 }
 
 /// MQTT 3.1.1, 3.1.3.1, asks brokers for 23 characters at least; all known ones take more.

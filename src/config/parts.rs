@@ -10,7 +10,7 @@ use rustls::pki_types::DnsName;
 
 use super::files::Whence;
 use super::report::{Place, Report};
-use super::secret::{Fetched, fetch};
+use super::secret::{Fetched, bad_secret, fetch};
 use super::section::{Field, Section};
 use super::tree::{Table, Value};
 use super::{Config, anchor, influx, meters, mqtt, units, upstream};
@@ -349,23 +349,30 @@ fn webhook(field: &Field, inline: &mut Vec<Place>) -> Option<alerts::Webhook> {
     Some(alerts::Webhook { url: url?, body: body?, contact })
 }
 
+/// What is off when its address is not to be had.
+const WEBHOOK: &str = "the webhook of the alerts";
+
 /// An address may bear a token, so it may be a secret.
 fn webhook_url(field: &Field, inline: &mut Vec<Place>) -> Option<String> {
     let (url, inside) = match fetch(field) {
         Fetched::Here(secret) => (secret, false),
         Fetched::Inline(secret) => (secret, true),
         Fetched::Missing(why) => {
-            field.report.off(field.place, &field.path, "the webhook of the alerts", &why);
+            field.report.off(field.place, &field.path, WEBHOOK, &why);
             return None;
         }
         Fetched::Unseen | Fetched::Faulty => return None,
     };
+    // What was fetched is a secret, all the more where it is none that was meant.
+    let faulty = |why, mend| {
+        bad_secret::<()>(field, WEBHOOK, why, mend);
+        None
+    };
     let Ok(parsed) = reqwest::Url::parse(url.reveal()) else {
-        return field.fault("is no URL", "write it as \"https://host/path\"");
+        return faulty("is no URL", "write it as \"https://host/path\"");
     };
     if !matches!(parsed.scheme(), "http" | "https") {
-        // What was fetched is a secret, all the more where it is none that was meant.
-        return field.fault("is neither http nor https", "begin it with https://");
+        return faulty("is neither http nor https", "begin it with https://");
     }
     if inside && (!parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some()) {
         inline.push(field.place);

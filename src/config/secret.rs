@@ -9,6 +9,7 @@ use super::files::Whence;
 use super::report::Place;
 use super::section::Field;
 use super::tree::Value;
+use crate::model::{BadTls, TlsFile};
 
 /// A secret's text. Prints as `***`, and is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -199,6 +200,44 @@ pub fn found_file(field: &Field, part: &str) -> Found<Vec<u8>> {
             field.report.off(field.place, &field.path, part, &why);
             Found::Off(format!("{part} is off: {why}"))
         }
+    }
+}
+
+/// A file of `part` is there, and of no use: the part is off, as it is when nothing is there. What lies in it may go bad
+/// by itself, and must stop nothing that does without it.
+pub fn bad_file<T>(field: &Field, part: &str, why: &str, mend: &str) -> Found<T> {
+    off(field, part, &format!("{}: {why}", field.text().unwrap_or_default()), mend)
+}
+
+/// As [`bad_file`], for a secret. One that stands in the text itself is a fault of the text.
+pub fn bad_secret<T>(field: &Field, part: &str, why: &str, mend: &str) -> Found<T> {
+    let Value::Table(table) = field.value else { return Found::good(field.fault(why, mend)) };
+    let reference = table.0.iter().find_map(|(kind, (_, node))| match &node.value {
+        Value::Text(name) if kind == "file" => Some(name.clone()),
+        Value::Text(name) => Some(format!("{kind} {name}")),
+        _ => None,
+    });
+    off(field, part, &format!("{}: {why}", reference.unwrap_or_default()), mend)
+}
+
+fn off<T>(field: &Field, part: &str, why: &str, mend: &str) -> Found<T> {
+    let why = if mend.is_empty() { why.to_owned() } else { format!("{why}; {mend}") };
+    field.report.off(field.place, &field.path, part, &why);
+    Found::Off(format!("{part} is off: {why}"))
+}
+
+/// Files of certificates and keys that are of no use: `part` is off, and the file is named that is to be mended. `ca`,
+/// `chain` and `key` are what the config says of each; `other` is told of where there is none.
+pub fn bad_tls<T>(bad: &BadTls, [ca, chain, key]: [Option<&Field>; 3], other: &Field, part: &str) -> Found<T> {
+    match (bad.of, ca, chain, key) {
+        (TlsFile::Ca, Some(field), ..) => bad_file(field, part, &bad.why, "write the whole file anew, in PEM"),
+        (TlsFile::ClientCert, _, Some(field), _) => {
+            bad_file(field, part, &bad.why, "write the certificate and its key anew, in PEM")
+        }
+        (TlsFile::ClientKey, .., Some(field)) => {
+            bad_secret(field, part, &bad.why, "write the key that belongs to `client_cert`, in PEM")
+        }
+        _ => off(other, part, &bad.why, ""),
     }
 }
 

@@ -7,7 +7,7 @@ use reqwest::Url;
 use zeroize::Zeroizing;
 
 use super::report::Place;
-use super::secret::{Found, found, found_file};
+use super::secret::{Found, bad_tls, found, found_file};
 use super::section::{Field, Section};
 use super::{anchor, mqtt as broker};
 use crate::model::{SiteId, Stream, UpstreamName};
@@ -342,11 +342,10 @@ fn tls(part: &mut Section, of: &str, secure: Result<(), &str>, inline: &mut Vec<
     let identity = identity.map(|found| found.map(|(chain, key)| (chain, Zeroizing::new(key.as_bytes().to_vec()))));
     let found = Found::optional(ca.as_ref().map(|field| found_file(field, of))).and(Found::optional(identity));
     let found = found.map(|(ca, identity)| Tls { ca, identity });
-    let named = chain.or(ca);
-    match (&found, named) {
-        (Found::Here(tls), Some(field)) => match tls::client(tls) {
+    match (&found, chain.as_ref().or(ca.as_ref())) {
+        (Found::Here(tls), Some(other)) => match tls::client(tls) {
             Ok(_) => found,
-            Err(why) => Found::good(field.fault(why, "give files of certificates and keys in PEM")),
+            Err(bad) => bad_tls(&bad, [ca.as_ref(), chain.as_ref(), key.as_ref()], other, of),
         },
         _ => found,
     }

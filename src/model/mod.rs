@@ -4,6 +4,7 @@ mod actor;
 pub mod address;
 mod alert;
 mod anchor;
+mod bad_tls;
 mod block;
 pub mod calendar;
 mod causes;
@@ -41,6 +42,7 @@ pub use anchor::{
     Anchor, AnchorOrder, AnchorRefused, AnchorState, AnchorStatus, Anchored, Attempt, ChainEvidence, Coverage, Failed,
     GivenUp, Inclusion, RpcStatus, WaitReason, Waiting,
 };
+pub use bad_tls::{BadTls, TlsFile};
 pub use block::{Block, BlockFlag, BlockFlags, Border, Borders, Break, Method, OpenBlock};
 pub use calendar::PeakWindow;
 pub use causes::{causes, unreached};

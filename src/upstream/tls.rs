@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 use zeroize::Zeroizing;
 
+use crate::model::{BadTls, TlsFile};
+
 /// By what the other side is known, and we to it.
 #[derive(Clone, Default, PartialEq)]
 pub struct Tls {
@@ -29,54 +31,56 @@ impl fmt::Debug for Tls {
 }
 
 /// TLS 1.2 and 1.3 by ring. Fails on certificates and keys that are none.
-pub fn client(tls: &Tls) -> Result<ClientConfig, String> {
+pub fn client(tls: &Tls) -> Result<ClientConfig, BadTls> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| TlsFile::Ca.bad(error.to_string()))?
         .with_root_certificates(roots(tls)?);
     match &tls.identity {
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key)) => {
-            let chain = certificates(chain, "the client certificate")?;
+            let chain = certificates(chain, TlsFile::ClientCert, "the client certificate")?;
             // The reason is left out: it may repeat what stands in the file.
             let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-                "the key of the client certificate is no private key in PEM without password".to_owned()
+                TlsFile::ClientKey.bad("the key of the client certificate is no private key in PEM without password")
             })?;
             let client = builder.with_client_auth_cert(chain, key);
-            client.map_err(|error| format!("the client certificate and its key do not fit: {error}"))
+            client.map_err(|error| {
+                TlsFile::ClientCert.bad(format!("the client certificate and its key do not fit: {error}"))
+            })
         }
     }
 }
 
-fn roots(tls: &Tls) -> Result<RootCertStore, String> {
+fn roots(tls: &Tls) -> Result<RootCertStore, BadTls> {
     let mut roots = RootCertStore::empty();
     match &tls.ca {
         Some(pem) => {
-            for certificate in certificates(pem, "the CA file")? {
-                roots.add(certificate).map_err(|error| format!("the CA file holds no usable certificate: {error}"))?;
+            for certificate in certificates(pem, TlsFile::Ca, "the CA file")? {
+                let unusable = |error| TlsFile::Ca.bad(format!("the CA file holds no usable certificate: {error}"));
+                roots.add(certificate).map_err(unusable)?;
             }
         }
         None => {
             let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if usable == 0 {
-                return Err(
-                    "this system has no certificate authorities: install the package ca-certificates, or name \
-                            the other side's with `ca`"
-                        .to_owned(),
-                );
+                return Err(TlsFile::Ca.bad(
+                    "this system has no certificate authorities: install the package ca-certificates, or name the \
+                     other side's with `ca`",
+                ));
             }
         }
     }
     Ok(roots)
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(pem: &[u8], of: TlsFile, what: &str) -> Result<Vec<CertificateDer<'static>>, BadTls> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("{what} holds no certificate in PEM")),
-        Err(error) => Err(format!("{what} is not PEM: {error}")),
+        Ok(_) => Err(of.bad(format!("{what} holds no certificate in PEM"))),
+        Err(error) => Err(of.bad(format!("{what} is not PEM: {error}"))),
     }
 }
 
@@ -198,7 +202,7 @@ mod tests {
                 "no private key in PEM",
             ),
         ] {
-            let error = client(&tls).unwrap_err();
+            let error = client(&tls).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("secret"), "{error}");
             assert!(!format!("{tls:?}").contains("115"), "{tls:?}");
         }

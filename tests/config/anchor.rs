@@ -116,7 +116,7 @@ fn every_fault_says_where_and_how_to_mend_it() {
         ),
         (
             "key = { file = \"FILE\" }",
-            "key = { env = \"PATH\" }",
+            "key = \"c0ffee\"",
             "m.toml:8: anchor.key: not a key: it is 64 hex digits, with 0x before them or not, or a Web3 keystore (JSON)",
         ),
         ("every = \"6h\"", "every = \"9min\"", "m.toml:9: anchor.every: 9min is not within 10min to 7d"),
@@ -168,6 +168,31 @@ fn a_key_that_is_not_there_turns_anchoring_off_and_the_rest_runs() {
     let config = checked.config.unwrap();
     let why = "anchoring is off: the environment has no METERSEAL_NOT_SET: set it for the service, or refer to a file";
     assert_eq!((config.anchor, config.off), (Part::Off(why.into()), vec![why.to_owned()]));
+}
+
+#[test]
+fn a_key_or_an_address_that_went_bad_in_its_file_turns_anchoring_off_and_the_rest_runs() {
+    let folder =
+        folder(&[("cut", "ac0974be"), ("keystore", "{\"version\": 3, \"cry"), ("address", "ws://polygon.example")]);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let key = "key = { file = \"FILE\" }";
+    for (text, name, what, why) in [
+        (key, "cut", "key", "not a key: it is 64 hex digits, with 0x before them or not, or a Web3 keystore (JSON)"),
+        (key, "keystore", "key", "not a keystore: "),
+        ("\"http://192.0.2.9:8545\"", "address", "rpc[1]", "the address of an RPC begins with neither https:// nor"),
+    ] {
+        let reference = format!("{{ file = \"{}\" }}", file(name));
+        let other = if text == key { format!("key = {reference}") } else { reference };
+        let (_folder, text) = with(text, &other);
+        let checked = check(&text);
+        assert_eq!(checked.faults, []);
+        let warned = checked.warnings.iter().find(|warned| warned.key == format!("anchor.{what}"));
+        let Some(warned) = warned else { panic!("{:?}", checked.warnings) };
+        let told = format!("anchoring is off: {}: {why}", file(name));
+        assert!(warned.why.starts_with(&told), "{warned}");
+        let config = checked.config.unwrap();
+        assert_eq!((config.anchor, config.off), (Part::Off(warned.why.clone()), vec![warned.why.clone()]));
+    }
 }
 
 #[test]

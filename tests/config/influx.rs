@@ -160,11 +160,6 @@ fn every_fault_says_where_and_how_to_mend_it() {
             "m.toml:24: influx[2].ca: is for TLS; begin the address with https://",
         ),
         (
-            "timeout = \"5s\"\n",
-            "ca = \"/etc/hostname\"\n",
-            "m.toml:15: influx[1].ca: connection old: the `ca` file holds no certificate in PEM; give a file of certificates in PEM",
-        ),
-        (
             "name = \"daily\"",
             "name = \"energy\"",
             "m.toml:31: query[1].name: `energy` is the name of another query at m.toml:26; every query has a name of its own",
@@ -263,6 +258,15 @@ fn a_secret_that_is_not_there_turns_its_connection_off_and_one_in_the_file_is_wa
     );
     assert_eq!(config.evidence.connections.iter().map(|known| known.name.as_str()).collect::<Vec<_>>(), ["old", "new"]);
     assert_eq!(config.exports.connections.iter().map(|shown| shown.off).collect::<Vec<_>>(), [true, false, false]);
+    // A file that went bad by itself is as one that is not there.
+    let bad = check(&GOOD.replace("timeout = \"5s\"\n", "ca = \"/etc/hostname\"\n"));
+    let warnings: Vec<_> = bad.warnings.iter().map(ToString::to_string).collect();
+    let why = "connection old is off: /etc/hostname: the `ca` file holds no certificate in PEM; write the whole file anew, in PEM";
+    assert_eq!((bad.faults, warnings), (vec![], vec![format!("m.toml:15: influx[1].ca: {why}")]));
+    let config = bad.config.unwrap();
+    assert_eq!(config.off, [why]);
+    assert_eq!(config.exports.connections.iter().map(|shown| shown.off).collect::<Vec<_>>(), [false, true, false]);
+
     let text = GOOD.replacen("{ env = \"PATH\" }", "\"in-the-file\"", 1);
     let checked = check(&text);
     let warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();

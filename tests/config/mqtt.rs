@@ -196,17 +196,28 @@ fn a_broker_without_its_password_or_certificates_is_off_and_the_rest_runs() {
             "{ env = \"NOT_SET_ANYWHERE\" }",
             "the environment has no NOT_SET_ANYWHERE: set it for the service, or refer to a file",
         ),
-        ("mqtt://broker.plant\"", "mqtts://broker.plant\"\nca = \"/not/there.pem\"", "/not/there.pem cannot be read"),
+        (
+            "mqtt://broker.plant\"",
+            "mqtts://broker.plant\"\nca = \"/not/there.pem\"",
+            "/not/there.pem cannot be read: No such file or directory (os error 2)",
+        ),
+        // Files that went bad by themselves.
+        (
+            "mqtt://broker.plant\"",
+            "mqtts://broker.plant\"\nca = \"/etc/hostname\"",
+            "/etc/hostname: the CA file holds no certificate in PEM; write the whole file anew, in PEM",
+        ),
+        (
+            "mqtt://broker.plant\"",
+            "mqtts://broker.plant\"\nclient_cert = \"/etc/hostname\"\nclient_key = { file = \"/etc/hostname\" }",
+            "/etc/hostname: the client certificate holds no certificate in PEM; write the certificate and its key anew, in PEM",
+        ),
     ] {
         let checked = check(&GOOD.replacen(line, other, 1));
         assert_eq!(checked.faults, []);
         let config = checked.config.unwrap();
         assert_eq!(config.sources.brokers, []);
-        assert!(config.off[0].contains(why), "{:?}", config.off);
+        assert_eq!(config.off, [format!("broker plant-broker is off: {why}")]);
+        assert_eq!(config.meters().len(), 2, "its meters stay");
     }
-    let text = GOOD.replacen("mqtt://broker.plant\"", "mqtts://broker.plant\"\nca = \"/etc/hostname\"", 1);
-    assert_eq!(
-        faults(&text),
-        ["m.toml:4: mqtt[0]: the CA file holds no certificate in PEM; correct the certificates or the address"]
-    );
 }

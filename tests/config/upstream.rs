@@ -209,12 +209,6 @@ fn every_fault_says_where_and_how_to_mend_it() {
         ),
         (
             HTTPS,
-            "timeout = \"5s\"",
-            "ca = \"FILE\"",
-            "11: ca: the CA file holds no certificate in PEM; give files of certificates and keys in PEM".to_owned(),
-        ),
-        (
-            HTTPS,
             url,
             "url = \"http://127.0.0.1/\"\nca = \"FILE\"",
             "8: ca: is for TLS; begin the address with https://".to_owned(),
@@ -278,12 +272,6 @@ fn every_fault_says_where_and_how_to_mend_it() {
             "7: url: the address holds a password, and addresses are shown: give it as `password`".to_owned(),
         ),
         (POSTGRES, "\"plant_7\"", "\"\"", "9: schema: `schema` is no name of 1 to 63 bytes".to_owned()),
-        (
-            POSTGRES,
-            "timeout",
-            "ca = \"FILE\"\ntimeout",
-            "10: ca: the CA file holds no certificate in PEM; give files of certificates and keys in PEM".to_owned(),
-        ),
     ];
     for (text, one, other, fault) in cases {
         let (folder, text) = with(text, one, other);
@@ -331,6 +319,46 @@ fn a_secret_that_is_not_there_turns_that_upstream_off_and_nothing_else() {
     let (_folder, text) = with(HTTPS, "timeout", "ca = \"/nowhere/ca.pem\"\ntimeout");
     let off = check(&text).config.unwrap().off;
     assert!(off.len() == 1 && off[0].starts_with("upstream cloud is off: /nowhere/ca.pem cannot be read: "), "{off:?}");
+}
+
+/// A disk that was cut off, a copy that was cut short: what has nothing to do with that upstream goes on.
+#[test]
+fn a_file_that_is_of_no_use_turns_that_upstream_off_and_nothing_else() {
+    const NONE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let files = folder(&[("empty.pem", ""), ("garbage.pem", "\u{1}\u{2}garbage"), ("none.pem", NONE)]);
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let own = |key: &str| format!("client_cert = \"{}\"\nclient_key = {key}\n", path("none.pem"));
+    let key_file = format!("{{ file = \"{}\" }}", path("garbage.pem"));
+    let ca = |name: &str| format!("ca = \"{}\"\n", path(name));
+    let cases = [
+        (ca("empty.pem"), "ca", path("empty.pem"), "the CA file holds no certificate in PEM"),
+        (ca("garbage.pem"), "ca", path("garbage.pem"), "the CA file holds no certificate in PEM"),
+        (ca("none.pem"), "ca", path("none.pem"), "the CA file holds no usable certificate"),
+        (own(&key_file), "client_key", path("garbage.pem"), "the key of the client certificate is no private key"),
+        (own(&key_file).replace("none", "empty"), "client_cert", path("empty.pem"), "the client certificate holds no"),
+    ];
+    for text in [HTTPS, MQTT, POSTGRES, TELEMETRY, EMS] {
+        for (lines, key, file, why) in &cases {
+            let (_folder, text) = with(text, "kind", &format!("{lines}kind"));
+            let checked = check(&text);
+            assert_eq!(checked.faults, [], "{text}");
+            let [warned] = &checked.warnings[..] else { panic!("{:?}", checked.warnings) };
+            let told = format!("upstream cloud is off: {file}: {why}");
+            assert!(warned.key == format!("upstream[0].{key}") && warned.why.starts_with(&told), "{warned}");
+            assert!(warned.why.contains("; write the "), "{warned}");
+            let config = checked.config.unwrap();
+            assert_eq!(config.off, std::slice::from_ref(&warned.why));
+            let [upstream] = &config.upstream.upstreams[..] else { panic!("{config:?}") };
+            assert!(matches!(&upstream.kind, Kind::Off { why, .. } if *why == warned.why), "{upstream:?}");
+            // As it was kept when it was good, and is checked when the file of the config is bad.
+            let again = config::check(&Files::from_kept(&checked.kept.to_kept()).unwrap(), NOW);
+            assert_eq!((again.faults, again.config.unwrap().off), (vec![], config.off));
+        }
+    }
+    // What stands in the text is a fault of the text.
+    let (_folder, text) = with(HTTPS, "kind", &format!("{}kind", own("\"garbage\"")));
+    let told = faults(&text);
+    assert!(told.len() == 1 && told[0].starts_with("m.toml:7: upstream[0].client_key: the key of the"), "{told:?}");
 }
 
 #[test]

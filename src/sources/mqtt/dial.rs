@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::Tls;
 use super::cut::{Cuts, Shortened};
 use super::{Broker, Version};
+use crate::model::{BadTls, TlsFile};
 
 /// A stream of either kind.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -68,45 +69,53 @@ impl Dial {
 }
 
 /// TLS 1.2 and 1.3 by ring.
-pub fn config(tls: &Tls) -> Result<ClientConfig, String> {
+pub fn config(tls: &Tls) -> Result<ClientConfig, BadTls> {
     let mut roots = RootCertStore::empty();
     match &tls.ca {
         Some(pem) => {
-            for certificate in certificates(pem, "the CA file")? {
-                roots.add(certificate).map_err(|error| format!("the CA file holds no usable certificate: {error}"))?;
+            for certificate in certificates(pem, TlsFile::Ca, "the CA file")? {
+                let unusable = |error| TlsFile::Ca.bad(format!("the CA file holds no usable certificate: {error}"));
+                roots.add(certificate).map_err(unusable)?;
             }
         }
         None => {
             let found = rustls_native_certs::load_native_certs();
             let (usable, _) = roots.add_parsable_certificates(found.certs);
             if usable == 0 {
-                return Err("this system has no certificate authorities: name the broker's with `ca`".to_owned());
+                return Err(TlsFile::Ca.bad(
+                    "this system has no certificate authorities: install the package ca-certificates, or name the \
+                     broker's with `ca`",
+                ));
             }
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| TlsFile::Ca.bad(error.to_string()))?
         .with_root_certificates(roots);
     match &tls.client {
         None => Ok(builder.with_no_client_auth()),
         Some(client) => {
-            let chain = certificates(&client.chain, "the client certificate")?;
-            let key = PrivateKeyDer::from_pem_slice(&client.key)
-                .map_err(|error| format!("the client key is no private key in PEM: {error}"))?;
+            let chain = certificates(&client.chain, TlsFile::ClientCert, "the client certificate")?;
+            // The reason is left out: it may repeat what stands in the file.
+            let key = PrivateKeyDer::from_pem_slice(&client.key).map_err(|_| {
+                TlsFile::ClientKey.bad("the key of the client certificate is no private key in PEM without password")
+            })?;
             let client = builder.with_client_auth_cert(chain, key);
-            client.map_err(|error| format!("the client certificate and its key do not fit: {error}"))
+            client.map_err(|error| {
+                TlsFile::ClientCert.bad(format!("the client certificate and its key do not fit: {error}"))
+            })
         }
     }
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(pem: &[u8], of: TlsFile, what: &str) -> Result<Vec<CertificateDer<'static>>, BadTls> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("{what} holds no certificate in PEM")),
-        Err(error) => Err(format!("{what} is not PEM: {error}")),
+        Ok(_) => Err(of.bad(format!("{what} holds no certificate in PEM"))),
+        Err(error) => Err(of.bad(format!("{what} is not PEM: {error}"))),
     }
 }
 

@@ -22,7 +22,7 @@ pub use talk::talk;
 
 use broker::{Outside, Report, run};
 
-use crate::model::{Category, LineName, MeterId, Ratio};
+use crate::model::{BadTls, Category, LineName, MeterId, Ratio};
 
 /// One `[[mqtt]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,7 +109,12 @@ impl fmt::Debug for Login {
     }
 }
 
-/// What is wrong with a broker that only its certificates tell.
+/// Whether what is known of a broker's certificates and of ours can be used.
+pub fn check_tls(tls: &Tls) -> Result<(), BadTls> {
+    dial::config(tls).map(drop)
+}
+
+/// What is wrong with a broker's address that only TLS tells; its certificates are good.
 pub fn check(broker: &Broker) -> Result<(), String> {
     dial::Dial::new(broker).map(drop)
 }
