@@ -428,7 +428,7 @@ fn a_package_makes_the_store_once_and_without_a_token() {
 }
 
 #[test]
-fn a_package_does_not_begin_anew_beside_the_mark_of_a_lost_store() {
+fn nothing_begins_anew_beside_the_mark_of_a_lost_store() {
     let folder = tempfile::tempdir().unwrap();
     let [path, store, due] = ["m.toml", "store", "due"].map(|name| folder.path().join(name));
     let mark = folder.path().join("store-mark/checkpoint");
@@ -438,12 +438,24 @@ fn a_package_does_not_begin_anew_beside_the_mark_of_a_lost_store() {
     std::fs::write(&mark, "x/00/00\n").unwrap();
     std::fs::write(&due, "").unwrap();
     let [path, due] = [&path, &due].map(|path| path.to_str().unwrap());
-    let refused = meterseal(&["init", "--due", due, "-c", path]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).starts_with("meterseal: there was a store here, says its mark "), "{}", stderr(&refused));
-    assert!(!store.exists() && std::path::Path::new(due).exists());
-    // Whoever asks for it by hand has decided.
+    for how in [&["init", "--due", due, "-c", path][..], &["init", "-c", path]] {
+        let refused = meterseal(how);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = stderr(&refused);
+        assert!(said.starts_with("meterseal: there was a store here, says its mark "), "{said}");
+        let what = format!(
+            "Mount the disk that holds it, or restore a backup (`meterseal restore FILE`). To begin anew, delete the mark {}.",
+            mark.display()
+        );
+        assert!(said.contains(&what), "{said}");
+        assert!(!store.exists() && std::path::Path::new(due).exists());
+    }
+    // Whoever deletes it has decided.
+    std::fs::remove_file(&mark).unwrap();
     assert!(meterseal(&["init", "-c", path]).status.success());
+    // What was begun is not begun again, and what is to be moved for that is told.
+    let again = stderr(&meterseal(&["init", "-c", path]));
+    assert!(again.contains(&format!("move that folder and its mark {} away first", mark.display())), "{again}");
 }
 
 #[test]

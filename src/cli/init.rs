@@ -21,9 +21,7 @@ pub fn init(path: &Path, no_token: bool, due: Option<&Path>) -> Done {
     let clock = Clock::system();
     let (config, warnings) = config_and_warnings(path, &clock)?;
     print::warnings(&warnings);
-    if due.is_some() {
-        refuse_beside_a_mark(&config)?;
-    }
+    refuse_beside_a_mark(&config)?;
     match make(&config, no_token, &clock) {
         Ok(made) => {
             print::out(&made);
@@ -35,7 +33,8 @@ pub fn init(path: &Path, no_token: bool, due: Option<&Path>) -> Done {
             print::out(&format!("there is a store at {} already: it goes on\n", path.display()));
         }
         Err(error @ StoreError::Exists { .. }) => {
-            let hint = "Nothing was changed. To begin anew, move that folder away first.";
+            let mark = config.evidence.mark.display();
+            let hint = format!("Nothing was changed. To begin anew, move that folder and its mark {mark} away first.");
             return Err(Failed::from(error).hint(hint));
         }
         Err(error) => return Err(error.into()),
@@ -81,7 +80,8 @@ fn is_there(due: &Path) -> Result<bool, Failed> {
     }
 }
 
-/// A mark is kept outside of the store: where there is one and no store, the store is lost, and nobody asked to begin anew.
+/// A mark is kept outside of the store: where there is one and no store, the store is lost or not mounted. Whoever means
+/// to begin anew takes the mark away as well: a second history beside the first is not undone.
 fn refuse_beside_a_mark(config: &Config) -> Result<(), Failed> {
     let mark = &config.evidence.mark;
     if matches!(store::free(&config.store.path), Err(StoreError::Missing { .. })) && is_there(mark)? {
@@ -90,7 +90,11 @@ fn refuse_beside_a_mark(config: &Config) -> Result<(), Failed> {
             mark.display(),
             config.store.path.display()
         );
-        return Err(Failed::new(why).hint("Mount the disk that holds it. To begin anew, delete the mark."));
+        let hint = format!(
+            "Mount the disk that holds it, or restore a backup (`meterseal restore FILE`). To begin anew, delete the mark {}.",
+            mark.display()
+        );
+        return Err(Failed::new(why).hint(hint));
     }
     Ok(())
 }

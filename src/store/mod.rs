@@ -83,7 +83,9 @@ pub struct Config {
 /// What can be wrong with the store, by what the caller can do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no store at {path}: run `meterseal init`, or mount the disk that holds it")]
+    #[error(
+        "there is no store at {path}: mount the disk that holds it, or, on a gateway that never ran, run `meterseal init`"
+    )]
     Missing { path: PathBuf },
     #[error("there is already a store at {path}")]
     Exists { path: PathBuf },
