@@ -1,5 +1,6 @@
 //! Anchors: what the page and commands ask of the owner, and the owner of a command alone.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,32 +179,46 @@ pub async fn status(config: &Config) -> anyhow::Result<AnchorsTold> {
     if let Some(socket) = admin::daemon_of(&config.store)? {
         return admin::ask(&socket, &admin::Request::Anchors {}).await;
     }
-    let (store, parts) = alone(config).await?;
-    let (reader, status) = (parts.reader.clone(), parts.status.subscribe());
-    let part = watch::Sender::new(Arc::new(config.anchor.clone()));
-    let looked = Anchorer::new(parts, part.subscribe()).look().await;
-    let status = status.borrow().clone();
-    let told = told(&reader, status).await;
-    drop(reader);
+    is_on(&config.anchor)?;
+    let limits = config.store.clone();
+    let store = tokio::task::spawn_blocking(move || Store::look(limits, Clock::system())).await??;
+    let told = seen(&store, config).await;
     store.close().await?;
-    looked?;
-    Ok(told?)
+    told
+}
+
+/// The same of a store that is open, by what it holds and what the nodes say.
+pub(super) async fn seen(store: &Store, config: &Config) -> anyhow::Result<AnchorsTold> {
+    let parts = parts(store, &config.evidence.mark);
+    let status = parts.status.subscribe();
+    let part = watch::Sender::new(Arc::new(config.anchor.clone()));
+    Anchorer::new(parts, part.subscribe()).look().await?;
+    let status = status.borrow().clone();
+    Ok(told(&store.reader(), status).await?)
 }
 
 /// The store of a command that anchors itself, which takes the key.
 async fn alone(config: &Config) -> anyhow::Result<(Store, Parts)> {
-    match &config.anchor {
-        Part::On(_) => {}
-        Part::Off(why) => return Err(AnchorRefused::Off(why.clone()).into()),
-        Part::Absent => return Err(AnchorRefused::NotConfigured.into()),
-    }
+    is_on(&config.anchor)?;
     let store = open_alone(config).await?;
-    let parts = Parts {
+    let parts = parts(&store, &config.evidence.mark);
+    Ok((store, parts))
+}
+
+fn is_on(part: &Part) -> Result<(), AnchorRefused> {
+    match part {
+        Part::On(_) => Ok(()),
+        Part::Off(why) => Err(AnchorRefused::Off(why.clone())),
+        Part::Absent => Err(AnchorRefused::NotConfigured),
+    }
+}
+
+fn parts(store: &Store, mark: &Path) -> Parts {
+    Parts {
         reader: store.reader(),
         ledger: store.ledger(),
-        publisher: Publisher::new(store.ledger(), Mark::at(config.evidence.mark.clone())),
+        publisher: Publisher::new(store.ledger(), Mark::at(mark.to_owned())),
         clock: Clock::system(),
         status: watch::Sender::default(),
-    };
-    Ok((store, parts))
+    }
 }

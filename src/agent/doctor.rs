@@ -133,7 +133,7 @@ fn good_setup(path: &Path, now: crate::model::Timestamp) -> Option<Setup> {
     config::load(path, now).1.config.map(|config| setup(&config))
 }
 
-/// Looks into a store that nobody has open. The log of a store that was moved does not begin anew for it.
+/// Looks into a store that nobody has open, and changes nothing: whoever looks why something is wrong may yet go back.
 async fn alone(limits: &store::Config, good: Option<Config>, config: &mut ConfigFacts, clock: &Clock) -> Found {
     let closed = |kept, good: Option<Config>| Found {
         setup: good.as_ref().map(setup),
@@ -141,15 +141,12 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
         lines: good.map(|config| config.sources.lines).unwrap_or_default(),
         ..Found::default()
     };
-    // It would be brought up to this program's version, and whoever asks may yet go back to the former one.
-    if let Ok(Some(version)) = store::older_version(&limits.path) {
-        return closed(Kept::Older(version), good);
-    }
     let (store_config, own_clock) = (limits.clone(), clock.clone());
-    let opened = tokio::task::spawn_blocking(move || Store::open(store_config, own_clock, None)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::look(store_config, own_clock)).await;
     let store = match opened {
         Ok(Ok(store)) => store,
         Ok(Err(error @ StoreError::Missing { .. })) => return closed(Kept::Missing(error.to_string()), good),
+        Ok(Err(error @ StoreError::Due { .. })) => return closed(Kept::Due(error.to_string()), good),
         Ok(Err(error)) => return closed(Kept::Closed(format!("{:#}", anyhow::Error::from(error))), good),
         Err(ended) => return closed(Kept::Closed(ended.to_string()), good),
     };
@@ -174,28 +171,25 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
             sent.insert(upstream.name.clone(), status);
         }
     }
-    drop(reader);
-    let closed = store.close().await;
-    if let Err(error) = closed {
-        tracing::debug!(%error, "the store did not close as it should");
-    }
-    let mut anchors = Anchors::Absent;
-    let mut lines = Vec::new();
-    let mut told_setup = None;
-    if let Some(running) = running {
-        anchors = match &running.anchor {
+    let anchors = match &running {
+        None => Anchors::Unknown("no config says whether there is anchoring".to_owned()),
+        Some(running) => match &running.anchor {
             Part::Absent => Anchors::Absent,
             Part::Off(why) => Anchors::Off(why.clone()),
-            Part::On(_) => match timeout(PATIENCE, anchors::status(&running)).await {
+            Part::On(_) => match timeout(PATIENCE, anchors::seen(&store, running)).await {
                 Ok(Ok(told)) => known(told),
                 Ok(Err(error)) => Anchors::Unknown(format!("{error:#}")),
                 Err(_) => Anchors::Unknown("the nodes of the chain do not answer in time".to_owned()),
             },
-        };
-        told_setup = Some(setup(&running));
-        lines = running.sources.lines;
+        },
+    };
+    drop(reader);
+    if let Err(error) = store.close().await {
+        tracing::debug!(%error, "the store did not close as it should");
     }
-    Found { daemon: Daemon::Down, setup: told_setup, kept, upstreams: sent, anchors, lines }
+    let setup = running.as_ref().map(setup);
+    let lines = running.map(|running| running.sources.lines).unwrap_or_default();
+    Found { daemon: Daemon::Down, setup, kept, upstreams: sent, anchors, lines }
 }
 
 /// Opens each line and closes it again, all of them at once.

@@ -175,8 +175,8 @@ pub enum Kept {
     Known(Box<KeptFacts>),
     /// It is not there: nothing can be stored until it is.
     Missing(String),
-    /// Of this older version: the daemon brings it up to its own, and nobody else does.
-    Older(u32),
+    /// The daemon takes something up at its next start, and until then nobody looks into it: what.
+    Due(String),
     /// It cannot be opened, and why.
     Closed(String),
     /// Nobody was asked: no config names it, or who holds it does not answer.
@@ -187,7 +187,7 @@ impl Kept {
     pub fn facts(&self) -> Option<&KeptFacts> {
         match self {
             Self::Known(facts) => Some(facts),
-            Self::Missing(_) | Self::Older(_) | Self::Closed(_) | Self::Unknown => None,
+            Self::Missing(_) | Self::Due(_) | Self::Closed(_) | Self::Unknown => None,
         }
     }
 }

@@ -67,12 +67,10 @@ pub fn evidence(facts: &Facts) -> Vec<Finding> {
                           `sudo -u meterseal meterseal init`";
             return vec![Finding::broken(EVIDENCE, "", why.clone(), remedy)];
         }
-        Kept::Older(version) => {
-            let found =
-                format!("the store is of version {version}, and is not looked into before it is of this program's");
-            let remedy = "start the daemon, which brings it up to date: `sudo systemctl start meterseal`; after that, an \
-                          older meterseal cannot open it";
-            return vec![Finding::look(EVIDENCE, "", found, remedy)];
+        Kept::Due(why) => {
+            let remedy = "start the daemon: `sudo systemctl start meterseal`; a store of a newer version cannot be opened \
+                          by an older meterseal any more";
+            return vec![Finding::look(EVIDENCE, "", why.clone(), remedy)];
         }
         Kept::Closed(why) => {
             let found = format!("the store cannot be opened: {why}");
@@ -193,8 +191,8 @@ mod tests {
         assert!(state == Broken && text.contains("-> mount the disk") && text.contains("meterseal init"), "{text}");
         let (state, text) = of(Kept::Closed("it is of version 9".to_owned()));
         assert!(state == Broken && text.starts_with("the store cannot be opened: it is of version 9"), "{text}");
-        let (state, text) = of(Kept::Older(3));
-        assert!(state == Look && text.starts_with("the store is of version 3, and is not looked into"), "{text}");
+        let (state, text) = of(Kept::Due("the store is of version 3".to_owned()));
+        assert!(state == Look && text.starts_with("the store is of version 3 -> start the daemon"), "{text}");
         let mut facts = healthy();
         assert!(
             told(&facts, "evidence", "").1.starts_with("log plant/a/b: 7 entries signed, the last checkpoint 0 s ago")

@@ -25,19 +25,25 @@ struct Holder {
 }
 
 impl Lock {
-    /// Fails as [`Lock::take`] would, and takes nothing.
-    pub fn is_free(store: &Path) -> Result<(), StoreError> {
+    /// Keeps others from opening the store while the file is held, but for those who look as well; none where nobody ever
+    /// opened it. Changes nothing.
+    pub fn share(store: &Path) -> Result<Option<File>, StoreError> {
         let path = store.join("lock");
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::of_io(&path, error)),
         };
         match file.try_lock_shared() {
-            Ok(()) => file.unlock().map_err(|source| StoreError::Io { path, source }),
+            Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Err(held(store, &mut file)),
             Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
         }
+    }
+
+    /// Fails as [`Lock::take`] would, and takes nothing.
+    pub fn is_free(store: &Path) -> Result<(), StoreError> {
+        Self::share(store).map(drop)
     }
 
     pub fn take(store: &Path, socket: Option<PathBuf>) -> Result<Self, StoreError> {

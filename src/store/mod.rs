@@ -17,6 +17,7 @@ mod lock;
 mod log;
 mod lost;
 mod objects;
+mod opening;
 mod owner;
 mod pool;
 mod queue;
@@ -94,6 +95,9 @@ pub enum StoreError {
     Locked { path: PathBuf, pid: u32, socket: Option<PathBuf> },
     #[error("{file} is of version {version}, and this program knows up to {known}: install the newer meterseal again")]
     Newer { file: PathBuf, version: u32, known: u32 },
+    /// Whoever only looks leaves it as it is.
+    #[error("the store at {path} {what} when the daemon starts, and is not looked into before")]
+    Due { path: PathBuf, what: String },
     #[error("{file} is damaged: {what}")]
     Damaged { file: PathBuf, what: String },
     #[error(
@@ -213,11 +217,6 @@ pub fn free(path: &Path) -> Result<(), StoreError> {
     evidence::find(path)?;
     evidence::version(path)?;
     Lock::is_free(path)
-}
-
-/// The version of the store at `path`, if this program would bring it up to its own. Changes nothing.
-pub fn older_version(path: &Path) -> Result<Option<u32>, StoreError> {
-    evidence::version(path).map(|version| Some(version).filter(|version| *version < evidence::VERSION))
 }
 
 /// Batches that a slow listener to a feed may lag behind before it loses the oldest; the store still has them.
@@ -376,117 +375,11 @@ async fn blocking<T: Send + 'static>(
 pub struct Store {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+    /// While it is only looked into; goes last.
+    look: Option<opening::Look>,
 }
 
 impl Store {
-    /// Opens the store under its lock. `socket` is written into the lock file, for commands to find this process.
-    pub fn open(config: Config, clock: Clock, socket: Option<PathBuf>) -> Result<Self, StoreError> {
-        let root = config.path.clone();
-        evidence::find(&root)?;
-        let lock = Lock::take(&root, socket)?;
-        backup::finish(&root)?;
-        let mut reserve = reserve::Reserve::open(&root, config.reserve);
-        let evidence = loop {
-            match Evidence::open(&root) {
-                // Opening needs room as well, for the shared index of the log.
-                Err(StoreError::Full { .. }) if reserve.give(true) => {
-                    tracing::warn!("the disk is full: the store is opened in the reserve");
-                }
-                opened => break opened?,
-            }
-        };
-        let layouts = raw::Layouts::default();
-        let (mut files, mut live, mut damaged) = (Vec::new(), live::LiveMeters::default(), Vec::new());
-        let folder = root.join(raw::FOLDER);
-        lost::finish(&evidence.connection, &folder)?;
-        let listed = raw::list(&folder)?;
-        for (first_seq, path) in &listed {
-            match raw::load(path, *first_seq, &layouts) {
-                Ok(file) => files.push(Arc::new(file)),
-                Err(StoreError::Damaged { what, .. }) => {
-                    tracing::error!(file = %path.display(), what, "damaged; set aside");
-                    damaged.push((*first_seq, path.clone()));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let through = files.last().map_or(0, |file: &Arc<raw::RawFile>| read(&file.state).last_seq);
-        let newest_two = files.len().saturating_sub(2);
-        for (at, file) in files.iter().enumerate() {
-            live.recall(file, at >= newest_two, clock.now());
-        }
-        let shared = Arc::new(Shared {
-            lock: Mutex::new(Some(lock)),
-            identity: RwLock::new(Arc::new(evidence.identity()?)),
-            access: RwLock::new(Arc::new(evidence.access()?)),
-            access_changed: watch::Sender::new(0),
-            tokens_used: Mutex::default(),
-            redates: RwLock::new(Arc::new(evidence.redates()?)),
-            evidence: Mutex::new(evidence),
-            reserve: Mutex::new(reserve),
-            raw: RwLock::new(files),
-            pool: pool::Pool::default(),
-            queue: queue::Queue::default(),
-            still: Mutex::default(),
-            stills: Mutex::default(),
-            live: Mutex::new(live),
-            committed: watch::Sender::new(through),
-            feed: broadcast::Sender::new(FEED),
-            sealed: broadcast::Sender::new(FEED),
-            jobs_changed: watch::Sender::new(0),
-            sendable: watch::Sender::new(0),
-            showing: Mutex::default(),
-            since_open: Mutex::default(),
-            given_before: AtomicU64::new(0),
-            unused: RwLock::new(Arc::default()),
-            hole: AtomicU64::default(),
-            holds: Mutex::default(),
-            counters: Counters::default(),
-            trouble: RwLock::default(),
-            damaged: Mutex::default(),
-            quarantined: RwLock::default(),
-            evidence_damage: RwLock::default(),
-            config: RwLock::new(config),
-            root,
-            clock,
-        });
-        let last_seq = shared.write_evidence(|evidence| {
-            log::take_up(evidence, shared.clock.now())?;
-            let work = |connection: &rusqlite::Connection| {
-                events::take_up(connection, shared.clock.now())?;
-                let since_open = log::Since::now(connection, through + 1)?;
-                Ok((since_open, lost::hole(connection)?, lost::last_seq(connection)?))
-            };
-            let (since_open, hole, last) =
-                work(&evidence.connection).map_err(|error: rusqlite::Error| evidence.fault(error))?;
-            *mutex(&shared.since_open) = since_open;
-            shared.hole.store(hole, Ordering::Release);
-            shared.given_before.store(last, Ordering::Release);
-            let hole = Unsent { first: through + 1, last };
-            let unused = upstream::keep_unused(&evidence.connection, hole).map_err(|error| evidence.fault(error))?;
-            *write(&shared.unused) = unused.into();
-            Ok(last)
-        })?;
-        for (first_seq, path) in damaged {
-            // Nobody knows how far it went: as far as the next one at most.
-            let next = listed.range(first_seq + 1..).next().map(|(next, _)| next - 1);
-            let last_seq = next.unwrap_or(last_seq).max(first_seq);
-            let file = lost::Going { first_seq, last_seq, latest: i64::MAX, leaves_a_hole: false };
-            shared.give_up(&file, lost::Cause::Damaged)?;
-            raw::quarantine(&path)?;
-        }
-        *write(&shared.quarantined) = raw::quarantined(&folder);
-        let writer = Writer::new(shared.clone())?;
-        let queue_end = shared.clone();
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            // However the thread ends, nobody may wait for it in vain.
-            let _end = End(queue_end);
-            writer.run();
-        });
-        let writer = thread.map_err(|source| StoreError::Io { path: shared.root.clone(), source })?;
-        Ok(Self { shared, writer: Some(writer) })
-    }
-
     pub fn identity(&self) -> Arc<Identity> {
         read(&self.shared.identity).clone()
     }
@@ -538,20 +431,11 @@ impl Drop for Store {
             tracing::error!("the writing thread of the store had panicked");
         }
         self.shared.pool.clear();
-        owner::hand_over(&self.shared.root, &self.shared.root);
+        if self.look.is_none() {
+            owner::hand_over(&self.shared.root, &self.shared.root);
+        }
         // Readers may live on; the store is free all the same.
         *mutex(&self.shared.lock) = None;
-    }
-}
-
-struct End(Arc<Shared>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            *write(&self.0.trouble) = Some("the writing thread has ended: restart meterseal".to_owned());
-        }
-        self.0.queue.abandon();
     }
 }
 

@@ -20,11 +20,16 @@ const SLACK: u64 = 4 << 20;
 
 impl Reserve {
     pub fn open(root: &Path, wanted: u64) -> Self {
-        let path = root.join("reserve");
-        let held = path.metadata().map_or(0, |file| file.len());
-        let mut reserve = Self { path, wanted, held };
+        let mut reserve = Self::found(root, wanted);
         reserve.refill();
         reserve
+    }
+
+    /// As it is.
+    pub fn found(root: &Path, wanted: u64) -> Self {
+        let path = root.join("reserve");
+        let held = path.metadata().map_or(0, |file| file.len());
+        Self { path, wanted, held }
     }
 
     pub fn resize(&mut self, wanted: u64) {

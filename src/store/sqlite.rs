@@ -72,12 +72,19 @@ pub fn recover(path: &Path) -> Result<(), StoreError> {
     let mut journal = path.as_os_str().to_owned();
     journal.push("-journal");
     if Path::new(&journal).exists() {
-        let fault = |error| fault(path, error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fault)?;
+        hold(path)?;
     }
     Ok(())
+}
+
+/// Opened to write, and not written to. Whoever closes a file last takes away what SQLite keeps beside it, which one who
+/// only reads makes and cannot take away.
+pub fn hold(path: &Path) -> Result<Connection, StoreError> {
+    let fault = |error| fault(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(fault)?;
+    Ok(connection)
 }
 
 /// The file's version by its header, read without SQLite, so that a file of a newer version is not touched at all.

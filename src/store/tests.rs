@@ -4,6 +4,7 @@ mod access;
 mod anchors;
 mod backup;
 mod jobs;
+mod opening;
 mod owner;
 mod upstream;
 

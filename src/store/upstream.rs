@@ -241,10 +241,15 @@ const UNUSED: &str = "store.unused_seqs";
 /// Gaps that are remembered. They only serve to say how much waits.
 const GAPS: usize = 256;
 
+/// The gaps that are known.
+pub fn unused(connection: &Connection) -> rusqlite::Result<Vec<Unsent>> {
+    let kept = ledger::state(connection, UNUSED)?;
+    Ok(kept.and_then(|kept| serde_json::from_value(kept).ok()).unwrap_or_default())
+}
+
 /// Adds a gap to those that are known, unless it is empty or there; all of them.
 pub fn keep_unused(connection: &Connection, gap: Unsent) -> rusqlite::Result<Vec<Unsent>> {
-    let kept = ledger::state(connection, UNUSED)?;
-    let mut gaps: Vec<Unsent> = kept.and_then(|kept| serde_json::from_value(kept).ok()).unwrap_or_default();
+    let mut gaps = unused(connection)?;
     if gap.first > 1 && gap.first <= gap.last && !gaps.contains(&gap) {
         // After another end of that kind, before anything was stored.
         gaps.retain(|known| known.first != gap.first);
