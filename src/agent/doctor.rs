@@ -54,6 +54,10 @@ pub async fn facts(path: &Path) -> Result<Facts, NotLooked> {
         let why = loaded.1.faults.first().map(ToString::to_string).unwrap_or_default();
         return Err(NotLooked::Config(why));
     };
+    // Another store than the one that is meant would be looked at.
+    if let Some(fault) = faults.iter().find(|fault| fault.key == "store.path") {
+        return Err(NotLooked::Config(fault.to_string()));
+    }
     let told_of = |fault: &config::Fault| FaultFacts {
         place: format!("{}:{}{}", fault.file.display(), fault.line, key(&fault.key)),
         why: fault.why.clone(),
@@ -62,6 +66,11 @@ pub async fn facts(path: &Path) -> Result<Facts, NotLooked> {
     let faults: Vec<_> = faults.iter().map(told_of).collect();
     let mut config = ConfigFacts { path: path.to_owned(), faults, warnings: warnings.len(), last_good: false };
     let mut found = Found::default();
+    let unasked = match good.as_ref().map(|good| &good.anchor) {
+        None | Some(Part::Absent) => Anchors::Absent,
+        Some(Part::Off(why)) => Anchors::Off(why.clone()),
+        Some(Part::On(_)) => Anchors::Unknown("neither the daemon nor the store tells".to_owned()),
+    };
     match store::free(&limits.path) {
         Ok(()) => found = alone(&limits, good, &mut config, &clock).await,
         Err(error @ StoreError::Forbidden { .. }) => return Err(NotLooked::Forbidden(error)),
@@ -69,14 +78,20 @@ pub async fn facts(path: &Path) -> Result<Facts, NotLooked> {
             Some(socket) => match admin::ask::<Told>(&socket, &Request::Doctor {}).await {
                 Ok(Told { live, setup, kept, upstreams, anchors }) => {
                     let daemon = Daemon::Running(Box::new(live));
-                    found = Found { daemon, setup: Some(setup), kept, upstreams, anchors, lines: Vec::new() };
+                    found = Found {
+                        daemon,
+                        setup: Some(setup),
+                        kept,
+                        upstreams,
+                        anchors: Some(anchors),
+                        lines: Vec::new(),
+                    };
                 }
                 Err(error) => found.daemon = Daemon::Mute { pid, why: format!("{error:#}") },
             },
             None => found.daemon = Daemon::Mute { pid, why: "it takes no requests".to_owned() },
         },
-        Err(error @ StoreError::Missing { .. }) => found.kept = Kept::Missing(error.to_string()),
-        Err(error) => found.kept = Kept::Closed(format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => found.kept = closed(error),
     }
     let Found { daemon, setup, kept, upstreams, anchors, lines } = found;
     let setup = setup.or_else(|| good_setup(path, now));
@@ -98,6 +113,7 @@ pub async fn facts(path: &Path) -> Result<Facts, NotLooked> {
     let is_service = daemon.live().is_some() || path == Path::new(config::DEFAULT_PATH);
     let unit = if is_service { unit().await } else { None };
     let version = env!("CARGO_PKG_VERSION").to_owned();
+    let anchors = anchors.unwrap_or(unasked);
     Ok(Facts { now: clock.now(), version, daemon, unit, config, setup, kept, upstreams, anchors, machine })
 }
 
@@ -110,7 +126,8 @@ struct Found {
     setup: Option<Setup>,
     kept: Kept,
     upstreams: UpstreamsStatus,
-    anchors: Anchors,
+    /// None while nobody was asked.
+    anchors: Option<Anchors>,
     /// Those that may be opened, as nobody else has them open.
     lines: Vec<sources::Line>,
 }
@@ -122,7 +139,7 @@ impl Default for Found {
             setup: None,
             kept: Kept::Unknown,
             upstreams: BTreeMap::new(),
-            anchors: Anchors::Absent,
+            anchors: None,
             lines: Vec::new(),
         }
     }
@@ -135,7 +152,7 @@ fn good_setup(path: &Path, now: crate::model::Timestamp) -> Option<Setup> {
 
 /// Looks into a store that nobody has open, and changes nothing: whoever looks why something is wrong may yet go back.
 async fn alone(limits: &store::Config, good: Option<Config>, config: &mut ConfigFacts, clock: &Clock) -> Found {
-    let closed = |kept, good: Option<Config>| Found {
+    let without = |kept, good: Option<Config>| Found {
         setup: good.as_ref().map(setup),
         kept,
         lines: good.map(|config| config.sources.lines).unwrap_or_default(),
@@ -145,10 +162,8 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
     let opened = tokio::task::spawn_blocking(move || Store::look(store_config, own_clock)).await;
     let store = match opened {
         Ok(Ok(store)) => store,
-        Ok(Err(error @ StoreError::Missing { .. })) => return closed(Kept::Missing(error.to_string()), good),
-        Ok(Err(error @ StoreError::Due { .. })) => return closed(Kept::Due(error.to_string()), good),
-        Ok(Err(error)) => return closed(Kept::Closed(format!("{:#}", anyhow::Error::from(error))), good),
-        Err(ended) => return closed(Kept::Closed(ended.to_string()), good),
+        Ok(Err(error)) => return without(closed(error), good),
+        Err(ended) => return without(Kept::Closed { why: ended.to_string(), mend: None }, good),
     };
     let reader = store.reader();
     let running = match good {
@@ -172,16 +187,15 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
         }
     }
     let anchors = match &running {
-        None => Anchors::Unknown("no config says whether there is anchoring".to_owned()),
-        Some(running) => match &running.anchor {
-            Part::Absent => Anchors::Absent,
-            Part::Off(why) => Anchors::Off(why.clone()),
-            Part::On(_) => match timeout(PATIENCE, anchors::seen(&store, running)).await {
+        Some(running) if matches!(running.anchor, Part::On(_)) => {
+            Some(match timeout(PATIENCE, anchors::seen(&store, running)).await {
                 Ok(Ok(told)) => known(told),
                 Ok(Err(error)) => Anchors::Unknown(format!("{error:#}")),
                 Err(_) => Anchors::Unknown("the nodes of the chain do not answer in time".to_owned()),
-            },
-        },
+            })
+        }
+        Some(Config { anchor: Part::Off(why), .. }) => Some(Anchors::Off(why.clone())),
+        _ => None,
     };
     drop(reader);
     if let Err(error) = store.close().await {
@@ -326,11 +340,30 @@ fn setup(config: &Config) -> Setup {
     }
 }
 
+/// Why a store cannot be looked into, and what to do about it.
+fn closed(error: StoreError) -> Kept {
+    let mend = match &error {
+        StoreError::Missing { .. } => return Kept::Missing(error.to_string()),
+        StoreError::Due { .. } => return Kept::Due(error.to_string()),
+        StoreError::Newer { .. } => Some("install the newer package again: `sudo apt install ./meterseal_*.deb`"),
+        StoreError::Damaged { .. } => Some(
+            "stop the daemon, and put the newest backup in its place, which keeps what is there beside it: `sudo meterseal \
+             restore --replace FILE` (docs/backup.md); look at the disk (`dmesg | tail`)",
+        ),
+        StoreError::Forbidden { .. } => {
+            Some("give it to the user that the service runs as: `sudo chown -R meterseal: PATH`")
+        }
+        _ => None,
+    };
+    let mend = mend.map(str::to_owned);
+    Kept::Closed { why: format!("{:#}", anyhow::Error::from(error)), mend }
+}
+
 /// What the store tells of itself.
 async fn kept(reader: &Reader) -> Kept {
     match known_of(reader).await {
         Ok(facts) => Kept::Known(Box::new(facts)),
-        Err(error) => Kept::Closed(format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => closed(error),
     }
 }
 
@@ -353,6 +386,7 @@ async fn known_of(reader: &Reader) -> Result<KeptFacts, StoreError> {
         signed: newest.map_or(0, |signed| signed.checkpoint.size),
         quick_check,
         quarantined: health.quarantined,
+        replaced: reader.replaced(),
         lost: health.lost,
         raw_bytes: health.raw_bytes,
         evidence_bytes: health.evidence_bytes,

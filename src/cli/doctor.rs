@@ -43,7 +43,7 @@ pub fn doctor(DoctorArguments { config, json }: DoctorArguments) -> Done {
 
 fn not_looked(error: NotLooked, config: &Path) -> Failed {
     let hint = match &error {
-        NotLooked::Config(_) => format!("Name the config with -c; {} cannot be read by this user.", config.display()),
+        NotLooked::Config(_) => format!("`sudo meterseal check -c {}` says what to do about it.", config.display()),
         NotLooked::Forbidden(_) => {
             "Run it as root or as the user that runs meterseal: `sudo meterseal doctor`.".to_owned()
         }

@@ -117,13 +117,25 @@ fn mended(mend: &str) -> String {
 fn turned_off(off: &str, facts: &Facts) -> Option<Finding> {
     let is_told = facts.upstreams.values().any(|upstream| upstream.problem.as_deref() == Some(off))
         || matches!(&facts.anchors, Anchors::Off(why) if why == off);
-    let remedy = "put there what is missing (a credential: the file `/etc/credstore/NAME`, and `LoadCredential=NAME` in \
-                  `systemctl edit meterseal`), then `sudo systemctl restart meterseal`; the rest runs without it";
+    let remedy = for_what_is_off(off);
     let finding = match unseen(off, facts) {
         Some(remedy) => Finding::look(CONFIG, "off", off.to_owned(), remedy),
         None => Finding::broken(CONFIG, "off", off.to_owned(), remedy),
     };
     (!is_told).then_some(finding)
+}
+
+/// What to do about a file or a secret that a part lacks, by what is said of it.
+pub fn for_what_is_off(why: &str) -> &'static str {
+    if why.contains("Permission denied") {
+        "let the service read that file: `sudo chgrp meterseal FILE && sudo chmod 640 FILE`, then `sudo systemctl restart \
+         meterseal`; the rest runs without it"
+    } else if why.contains("credential") {
+        "put there what is missing (the file `/etc/credstore/NAME`, and `LoadCredential=NAME` in `systemctl edit \
+         meterseal`), then `sudo systemctl restart meterseal`; the rest runs without it"
+    } else {
+        "put there what is missing, then `sudo systemctl restart meterseal`; the rest runs without it"
+    }
 }
 
 /// What to do where a part is off in the eyes of this program alone: credentials and the environment of the service are

@@ -177,8 +177,11 @@ pub enum Kept {
     Missing(String),
     /// The daemon takes something up at its next start, and until then nobody looks into it: what.
     Due(String),
-    /// It cannot be opened, and why.
-    Closed(String),
+    /// It cannot be opened: why, and what to do if that is not for the disk to say.
+    Closed {
+        why: String,
+        mend: Option<String>,
+    },
     /// Nobody was asked: no config names it, or who holds it does not answer.
     Unknown,
 }
@@ -187,7 +190,7 @@ impl Kept {
     pub fn facts(&self) -> Option<&KeptFacts> {
         match self {
             Self::Known(facts) => Some(facts),
-            Self::Missing(_) | Self::Due(_) | Self::Closed(_) | Self::Unknown => None,
+            Self::Missing(_) | Self::Due(_) | Self::Closed { .. } | Self::Unknown => None,
         }
     }
 }
@@ -199,6 +202,8 @@ pub struct KeptFacts {
     pub signed: u64,
     pub quick_check: QuickCheck,
     pub quarantined: Vec<String>,
+    /// Folders of stores that a restore has set aside.
+    pub replaced: Vec<String>,
     pub lost: u64,
     pub raw_bytes: u64,
     pub evidence_bytes: u64,

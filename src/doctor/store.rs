@@ -72,14 +72,9 @@ pub fn evidence(facts: &Facts) -> Vec<Finding> {
                           by an older meterseal any more";
             return vec![Finding::look(EVIDENCE, "", why.clone(), remedy)];
         }
-        Kept::Closed(why) => {
-            let found = format!("the store cannot be opened: {why}");
-            return vec![Finding::broken(
-                EVIDENCE,
-                "",
-                found,
-                "see what is said of the disk above, and `dmesg | tail`",
-            )];
+        Kept::Closed { why, mend } => {
+            let remedy = mend.as_deref().unwrap_or("see what is said of the disk above, and `dmesg | tail`");
+            return vec![Finding::broken(EVIDENCE, "", format!("the store cannot be opened: {why}"), remedy)];
         }
         Kept::Unknown => return Vec::new(),
     };
@@ -108,7 +103,12 @@ pub fn evidence(facts: &Facts) -> Vec<Finding> {
             "its readings are not shown, its blocks stay; look at the disk (`dmesg`), keep the file for whoever repairs \
              it, and delete it when nobody needs it; {restore}"
         );
-        all.push(Finding::look(EVIDENCE, file, "was damaged and set aside".to_owned(), remedy));
+        all.push(Finding::look(EVIDENCE, file, "is damaged, and left out".to_owned(), remedy));
+    }
+    for folder in &kept.replaced {
+        let found = "is a former store, which a restore has set aside, with its private key".to_owned();
+        let remedy = "when nobody needs it any more, delete that folder in the store's";
+        all.push(Finding::look(EVIDENCE, folder, found, remedy));
     }
     if kept.lost > 0 {
         let found = format!("{} readings went before every upstream had them, since the daemon started", kept.lost);
@@ -189,8 +189,9 @@ mod tests {
         let of = |kept| told(&Facts { kept, ..healthy() }, "evidence", "");
         let (state, text) = of(Kept::Missing("there is no store at /x".to_owned()));
         assert!(state == Broken && text.contains("-> mount the disk") && text.contains("meterseal init"), "{text}");
-        let (state, text) = of(Kept::Closed("it is of version 9".to_owned()));
-        assert!(state == Broken && text.starts_with("the store cannot be opened: it is of version 9"), "{text}");
+        let (state, text) =
+            of(Kept::Closed { why: "it is of version 9".to_owned(), mend: Some("install it".to_owned()) });
+        assert!(state == Broken && text == "the store cannot be opened: it is of version 9 -> install it", "{text}");
         let (state, text) = of(Kept::Due("the store is of version 3".to_owned()));
         assert!(state == Look && text.starts_with("the store is of version 3 -> start the daemon"), "{text}");
         let mut facts = healthy();
@@ -204,6 +205,8 @@ mod tests {
         assert_eq!(told(&facts, "evidence", "database").0, Ok);
         kept(&mut facts).quarantined = vec!["raw/1.db".to_owned()];
         assert_eq!(told(&facts, "evidence", "raw/1.db").0, Look);
+        kept(&mut facts).replaced = vec!["replaced-20261121T120000Z".to_owned()];
+        assert_eq!(told(&facts, "evidence", "replaced-20261121T120000Z").0, Look);
         kept(&mut facts).lost = 9;
         assert!(told(&facts, "evidence", "lost readings").1.contains("store.max_disk"));
     }

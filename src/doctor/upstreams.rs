@@ -1,7 +1,7 @@
 //! What is sent to others.
 
 use super::Finding;
-use super::daemon::unseen;
+use super::daemon::{for_what_is_off, unseen};
 use super::facts::Facts;
 use super::said::{ago, lasted, why};
 use crate::model::{Stream, UpstreamState, UpstreamStatus};
@@ -13,7 +13,7 @@ const OLD_MS: i64 = 3_600_000;
 const REACHED_MS: i64 = 120_000;
 
 pub fn upstreams(facts: &Facts) -> Vec<Finding> {
-    if facts.upstreams.is_empty() && facts.kept.facts().is_some() {
+    if facts.upstreams.is_empty() && facts.setup.is_some() && facts.kept.facts().is_some() {
         return vec![Finding::ok(UPSTREAM, "", "none is configured".to_owned())];
     }
     let mut all = Vec::new();
@@ -45,8 +45,7 @@ fn one(name: &str, upstream: &UpstreamStatus, facts: &Facts) -> Finding {
         UpstreamState::Off => {
             let problem = upstream.problem.as_deref().unwrap_or("it is off");
             let found = format!("{problem}; {waits}");
-            let remedy = "put the credential there (the file `/etc/credstore/NAME`, and `LoadCredential=NAME` in `systemctl edit \
-                          meterseal`), then `sudo systemctl restart meterseal`";
+            let remedy = for_what_is_off(problem);
             Finding::broken(UPSTREAM, name, found, remedy)
         }
         UpstreamState::Stopped => {

@@ -98,6 +98,11 @@ impl Reader {
         mutex(&self.shared.live).show()
     }
 
+    /// The folders of stores that a restore has set aside, in the store's folder.
+    pub fn replaced(&self) -> Vec<String> {
+        backup::replaced(&self.shared.root)
+    }
+
     pub fn health(&self) -> StoreHealth {
         let shared = &self.shared;
         let files = shared.files();

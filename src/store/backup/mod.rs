@@ -17,7 +17,7 @@ use super::{StoreError, evidence, ledger, raw};
 use crate::model::{Digest, JobId, SiteId, Timestamp};
 pub use read::{BadBackup, check};
 pub use restore::{RestoreError, Restored, restore};
-pub(super) use restore::{finish, is_committed, version_of_committed};
+pub(super) use restore::{finish, is_committed, replaced, version_of_committed};
 pub(super) use still::{Answer, Frozen, hold};
 pub use still::{AtRest, Still};
 pub use write::{BackupError, Written, write};

@@ -79,7 +79,6 @@ pub fn restore(
     owner.give(&root.join("lock")).map_err(of_root)?;
     finish(root)?;
     let making = root.join(MAKING);
-    remove(&making)?;
     let is_there = OLD.iter().any(|name| *name != TLS && holds_something(&root.join(name)));
     if is_there && !replace {
         return Err(RestoreError::Exists { path: root.to_owned() });
@@ -166,6 +165,15 @@ fn prepare(folder: &Path, from: &RestoredFrom) -> Result<(), StoreError> {
 }
 
 /// A name that nothing bears.
+/// The folders of former stores.
+pub fn replaced(root: &Path) -> Vec<String> {
+    let names =
+        root.read_dir().into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<_> = names.filter(|name| name.starts_with(ASIDE)).collect();
+    found.sort();
+    found
+}
+
 fn aside(root: &Path, now: Timestamp) -> String {
     let time: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).take(15).collect();
     let mut name = format!("{ASIDE}{time}Z");
@@ -193,6 +201,8 @@ pub fn finish(root: &Path) -> Result<(), StoreError> {
     let waiting = root.join(COMMITTED);
     let has_arrived = |name: &str| !waiting.join(name).exists();
     let of_io = |error| StoreError::of_io(root, error);
+    // Of a restore that was cut off before it decided anything. There may be a private key in it.
+    remove(&root.join(MAKING))?;
     if !waiting.exists() {
         return Ok(());
     }
