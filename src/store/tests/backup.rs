@@ -345,6 +345,18 @@ async fn what_is_there_is_refused_or_set_aside() {
     assert!(matches!(refused, Err(RestoreError::Store(StoreError::Newer { .. }))), "{refused:?}");
 }
 
+/// There may be a private key in what a restore unpacked before it was cut off.
+#[tokio::test]
+async fn what_a_restore_left_that_was_cut_off_goes_with_the_next_opening() {
+    let House { folder, clock, store, .. } = house();
+    store.close().await.unwrap();
+    let left = config(&folder).path.join("restoring.part");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("evidence.db"), "a key").unwrap();
+    Store::open(config(&folder), clock, None).unwrap().close().await.unwrap();
+    assert!(!left.exists());
+}
+
 #[tokio::test]
 async fn exports_that_were_under_way_begin_again() {
     let house = house();
