@@ -5,6 +5,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 fn meterseal(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_meterseal")).args(arguments).output().unwrap()
 }
@@ -456,6 +458,64 @@ fn nothing_begins_anew_beside_the_mark_of_a_lost_store() {
     // What was begun is not begun again, and what is to be moved for that is told.
     let again = stderr(&meterseal(&["init", "-c", path]));
     assert!(again.contains(&format!("move that folder and its mark {} away first", mark.display())), "{again}");
+}
+
+#[test]
+fn a_backup_takes_the_place_of_nothing_that_is_needed() {
+    let (folder, path) = with_store();
+    let store = folder.path().join("store");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+    let evidence = store.join("evidence.db");
+    let before = std::fs::read(&evidence).unwrap();
+    let back_up = |to: &std::path::Path| meterseal(&["backup", "--force", to.to_str().unwrap(), "-c", &path]);
+    for to in [&evidence, &link.join("evidence.db"), &store.join("raw/x.backup"), &store.join("new.backup")] {
+        let refused = back_up(to);
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("lies in the store's own folder"), "{}", stderr(&refused));
+        assert!(!store.join("new.backup").exists());
+    }
+    assert_eq!(std::fs::read(&evidence).unwrap(), before);
+    // By root it would be replaced, as /dev/null.
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for to in [&socket, &folder.path().to_owned()] {
+        let refused = back_up(to);
+        assert!(stderr(&refused).contains(" is no file\n"), "{}", stderr(&refused));
+        assert!(!to.metadata().unwrap().is_file());
+    }
+    let good = back_up(&folder.path().join("good.backup"));
+    assert!(good.status.success(), "{}", stderr(&good));
+
+    let refused = meterseal(&["restore", "--check", folder.path().to_str().unwrap()]);
+    let said = stderr(&refused);
+    assert!(said.contains(": it cannot be read: Is a directory") && !said.contains("damaged"), "{said}");
+}
+
+/// What is left of it may hold the private keys.
+#[test]
+fn a_backup_that_is_stopped_leaves_nothing() {
+    let (folder, path) = with_store();
+    // It takes a while, and no room.
+    let raw = folder.path().join("store/raw/00000000000099999999.db");
+    std::fs::create_dir_all(raw.parent().unwrap()).unwrap();
+    std::fs::File::create(&raw).unwrap().set_len(8 << 30).unwrap();
+    let file = folder.path().join("stopped.backup");
+    let part = folder.path().join("stopped.backup.part");
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+        let command = command.args(["backup", "--with-key", file.to_str().unwrap(), "-c", &path]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        while !part.metadata().is_ok_and(|part| part.len() > 0) {
+            assert_eq!(child.try_wait().unwrap(), None, "it is over before it was stopped");
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("stopped by a signal"), "{}", stderr(&output));
+        assert!(!part.exists() && !file.exists());
+    }
 }
 
 #[test]

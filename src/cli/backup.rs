@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgument, Done, Failed, complete, good_config, print};
 use crate::agent::backup;
@@ -60,13 +61,22 @@ pub fn back_up(arguments: BackupArguments) -> Done {
     let written = if to_stdout {
         complete(backup::back_up(&config, with_key, io::stdout(), progress))??
     } else {
-        let made = Made::begin(&path, force)?;
-        let file = made.file.try_clone().map_err(|error| made.failed(&error))?;
-        let written = complete(backup::back_up(&config, with_key, Steady { file, unwritten: 0 }, progress));
+        let written = complete(async {
+            // Heard from before there is a file: what is left of one that was stopped may hold the private keys.
+            let stopped = Stopped::heard()?;
+            let made = Made::begin(&path, &config.store.path, force)?;
+            let file = made.file.try_clone().map_err(|error| made.failed(&error))?;
+            let written = tokio::select! {
+                written = backup::back_up(&config, with_key, Steady { file, unwritten: 0 }, progress) => written?,
+                () = stopped.wait() => {
+                    return Err(Failed::new("stopped by a signal").hint(format!("Nothing is left of {}.", path.display())));
+                }
+            };
+            made.finish(force)?;
+            Ok(written)
+        });
         clear();
-        let written = written??;
-        made.finish(force)?;
-        written
+        written??
     };
     clear();
     let (head, bytes) = (&written.head, written.bytes);
@@ -178,6 +188,9 @@ fn of_backup(name: &str, bad: BadBackup) -> Failed {
         BadBackup::Write { .. } => "Nothing was changed. Make room there, or look after the disk.",
         BadBackup::Format(_) | BadBackup::Stopped => "Nothing was changed.",
         BadBackup::Other => "Nothing was changed. Give a file that `meterseal backup` has made.",
+        BadBackup::Read(_) => {
+            "Nothing was changed. See that it is a file, on a disk that can be read, or take another copy of it."
+        }
         BadBackup::Damaged { .. } => "Nothing was changed. Take another copy of it, or an older backup.",
     };
     Failed::new(format!("{name}: {:#}", anyhow::Error::from(bad))).hint(remedy)
@@ -191,7 +204,8 @@ struct Made {
 }
 
 impl Made {
-    fn begin(path: &Path, force: bool) -> Result<Self, Failed> {
+    fn begin(path: &Path, store: &Path, force: bool) -> Result<Self, Failed> {
+        refuse_what_is_needed(path, store)?;
         if !force && path.symlink_metadata().is_ok() {
             return Err(already(path));
         }
@@ -216,7 +230,7 @@ impl Made {
         if !force && self.path.symlink_metadata().is_ok() {
             return Err(already(&self.path));
         }
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&self.path);
         let done = self.file.sync_all().and_then(|()| fs::rename(&self.part, &self.path));
         let done = done.and_then(|()| File::open(folder)?.sync_all());
         done.map_err(|error| self.failed(&error))
@@ -250,6 +264,44 @@ impl Write for Steady {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// The end of the program, asked for at the terminal or by somebody else.
+struct Stopped([Signal; 2]);
+
+impl Stopped {
+    fn heard() -> Result<Self, Failed> {
+        let heard = |kind| signal(kind).map_err(|error| Failed::new(format!("cannot listen for signals: {error}")));
+        Ok(Self([heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?]))
+    }
+
+    async fn wait(self) {
+        let Self([mut interrupt, mut terminate]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A backup takes the place of a file, also of one that the store is made of, or of a device.
+fn refuse_what_is_needed(path: &Path, store: &Path) -> Result<(), Failed> {
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        let hint = "Name a file; - is standard output, for a pipe.";
+        return Err(Failed::new(format!("{} is no file", path.display())).hint(hint));
+    }
+    // A folder or a store that cannot be found is told by whoever needs it.
+    if let (Ok(folder), Ok(root)) = (folder_of(path).canonicalize(), store.canonicalize())
+        && folder.starts_with(root)
+    {
+        let why = format!("{} lies in the store's own folder {}", path.display(), store.display());
+        return Err(Failed::new(why).hint("Name a file elsewhere, better on another disk."));
+    }
+    Ok(())
 }
 
 fn already(path: &Path) -> Failed {

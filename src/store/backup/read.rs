@@ -28,6 +28,9 @@ pub enum BadBackup {
     Format(String),
     #[error("this backup is damaged in {member}: {what}")]
     Damaged { member: String, what: String },
+    /// Nothing is known of what is in it.
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
     #[error("cannot write {name}")]
     Write { name: String, source: io::Error },
     #[error("stopped")]
@@ -47,12 +50,12 @@ pub fn unpack<E: From<BadBackup>>(
     progress: Progress<'_>,
 ) -> Result<Head, E> {
     let mut sealed = Sealed { inner: input, hash: Sha256::new(), held: Vec::new(), ended: false };
-    let start = sealed.peek().map_err(|error| damaged("its beginning", &error))?;
+    let start = sealed.peek().map_err(|error| unread("its beginning", error))?;
     if start != MAGIC {
         return Err(BadBackup::Other.into());
     }
     let buffered = BufReader::with_capacity(128 << 10, sealed);
-    let decoder = Decoder::with_buffer(buffered).map_err(|error| damaged("its beginning", &error))?;
+    let decoder = Decoder::with_buffer(buffered).map_err(|error| unread("its beginning", error))?;
     let mut archive = Archive { decoder: decoder.single_frame(), place: HEAD.to_owned(), piece: vec![0; PIECE] };
     archive.decoder.window_log_max(WINDOW_LOG_MAX).map_err(|error| damaged("its beginning", &error))?;
 
@@ -112,6 +115,14 @@ pub fn unpack<E: From<BadBackup>>(
     Ok(head)
 }
 
+/// What the input could not give is not damage.
+fn unread(member: &str, error: io::Error) -> BadBackup {
+    match error.downcast::<Unread>() {
+        Ok(Unread(error)) => BadBackup::Read(error),
+        Err(error) => damaged(member, &error),
+    }
+}
+
 fn damaged(member: &str, what: &dyn std::fmt::Display) -> BadBackup {
     BadBackup::Damaged { member: member.to_owned(), what: what.to_string() }
 }
@@ -137,7 +148,7 @@ impl<R: Read> Archive<R> {
         let place = &self.place;
         self.decoder.read_exact(&mut self.piece[..length]).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => damaged(place, &"it is cut off there"),
-            _ => damaged(place, &error),
+            _ => unread(place, error),
         })?;
         Ok(&mut self.piece[..length])
     }
@@ -211,9 +222,9 @@ impl<R: Read> Archive<R> {
     fn end(mut self) -> Result<(), BadBackup> {
         self.place = "its end".to_owned();
         let is_blank = self.fill(2 * tar::HEADER)?.iter().all(|byte| *byte == 0);
-        let more = self.decoder.read(&mut [0]).map_err(|error| damaged("its end", &error))?;
+        let more = self.decoder.read(&mut [0]).map_err(|error| unread("its end", error))?;
         let mut rest = self.decoder.finish();
-        let behind = rest.read(&mut [0]).map_err(|error| damaged("its end", &error))?;
+        let behind = rest.read(&mut [0]).map_err(|error| unread("its end", error))?;
         if !is_blank || more + behind > 0 {
             return Err(damaged("its end", &"something follows the archive"));
         }
@@ -230,6 +241,11 @@ fn create(path: &Path) -> io::Result<File> {
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
+
+/// An error of the input itself, told from those of what unpacks it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unread(io::Error);
 
 /// Holds the last bytes back, and hashes those before.
 struct Sealed<R> {
@@ -248,7 +264,7 @@ impl<R: Read> Sealed<R> {
                 Ok(0) => self.ended = true,
                 Ok(read) => self.held.extend_from_slice(&piece[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(io::Error::other(Unread(error))),
             }
         }
         Ok(())
