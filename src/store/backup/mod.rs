@@ -10,6 +10,7 @@ mod write;
 
 use std::path::Path;
 
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
@@ -106,9 +107,11 @@ pub struct RestoredFrom {
 
 const RESTORED: &str = "store.restored";
 
-/// The mark of a restored store whose log has not begun anew yet.
+/// The mark of a restored store whose log has not begun anew yet. One that cannot be read is none that is not there:
+/// without a new epoch the log would be signed on beside what others have seen of it.
 pub(super) fn restored_from(connection: &Connection) -> rusqlite::Result<Option<RestoredFrom>> {
-    Ok(ledger::state(connection, RESTORED)?.and_then(|kept| serde_json::from_value(kept).ok()))
+    let kept = ledger::state(connection, RESTORED)?.map(serde_json::from_value).transpose();
+    kept.map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, error.into()))
 }
 
 fn mark_restored(connection: &Connection, from: &RestoredFrom) -> rusqlite::Result<()> {

@@ -71,7 +71,16 @@ pub fn restore(
 ) -> Result<Restored, RestoreError> {
     let of_root = |error| StoreError::of_io(root, error);
     if !root.is_dir() {
+        let there = root.ancestors().skip(1).find(|folder| folder.is_dir());
         DirBuilder::new().recursive(true).mode(0o750).create(root).map_err(of_root)?;
+        // A power cut takes away none of the names on the way to what was restored.
+        for folder in root.ancestors().skip(1) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            flush_folder(folder)?;
+            if there == Some(folder) {
+                break;
+            }
+        }
     }
     let owner = Owner::of(root).map_err(of_root)?;
     // One that is open is told from one that is there.
@@ -199,24 +208,28 @@ pub fn version_of_committed(root: &Path) -> Result<u32, StoreError> {
 /// Moves a restored store in, if one waits: to be called under the lock, before anything else is opened.
 pub fn finish(root: &Path) -> Result<(), StoreError> {
     let waiting = root.join(COMMITTED);
-    let has_arrived = |name: &str| !waiting.join(name).exists();
     let of_io = |error| StoreError::of_io(root, error);
+    // What cannot be looked at has not arrived: it would be deleted below.
+    let has_arrived = |name: &str| match waiting.join(name).try_exists() {
+        Ok(waits) => Ok(!waits),
+        Err(error) => Err(StoreError::of_io(&waiting.join(name), error)),
+    };
     // Of a restore that was cut off before it decided anything. There may be a private key in it.
     remove(&root.join(MAKING))?;
-    if !waiting.exists() {
+    if !waiting.try_exists().map_err(of_io)? {
         return Ok(());
     }
-    if !has_arrived(evidence::FILE) {
+    if !has_arrived(evidence::FILE)? {
         let owner = Owner::of(root).map_err(of_io)?;
         let plan = waiting.join(PLAN);
         let text = fs::read(&plan).map_err(|error| StoreError::of_io(&plan, error))?;
         let plan: Plan = serde_json::from_slice(&text)
             .map_err(|error| StoreError::Damaged { file: plan, what: error.to_string() })?;
         // What the backup does not bring, the certificate, stays as it is; so does what has arrived.
-        let goes = |name: &&str| !ARRIVING.contains(name) || !has_arrived(name);
-        for name in OLD.into_iter().filter(goes) {
+        for name in OLD {
             let from = root.join(name);
-            if from.symlink_metadata().is_err() {
+            let goes = !ARRIVING.contains(&name) || !has_arrived(name)?;
+            if !goes || from.symlink_metadata().is_err() {
                 continue;
             }
             match &plan.aside {
@@ -234,7 +247,10 @@ pub fn finish(root: &Path) -> Result<(), StoreError> {
             }
         }
         flush_folder(root)?;
-        for name in ARRIVING.into_iter().filter(|name| !has_arrived(name)) {
+        for name in ARRIVING {
+            if has_arrived(name)? {
+                continue;
+            }
             fs::rename(waiting.join(name), root.join(name)).map_err(of_io)?;
             flush_folder(root)?;
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::super::backup::{BadBackup, RestoreError, check, restore, write};
+use super::super::backup::{BadBackup, RestoreError, check, finish, restore, write};
 use super::super::evidence;
 use super::*;
 use crate::model::entry::Reason;
@@ -290,6 +290,61 @@ async fn every_flipped_bit_and_every_cut_is_found() {
     let refused = restore(&root, &cut[..], true, house.clock.now(), &mut quiet());
     assert!(matches!(refused, Err(RestoreError::Backup(BadBackup::Damaged { .. }))), "{refused:?}");
     assert_eq!(content(&root), before);
+}
+
+/// A stick that is pulled out, or wears out, before any byte of it.
+#[tokio::test]
+async fn a_backup_that_cannot_be_read_is_not_told_to_be_damaged() {
+    struct Pulled;
+    impl std::io::Read for Pulled {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(rustix::io::Errno::IO.into())
+        }
+    }
+    let (_house, backup) = small().await;
+    for before in (0..=backup.len()).step_by(97) {
+        let found = check(backup[..before].chain(Pulled), &mut quiet());
+        let Err(BadBackup::Read(error)) = found else { panic!("after {before} bytes: {found:?}") };
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    }
+}
+
+/// As when the disk answers with an error for the one file that says how far it is.
+#[tokio::test]
+async fn a_restored_store_that_cannot_be_looked_at_is_not_taken_for_one_that_has_arrived() {
+    let (_house, backup) = small().await;
+    let (_folder, config) = restored(&backup, &Clock::manual(Timestamp::from_millis(NOON)));
+    let waiting = config.path.join("restoring");
+    fs::create_dir(&waiting).unwrap();
+    fs::write(waiting.join("plan.json"), "{\"aside\":null}").unwrap();
+    std::os::unix::fs::symlink("evidence.db", waiting.join("evidence.db")).unwrap();
+    let before = names(&config.path);
+    assert!(matches!(finish(&config.path), Err(StoreError::Io { .. })));
+    assert_eq!(names(&config.path), before, "nothing is deleted");
+}
+
+/// The names of all that lies below a folder.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            let below = if path.is_dir() { names(&path) } else { BTreeSet::new() };
+            below.into_iter().chain([path])
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_mark_of_a_restore_that_cannot_be_read_is_an_error() {
+    let (_house, backup) = small().await;
+    let clock = Clock::manual(Timestamp::from_millis(NOON));
+    let (_folder, config) = restored(&backup, &clock);
+    let connection = sqlite::open(&config.path.join(evidence::FILE)).unwrap();
+    let changed = connection.execute("UPDATE state SET value = '{\"taken\":1}' WHERE name = 'store.restored'", []);
+    assert_eq!(changed.unwrap(), 1);
+    drop(connection);
+    let store = Store::open(config, clock, None).unwrap();
+    assert!(store.reader().restored_from().await.is_err());
 }
 
 #[tokio::test]
