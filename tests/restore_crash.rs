@@ -55,8 +55,9 @@ fn restore(dir: &Path) -> Result<(), String> {
     restored.map(drop).map_err(|error| error.to_string())
 }
 
-/// Stores so many readings more; the last seq of the store.
-fn fill(dir: &Path, readings: i64) -> u64 {
+/// Stores so many readings more; the last seq of the store. `looks` is done when they are committed and the store is
+/// still open, as a crash would leave it.
+fn fill(dir: &Path, readings: i64, looks: impl FnOnce()) -> u64 {
     kill::run(async {
         let store = Store::open(config(dir), clock(), None).unwrap();
         let slot = |quantity: &str| Slot {
@@ -78,9 +79,8 @@ fn fill(dir: &Path, readings: i64) -> u64 {
             taken: meterseal::model::Stamp { time: Timestamp::from_millis(T + at * 1_000), ..clock().stamp() },
             values: Box::new([(0, Number::I64(at))]),
         };
-        if readings > 0 {
-            store.ingest().store((0..readings).map(reading).collect()).await.unwrap();
-        }
+        store.ingest().store((0..readings).map(reading).collect()).await.unwrap();
+        looks();
         let through = *store.reader().committed().borrow();
         store.close().await.unwrap();
         through
@@ -96,8 +96,12 @@ enum Found {
 }
 
 fn found(dir: &Path) -> Result<Found, String> {
+    found_at(config(dir))
+}
+
+fn found_at(config: Config) -> Result<Found, String> {
     kill::run(async {
-        match Store::open(config(dir), clock(), None) {
+        match Store::open(config, clock(), None) {
             Err(StoreError::Missing { .. }) => Ok(Found::Nothing),
             Err(error) => Err(format!("does not open: {error}")),
             Ok(store) => {
@@ -114,11 +118,11 @@ fn found(dir: &Path) -> Result<Found, String> {
     })
 }
 
-/// What must be of the former store somewhere, once it is not the store any more.
-fn is_kept(dir: &Path) -> bool {
+/// The former store must be somewhere, whole, once it is not the store any more.
+fn is_kept(dir: &Path, former: &Found) -> bool {
     let aside = config(dir).path.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let mut aside = aside.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("replaced-"));
-    aside.any(|path| path.join("evidence.db").is_file() && path.join("raw").read_dir().unwrap().count() > 0)
+    aside.any(|path| found_at(Config { path, ..config(dir) }).as_ref() == Ok(former))
 }
 
 /// Kills at every write, or at some.
@@ -128,7 +132,7 @@ fn matrix(which: Which) -> Result<(), String> {
     let dir = folder.path().join("dir");
     fs::create_dir(&dir).unwrap();
     store::init(&config(&dir), &"plant-7".parse().unwrap(), &clock()).unwrap();
-    let at_backup = fill(&dir, 5);
+    let at_backup = fill(&dir, 5, || ());
     kill::run(async {
         let store = Store::open(config(&dir), clock(), None).unwrap();
         let still = store.ledger().hold_still().await.unwrap();
@@ -137,11 +141,13 @@ fn matrix(which: Which) -> Result<(), String> {
         drop(still);
         store.close().await.unwrap();
     });
-    let now = fill(&dir, 9);
-    assert_ne!(at_backup, now);
     // As a crash leaves it: with something in write-ahead logs.
     let (there, empty) = (folder.path().join("there"), folder.path().join("empty"));
-    copy_folder(&dir, &there);
+    let now = fill(&dir, 9, || copy_folder(&dir, &there));
+    assert_ne!(at_backup, now);
+    let raw = config(&there).path.join("raw").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let logs = raw.filter(|path| path.to_str().unwrap().ends_with("-wal"));
+    assert!(logs.map(|log| log.metadata().unwrap().len()).sum::<u64>() > 0, "nothing is in write-ahead logs");
     fs::create_dir_all(config(&empty).path).unwrap();
     let beginnings = [(there, Found::Store(now, false)), (empty, Found::Nothing)];
 
@@ -167,7 +173,7 @@ fn matrix(which: Which) -> Result<(), String> {
                 found if *found == restored => after += 1,
                 other => return Err(wrong(format!("found {other:?}"))),
             }
-            if found == restored && *former != Found::Nothing && !is_kept(&dir) {
+            if found == restored && *former != Found::Nothing && !is_kept(&dir, former) {
                 return Err(wrong("the former store is gone".to_owned()));
             }
         }
@@ -176,7 +182,7 @@ fn matrix(which: Which) -> Result<(), String> {
         if found != restored {
             return Err(wrong(format!("after the next restore: {found:?}")));
         }
-        if *former != Found::Nothing && !is_kept(&dir) {
+        if *former != Found::Nothing && !is_kept(&dir, former) {
             return Err(wrong("the former store is gone".to_owned()));
         }
         let left = config(&dir).path.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
