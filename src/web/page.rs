@@ -177,6 +177,13 @@ mod tests {
     }
 
     #[test]
+    fn the_script_of_auditors_lies_where_the_page_says() {
+        let (page, package) = (include_str!("page/evidence.js"), include_str!("../../packaging/install"));
+        assert!(package.contains("put 755 tools/verify.py usr/share/meterseal/verify.py"));
+        assert!(page.contains(" /usr/share/meterseal ") && page.contains("`python3 verify.py ${verify}`"));
+    }
+
+    #[test]
     fn a_file_that_is_there_already_is_known_by_its_tag() {
         let forms = Tags::of(b"packed");
         let (tag, packed) = (forms.plain.to_str().unwrap(), forms.packed.to_str().unwrap());

@@ -27,10 +27,10 @@ export function unpack(archive) {
   return { names, folder: join(folder, names[0].split("/")[0]) };
 }
 
-// A command as the page shows it, with a file in the place of the word that stands for one.
+// A command as the page shows it, with a file in the place of the word that stands for one, where the script lies.
 export function run(command, file) {
   const env = { ...process.env, PATH: [dirname(told.program), process.env.PATH].join(delimiter) };
-  const ended = spawnSync("bash", ["-c", command.replace(/\bFILE\b/, `'${file}'`)], { cwd: root, env, encoding: "utf8" });
+  const ended = spawnSync("bash", ["-c", command.replace(/\bFILE\b/, `'${file}'`)], { cwd: join(root, "tools"), env, encoding: "utf8" });
   return { code: ended.status, said: ended.stdout + ended.stderr };
 }
 

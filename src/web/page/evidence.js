@@ -256,7 +256,7 @@ function verifyCard() {
           h("p", { class: "soft" }, "Anybody can do this, without this gateway. The answer names each link of the chain."),
           way("A proof, or the bundle of an export with its proof beside it:", `meterseal verify ${verify}`, "Command that verifies a proof"),
           account && way("The same, asking nodes of the chain whether the block of the anchor is theirs. Ask two that do not belong together:", `meterseal verify ${verify} --rpc https://NODE-A --rpc https://NODE-B`, "Command that verifies a proof with nodes of the chain"),
-          way("The same without meterseal, by the Python script that comes with it:", `python3 tools/verify.py ${verify}`, "Command that verifies a proof in Python"),
+          way("The same without meterseal, by the Python script verify.py. It lies in /usr/share/meterseal of a gateway; who trusts none takes it from meterseal’s source, where it lies in tools:", `python3 verify.py ${verify}`, "Command that verifies a proof in Python"),
           way("Whether the key is this gateway’s, asked on the gateway itself. Keep it with the commissioning papers:", "meterseal key show", "Command that shows the key"),
           kept.length > 1 && h("p", { class: "soft" }, "What was sealed in an earlier epoch is checked with the key of that epoch, below."),
         ];
