@@ -531,7 +531,11 @@ fn a_config_that_is_not_there_is_said_plainly() {
     let output = meterseal(&["read", "x", "-c", "/nowhere/m.toml"]);
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
-    assert!(said.starts_with("/nowhere/m.toml: cannot be read: No such file"), "{said}");
+    // Nothing is to be mended in it, and `check` says no more.
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].starts_with("meterseal: /nowhere/m.toml cannot be read: No such file"), "{said}");
+    assert!(lines[1].starts_with("Name the file with -c, and read it as root"), "{said}");
 }
 
 /// A device that answers every request by exception 4.

@@ -300,13 +300,8 @@ fn daemon(path: &Path, log: LogLines) -> Done {
     match complete(agent::run(path, log))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(agent::RunError::Config { faults }) => {
-            print::faults(&faults);
-            let why = format!(
-                "{} has {} and there is no last good config",
-                path.display(),
-                print::counted(faults.len(), "fault")
-            );
-            Err(Failed { code: EX_CONFIG, ..Failed::new(why) }.hint("Mend it, and see with `meterseal check`."))
+            let failed = faulty(path, &faults, " and there is no last good config");
+            Err(Failed { code: EX_CONFIG, ..failed })
         }
         Err(agent::RunError::Failed(error)) => Err(error.into()),
     }
@@ -400,12 +395,27 @@ fn good_config(path: &Path, clock: &Clock) -> Result<config::Config, Failed> {
 
 fn config_and_warnings(path: &Path, clock: &Clock) -> Result<(config::Config, Vec<config::Fault>), Failed> {
     let (_, Checked { config, faults, warnings, .. }) = config::load(path, clock.now());
-    let config = config.ok_or_else(|| {
-        print::faults(&faults);
-        let why = format!("{} has {}", path.display(), print::counted(faults.len(), "fault"));
-        Failed { code: FAULTY, ..Failed::new(why) }.hint("Mend it, and see with `meterseal check`.")
-    })?;
+    let config = config.ok_or_else(|| Failed { code: FAULTY, ..faulty(path, &faults, "") })?;
     Ok((config, warnings))
+}
+
+/// A remedy as it stands by itself.
+fn sentence(mend: &str) -> String {
+    let mut letters = mend.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+/// Tells the faults of a config. One that cannot be read at all has none that `check` would say more of.
+fn faulty(path: &Path, faults: &[config::Fault], more: &str) -> Failed {
+    if let [fault] = faults
+        && fault.line == 0
+        && fault.key.is_empty()
+    {
+        return Failed::new(format!("{} {}{more}", fault.file.display(), fault.why)).hint(sentence(&fault.mend));
+    }
+    print::faults(faults);
+    let why = format!("{} has {}{more}", path.display(), print::counted(faults.len(), "fault"));
+    Failed::new(why).hint("Mend it, and see with `meterseal check`.")
 }
 
 /// Runs the work of a command on this thread; polling and the store have threads of their own. Blocking threads are
