@@ -45,8 +45,8 @@ pub struct Inventory {
     pub taken: Timestamp,
     /// Version of `evidence.db`.
     pub schema: u32,
-    /// Whether the private key of the log is there.
-    pub has_key: bool,
+    /// The public keys whose private ones are there: the one that signs, unless a restore left it out.
+    pub signing: Vec<Digest>,
     /// The public keys of all epochs.
     pub keys: Vec<Digest>,
     pub files: Vec<Member>,
@@ -142,17 +142,18 @@ fn is_member(name: &str) -> bool {
     }
 }
 
-/// What `evidence.db` says of its log: the keys of all epochs, and whether the private one of the last is there.
-fn keys(connection: &Connection) -> rusqlite::Result<(Vec<Digest>, bool)> {
+/// What `evidence.db` says of its log: the public keys of all epochs, and those whose private ones are there.
+fn keys(connection: &Connection) -> rusqlite::Result<(Vec<Digest>, Vec<Digest>)> {
     let begun = connection.query_row("SELECT 1 FROM sqlite_schema WHERE name = 'epochs'", [], |_| Ok(())).optional()?;
     let sql = match begun {
         Some(()) => "SELECT public FROM epochs UNION SELECT public FROM keys",
         None => "SELECT public FROM keys",
     };
-    let mut statement = connection.prepare(sql)?;
-    let keys = statement.query_map([], |row| Ok(Digest::from_bytes(row.get(0)?)))?.collect::<rusqlite::Result<_>>()?;
-    let has_key = "SELECT 1 FROM keys WHERE private <> zeroblob(32)";
-    Ok((keys, connection.query_row(has_key, [], |_| Ok(())).optional()?.is_some()))
+    let all = |sql| -> rusqlite::Result<Vec<Digest>> {
+        let mut statement = connection.prepare(sql)?;
+        statement.query_map([], |row| Ok(Digest::from_bytes(row.get(0)?)))?.collect()
+    };
+    Ok((all(sql)?, all("SELECT public FROM keys WHERE private <> zeroblob(32)")?))
 }
 
 /// The files of a folder whose names a backup takes.

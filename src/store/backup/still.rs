@@ -138,13 +138,13 @@ fn inventory(
         let bundles = if schema < 4 { Vec::new() } else { jobs::bundles(connection)? };
         Ok((schema, log::kept_identity(connection)?, keys(connection)?, bundles))
     };
-    let (schema, identity, (keys, has_key), bundles) = read().map_err(|error| sqlite::fault(&path, error))?;
+    let (schema, identity, (keys, signing), bundles) = read().map_err(|error| sqlite::fault(&path, error))?;
     for bundle in bundles {
         list(root, &format!("{BUNDLES}/{}", bundle.id), &mut files)?;
     }
     list(root, TLS, &mut files)?;
     let (site, gateway, epoch) = (identity.site, identity.gateway, identity.epoch);
-    Ok(Inventory { site, gateway, epoch, taken: clock.now(), schema, has_key, keys, files })
+    Ok(Inventory { site, gateway, epoch, taken: clock.now(), schema, signing, keys, files })
 }
 
 /// A store that no process has open, under its lock as long as this lives.

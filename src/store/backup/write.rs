@@ -61,7 +61,7 @@ pub fn write(
         files: files.len() as u64,
         format: FORMAT.to_owned(),
         gateway: inventory.gateway.clone(),
-        key: with_key && inventory.has_key,
+        key: with_key && !inventory.signing.is_empty(),
         program: concat!("meterseal ", env!("CARGO_PKG_VERSION")).to_owned(),
         schema: inventory.schema,
         site: inventory.site.clone(),
@@ -131,7 +131,7 @@ fn copy(
     let mut file = File::open(root.join(&name)).map_err(failed)?;
     let before = last_write(&file).map_err(failed)?;
     begin(out, &name, member.bytes)?;
-    let (mut left, mut hash, mut found) = (member.bytes, Sha256::new(), 0);
+    let (mut left, mut hash, mut found) = (member.bytes, Sha256::new(), Vec::new());
     while left > 0 {
         let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
         let piece = &mut piece[..wanted];
@@ -140,7 +140,7 @@ fn copy(
             read => read.map_err(failed)?,
         }
         if let Some(inventory) = blanked {
-            found += blank(piece, &inventory.keys);
+            found.extend(blank(piece, &inventory.keys));
         }
         hash.update(&*piece);
         out.write_all(piece).map_err(BackupError::Write)?;
@@ -152,7 +152,8 @@ fn copy(
     if last_write(&file).map_err(failed)? != before || before.0 != member.bytes {
         return Err(BackupError::Changed { name });
     }
-    if blanked.is_some_and(|inventory| inventory.has_key) && found == 0 {
+    // Those of former epochs may be gone from the file.
+    if blanked.is_some_and(|inventory| !inventory.signing.iter().all(|key| found.contains(key))) {
         return Err(BackupError::NoKey);
     }
     pad(out, member.bytes).map_err(BackupError::Write)?;
@@ -164,24 +165,23 @@ fn last_write(file: &File) -> io::Result<(u64, SystemTime)> {
     Ok((metadata.len(), metadata.modified()?))
 }
 
-/// Makes zeros of the private keys in whole pages of `evidence.db`, how many. A row of `keys` is the public key and the private
+/// Makes zeros of the private keys in whole pages of `evidence.db`; the public ones of those. A row of `keys` is the public key and the private
 /// one behind it, also where it was deleted; a row of that size lies in one page. No other bytes are touched: what makes
 /// no such pair stays.
-fn blank(pages: &mut [u8], keys: &[Digest]) -> usize {
+fn blank(pages: &mut [u8], keys: &[Digest]) -> Vec<Digest> {
     let mut begins = [false; 256];
     keys.iter().for_each(|key| begins[usize::from(key.as_bytes()[0])] = true);
-    let mut found = 0;
+    let mut found = Vec::new();
     for at in 0..pages.len().saturating_sub(63) {
         if !begins[usize::from(pages[at])] {
             continue;
         }
         let (public, rest) = pages[at..].split_at_mut(32);
         let Some(private) = rest.first_chunk_mut::<32>() else { continue };
-        if keys.iter().any(|key| key.as_bytes()[..] == *public)
-            && SigningKey::from_bytes(private).verifying_key().as_bytes()[..] == *public
-        {
+        let Some(key) = keys.iter().find(|key| key.as_bytes()[..] == *public) else { continue };
+        if SigningKey::from_bytes(private).verifying_key().as_bytes() == key.as_bytes() {
             *private = [0; 32];
-            found += 1;
+            found.push(*key);
         }
     }
     found

@@ -207,9 +207,14 @@ async fn private_keys_are_not_in_it_unless_they_are_asked_for() {
     connection.execute("UPDATE epochs SET public = ?1 WHERE number = 1", [public]).unwrap();
     sqlite::finish(connection).unwrap();
     assert!(has(&fs::read(root.join(evidence::FILE)).unwrap(), &[7; 32]));
-    let at_rest = AtRest::find(&root, &house.clock).unwrap();
+    let mut at_rest = AtRest::find(&root, &house.clock).unwrap();
     let backup = unzipped(&written(&root, &at_rest.inventory, false));
     assert!(!has(&backup, &[7; 32]) && !has(&backup, &second));
+
+    // That a former one was met does not show that the one was that signs.
+    at_rest.inventory.signing.push(Digest::of(b"of another file"));
+    let unmet = write_backup(&root, &at_rest.inventory, false, &mut Vec::new(), &mut |_, _| true);
+    assert!(matches!(unmet, Err(BackupError::NoKey)), "{unmet:?}");
 }
 
 #[tokio::test]
@@ -388,7 +393,7 @@ async fn what_is_there_is_refused_or_set_aside() {
         epoch: house.created.identity.epoch.clone(),
         taken: now,
         schema: evidence::VERSION + 1,
-        has_key: true,
+        signing: Vec::new(),
         keys: Vec::new(),
         files: Vec::new(),
     };
