@@ -281,6 +281,60 @@ fn a_credential_is_what_systemd_put_into_its_folder() {
     assert_eq!(check(Some(folder.path())), format!("{}: good, 0 meters on 0 lines\n", path.display()));
 }
 
+/// What root reads is not always what the service reads. `nobody` is a user of every machine.
+#[test]
+fn root_is_told_what_the_service_may_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, store, ca, token, key] =
+        ["m.toml", "store", "ca.pem", "token", "key.pem"].map(|name| folder.path().join(name));
+    let text = format!(
+        "[site]\nid = \"x\"\ntimezone = \"UTC\"\n[store]\npath = {store:?}\n[web]\ntls = {{ cert = {ca:?}, key = {key:?} }}\n\
+         [[upstream]]\nname = \"cloud\"\nkind = \"https\"\nurl = \"https://b.example/\"\nca = {ca:?}\ntoken = {{ file = {token:?} }}\n"
+    );
+    std::fs::create_dir(&store).unwrap();
+    for (path, text) in [(&path, text.as_str()), (&ca, "none"), (&token, "t0ken"), (&key, "none")] {
+        std::fs::write(path, text).unwrap();
+    }
+    let mode = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    mode(folder.path(), 0o755);
+    for path in [&path, &ca, &token, &key] {
+        mode(path, 0o644);
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(&store, Some(65_534), Some(65_534)).unwrap();
+    }
+    let told = || -> Vec<String> {
+        let said = stdout(&meterseal(&["check", "-c", path.to_str().unwrap()]));
+        said.lines().filter(|line| line.contains("the daemon's user ")).map(str::to_owned).collect()
+    };
+    assert_eq!(told(), [""; 0]);
+    mode(&path, 0o640);
+    mode(&token, 0o600);
+    mode(&key, 0o600);
+    let file = path.display();
+    let closed = |at: &str, path: &std::path::Path| {
+        let path = path.canonicalize().unwrap();
+        let (path, user) = (path.display(), "nobody");
+        format!(
+            "warning: {file}{at}: the daemon's user {user} may not read {path}; chgrp {user} {path} && chmod 640 {path}"
+        )
+    };
+    let wanted = [closed("", &path), closed(":7: web.tls.key", &key), closed(":13: upstream[0].token", &token)];
+    // Anybody else is no judge of it.
+    assert_eq!(told(), if is_root { &wanted[..] } else { &[] });
+    mode(folder.path(), 0o700);
+    let told = told();
+    assert_eq!(told.len(), if is_root { 5 } else { 0 }, "{told:?}");
+    let folder = folder.path().canonicalize().unwrap();
+    assert!(
+        told.iter().all(|told| told.contains(&format!("the folder {} is closed to it", folder.display()))),
+        "{told:?}"
+    );
+}
+
 /// A store, and three upstreams of which one lacks its secret.
 const UPSTREAMS: &str = r#"
     [site]

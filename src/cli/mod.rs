@@ -26,6 +26,7 @@ use clap::{Parser, Subcommand};
 use crate::agent::{self, LogLines, admin};
 use crate::clock::Clock;
 use crate::config::{self, Checked};
+use crate::doctor::reader::Reader;
 use crate::model::{MeterId, Origin, nearest};
 use crate::sources::Wire;
 use crate::{store, web};
@@ -324,7 +325,11 @@ fn simulate(listen: SocketAddr, meters: u16, templates: &[String]) -> Done {
 }
 
 fn check(path: &Path, json: bool) -> Done {
-    let (_, checked) = config::load(path, Clock::system().now());
+    let (_, mut checked) = config::load(path, Clock::system().now());
+    if rustix::process::geteuid().is_root() {
+        let closed = closed_to_the_daemon(path, &checked);
+        checked.warnings.extend(closed);
+    }
     if json {
         print::check_json(&checked);
     } else {
@@ -335,6 +340,29 @@ fn check(path: &Path, json: bool) -> Done {
         }
     }
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
+}
+
+/// What root reads, and the daemon's user may not: a config that is good here would be refused there.
+fn closed_to_the_daemon(path: &Path, checked: &Checked) -> Vec<config::Fault> {
+    let Some(reader) = Reader::of_daemon(&checked.store.path, path) else { return Vec::new() };
+    let closed = checked.used.iter().filter_map(|used| {
+        let at = reader.stopped_at(&used.path)?;
+        let (user, shown) = (&reader.name, at.display());
+        let (why, mend) = if at.is_dir() {
+            let what = used.path.display();
+            (
+                format!("the daemon's user {user} may not read {what}: the folder {shown} is closed to it"),
+                format!("move the file where {user} may look, such as /etc/meterseal, or open that folder"),
+            )
+        } else {
+            (
+                format!("the daemon's user {user} may not read {shown}"),
+                format!("chgrp {user} {shown} && chmod 640 {shown}"),
+            )
+        };
+        Some(config::Fault { file: used.file.clone(), line: used.line, key: used.key.clone(), why, mend })
+    });
+    closed.collect()
 }
 
 fn read(meter: &str, path: &Path, orders: bool, json: bool) -> Done {

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Place;
+use super::report::{Place, Used};
 
 /// The texts of one config, as read at one moment. Kept whole in the store as the last good config, so that a file
 /// that was broken or deleted since does not change what that config means.
@@ -137,6 +137,13 @@ impl Files {
             file.text = text;
         }
         files
+    }
+
+    /// Those that lie on this machine.
+    pub fn used(&self) -> Vec<Used> {
+        let all = self.config.iter().chain(&self.meters).filter(|text| text.whence == Whence::File);
+        let used = |path: &PathBuf| Used { path: path.clone(), file: path.clone(), line: 0, key: String::new() };
+        all.map(|text| used(&text.path)).collect()
     }
 
     /// What stands at a place.

@@ -27,7 +27,7 @@ use crate::{alerts, blocks, evidence, sources, store, web};
 
 pub use files::{Files, Unreadable, page_files};
 pub use made::Source;
-pub use report::Fault;
+pub use report::{Fault, Used};
 pub use secret::Secret;
 
 /// Where the config is when nobody says otherwise.
@@ -67,6 +67,8 @@ pub struct Checked {
     pub shown: Vec<(PathBuf, String)>,
     /// What the file says of the store, faulty as the rest may be: there lies the last good config.
     pub store: store::Config,
+    /// The files that it is made of and that it names, for who may read them.
+    pub used: Vec<Used>,
 }
 
 impl Config {
@@ -88,7 +90,18 @@ pub fn load(path: &Path, now: Timestamp) -> (Option<Files>, Checked) {
             let why = format!("cannot be read: {source}");
             let fault = Fault { file: path, line: 0, key: String::new(), why, mend };
             let (faults, warnings, kept) = (vec![fault], Vec::new(), Files::default());
-            (None, Checked { config: None, faults, warnings, kept, shown: Vec::new(), store: parts::default_store() })
+            (
+                None,
+                Checked {
+                    config: None,
+                    faults,
+                    warnings,
+                    kept,
+                    shown: Vec::new(),
+                    store: parts::default_store(),
+                    used: Vec::new(),
+                },
+            )
         }
     }
 }
@@ -100,11 +113,13 @@ pub fn check(files: &Files, now: Timestamp) -> Checked {
     let parts::Read { config, inline, store } = parts::read(&table, &report, now);
     let shown = shown::texts(files, &table, &inline, &torn);
     let set = made::set_in_files(&table, &report);
+    let mut used = files.used();
+    used.extend(report.used());
     let (faults, warnings, off) = report.told_in_order(&torn);
     let source = || Arc::new(Source { files: files.clone(), shown: shown.clone(), warnings: warnings.clone(), set });
     let config = config.filter(|_| faults.is_empty()).map(|config| Config { off, source: source(), ..config });
     // A credential that never exists: the part that needs it is off when this text is read again.
     let not_kept = |place| (place, "{ credential = \"not-kept-in-the-store\" }".to_owned());
     let kept = files.replaced(&inline.into_iter().map(not_kept).collect::<Vec<_>>());
-    Checked { config, faults, warnings, kept, shown, store }
+    Checked { config, faults, warnings, kept, shown, store, used }
 }

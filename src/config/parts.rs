@@ -270,6 +270,10 @@ fn web(root: &mut Section, store: &Path, now: Timestamp) -> Option<web::Config> 
             }
             // What is wrong with the pair may be mended while the program runs, which goes on meanwhile.
             let looked_at = tls.as_ref().filter(|_| field.whence() == Whence::File);
+            if let Some(Tls::Own { cert, key }) = looked_at {
+                field.report.uses(field.place, &format!("{}.cert", field.path), cert);
+                field.report.uses(field.place, &format!("{}.key", field.path), key);
+            }
             if let Some(why) = looked_at.and_then(|tls| web::look_at(tls, Path::new(""), now).1) {
                 field.report.warn(field.place, &field.path, why, "");
             }

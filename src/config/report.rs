@@ -53,6 +53,16 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A file that a config is made of, or that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub path: PathBuf,
+    /// Where it is named, as in a [`Fault`].
+    pub file: PathBuf,
+    pub line: usize,
+    pub key: String,
+}
+
 /// Faults and warnings as they are found. One is shared by all that look at one config.
 pub struct Report<'f> {
     files: &'f Files,
@@ -62,6 +72,7 @@ pub struct Report<'f> {
     warnings: RefCell<Vec<Fault>>,
     /// Parts that are off for want of a secret: told by `run` as well, while it runs.
     off: RefCell<Vec<String>>,
+    used: RefCell<Vec<Used>>,
 }
 
 impl<'f> Report<'f> {
@@ -73,6 +84,7 @@ impl<'f> Report<'f> {
             faults: RefCell::default(),
             warnings: RefCell::default(),
             off: RefCell::default(),
+            used: RefCell::default(),
         }
     }
 
@@ -111,6 +123,17 @@ impl<'f> Report<'f> {
     pub fn off(&self, place: Place, key: &str, part: &str, why: &str) {
         self.warn(place, key, format!("{part} is off: {why}"), "");
         self.off.borrow_mut().push(format!("{part} is off: {why}"));
+    }
+
+    /// A file that is named there is looked into.
+    pub fn uses(&self, place: Place, key: &str, path: impl Into<PathBuf>) {
+        let (file, line) = (self.files.path(place.file).to_owned(), self.line(place));
+        self.used.borrow_mut().push(Used { path: path.into(), file, line, key: key.to_owned() });
+    }
+
+    /// All that was looked into.
+    pub fn used(&self) -> Vec<Used> {
+        self.used.take()
     }
 
     /// A fault of a file of registers: it has no place in the tree.

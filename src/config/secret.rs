@@ -94,7 +94,10 @@ pub fn fetch(field: &Field) -> Fetched {
         "env" => env::var(name)
             .map(Zeroizing::new)
             .map_err(|_| format!("the environment has no {name}: set it for the service, or refer to a file")),
-        "file" => read(Path::new(name)),
+        "file" => {
+            field.report.uses(field.place, &field.path, name);
+            read(Path::new(name))
+        }
         _ => match env::var_os("CREDENTIALS_DIRECTORY") {
             Some(folder) => read(&Path::new(&folder).join(name)),
             None => Err(format!("credential {name} cannot be seen outside the service")),
@@ -193,6 +196,7 @@ pub fn found_file(field: &Field, part: &str) -> Found<Vec<u8>> {
         Whence::Tried => return Found::Off(UNSEEN.to_owned()),
         Whence::Made | Whence::Posted => return Found::good(field.fault(NO_PATH, IN_A_FILE)),
     }
+    field.report.uses(field.place, &field.path, path);
     match fs::read(path) {
         Ok(bytes) => Found::Here(bytes),
         Err(error) => {

@@ -154,7 +154,7 @@ fn plugged() -> Vec<(PathBuf, PathBuf)> {
 }
 
 /// The name of a number in `/etc/passwd` or `/etc/group`.
-fn named(table: &str, number: u32) -> Option<String> {
+pub(super) fn named(table: &str, number: u32) -> Option<String> {
     table.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -167,7 +167,7 @@ fn user_of(process: u32) -> Option<u32> {
 }
 
 /// Those of a process that runs, as it has no other; else those that a new one of this user would have.
-fn groups_of(user: u32, name: &str, process: Option<u32>) -> BTreeSet<u32> {
+pub(super) fn groups_of(user: u32, name: &str, process: Option<u32>) -> BTreeSet<u32> {
     let status = process.and_then(|process| fs::read_to_string(format!("/proc/{process}/status")).ok());
     let of = |status: &str, key: &str| -> Vec<u32> {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();

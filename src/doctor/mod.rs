@@ -7,6 +7,7 @@ mod disk;
 pub mod facts;
 pub mod machine;
 mod ports;
+pub mod reader;
 mod said;
 mod sources;
 mod store;
