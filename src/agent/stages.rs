@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 /// The stages in the order in which data flows, which is the order in which they are stopped.
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl Stage {
         };
         let is_finished = timeout(limit, finish).await.is_ok();
         if is_finished {
-            info!(stage = self.name, "stopped");
+            debug!(stage = self.name, "stopped");
         }
         is_finished
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -200,7 +201,9 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let asker = peer.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let has_asked = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(asker.clone());
         answer(request)
     });
@@ -216,7 +219,11 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             outcome = connection.as_mut() => outcome,
+            // Whoever has not even asked, or is at half of a request's head, is not waited for.
             () = house.stop.cancelled() => {
+                if !has_asked.load(Ordering::Relaxed) {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

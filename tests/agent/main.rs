@@ -387,6 +387,8 @@ async fn sigterm_drains_in_less_than_ten_seconds_also_with_meters_away() {
     assert!(events.chunk().await.unwrap().is_some());
     let address = page.trim_start_matches("http://").trim_end_matches('/');
     let _idle = TcpStream::connect(address).await.unwrap();
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
     let _asks = UnixStream::connect(plant.socket()).await.unwrap();
     let began = Instant::now();
     daemon.signal(Signal::TERM);
@@ -394,6 +396,7 @@ async fn sigterm_drains_in_less_than_ten_seconds_also_with_meters_away() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(status.success(), "{status}: {said}");
     assert!(said.contains("SIGTERM: stopping") && !said.contains("stopped before it finished"), "{said}");
+    assert!(said.ends_with(" stopped\n") && !said.contains("stage="), "{said}");
     // The name of the holder is gone with it: the next one starts at once.
     plant.daemon().status(|_| true).await;
 }
