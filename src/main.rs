@@ -39,7 +39,7 @@ fn share_heaps() {
 /// To the journal when stderr leads there, so that fields stay fields; else to stderr. The newest lines also stay in memory. METERSEAL_LOG says how much.
 fn log(lines: &LogLines) {
     let filter = level(&std::env::var("METERSEAL_LOG").unwrap_or_default());
-    let journal = stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
+    let journal = cli::stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(layer) => {
             let layer = layer.with_syslog_identifier("meterseal".to_owned());
@@ -119,12 +119,6 @@ fn level(wanted: &str) -> Targets {
     };
     let default = read.default_level().unwrap_or(LevelFilter::INFO);
     read.with_default(default)
-}
-
-/// systemd names the journal's stream by device and inode (systemd.exec(5), JOURNAL_STREAM).
-fn stderr_is_journal() -> bool {
-    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
-    rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]

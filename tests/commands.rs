@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -93,6 +94,30 @@ fn pins_and_tokens_are_looked_after_while_no_daemon_runs() {
     assert!(stdout(&run(&["token", "list"], "")).contains("grafana  read"));
     assert!(run(&["token", "revoke", "grafana"], "").status.success());
     assert!(stderr(&run(&["token", "revoke", "grafana"], "")).contains("there is no token `grafana`"));
+}
+
+/// What `run` says on a stderr that is the journal's.
+fn told_to_journal(config: &str) -> String {
+    let said = tempfile::NamedTempFile::new().unwrap();
+    let file = said.as_file().metadata().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meterseal"));
+    let command = command.args(["run", "-c", config]).stderr(said.reopen().unwrap());
+    let status = command.env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())).status().unwrap();
+    assert!(!status.success());
+    std::fs::read_to_string(said.path()).unwrap()
+}
+
+#[test]
+fn what_ends_the_daemon_at_its_start_is_an_error_in_the_journal() {
+    let (folder, path) = with_store();
+    std::fs::remove_dir_all(folder.path().join("store")).unwrap();
+    let said = told_to_journal(&path);
+    assert!(said.lines().last().unwrap().starts_with("<3>meterseal: there is no store at "), "{said}");
+    std::fs::write(&path, "[site]\nid = \"x\"\n").unwrap();
+    let said = told_to_journal(&path);
+    assert!(said.contains("\n<3>meterseal: ") && said.contains(" and there is no last good config"), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("<3>")), "{said}");
+    assert!(!stderr(&meterseal(&["run", "-c", &path])).contains("<3>"));
 }
 
 fn curl(arguments: &[&str]) -> (String, String) {

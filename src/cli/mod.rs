@@ -30,6 +30,7 @@ use crate::doctor::reader::Reader;
 use crate::model::{MeterId, Origin, nearest};
 use crate::sources::Wire;
 use crate::{store, web};
+pub use print::stderr_is_journal;
 
 /// The seal on the meter for energy data: reads meters, loses no acknowledged reading, closes 30-minute energy blocks.
 #[derive(Parser)]
@@ -285,9 +286,9 @@ pub fn run(arguments: Arguments, log: LogLines) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(failed) => {
-            eprintln!("meterseal: {}", failed.why);
+            print::fatal(&format!("meterseal: {}", failed.why));
             if let Some(hint) = failed.hint {
-                eprintln!("{hint}");
+                print::fatal(&hint);
             }
             ExitCode::from(failed.code)
         }

@@ -20,10 +20,24 @@ pub fn out(text: &str) {
     }
 }
 
+/// What ends a command, on stderr. In the journal each line is an error (sd-daemon(3)), and not as unimportant as any other word.
+pub fn fatal(text: &str) {
+    let priority = if stderr_is_journal() { "<3>" } else { "" };
+    for line in text.lines() {
+        eprintln!("{priority}{line}");
+    }
+}
+
+/// systemd names the journal's stream by device and inode (systemd.exec(5), JOURNAL_STREAM).
+pub fn stderr_is_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
 /// Every fault on stderr, one a line.
 pub fn faults(faults: &[Fault]) {
     for fault in faults {
-        eprintln!("{fault}");
+        fatal(&fault.to_string());
     }
 }
 
@@ -83,7 +97,7 @@ pub fn check(path: &Path, checked: &Checked) {
     }
     out(&text);
     if checked.config.is_none() {
-        eprintln!("{}: {}", path.display(), counted(checked.faults.len(), "fault"));
+        fatal(&format!("{}: {}", path.display(), counted(checked.faults.len(), "fault")));
     }
 }
 
