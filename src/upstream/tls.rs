@@ -150,6 +150,12 @@ fn of_theirs(why: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "shows a certificate of another name: give the address under the name that it bears".to_owned()
         }
+        // rustls hands on what webpki says, of which it has no word of its own.
+        CertificateError::Other(why) if why.0.to_string() == "CaUsedAsEndEntity" => {
+            "shows a certificate that is an authority's own, and none of a server: have one made over there that the \
+             authority signs, without CA:TRUE"
+                .to_owned()
+        }
         other => format!("shows a certificate that is not accepted: {other}"),
     }
 }

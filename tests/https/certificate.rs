@@ -42,6 +42,11 @@ async fn a_certificate_is_accepted_or_told_with_the_remedy() {
         (scene(known.server("localhost"), None), None, "authority that is not known here: name its CA file"),
         (scene(known.expired_server("localhost"), None), Some(&known), "has expired: have it renewed over there"),
         (scene(known.server("elsewhere.example"), None), Some(&known), "a certificate of another name"),
+        (
+            scene(known.as_server(), None),
+            Some(&known),
+            "an authority's own, and none of a server: have one made over there",
+        ),
     ] {
         let told = stopped(sender(&scene, ca, None)).await;
         assert!(told.starts_with(&format!("{} shows a certificate", scene.receiver.url)), "{told}");
