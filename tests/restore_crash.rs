@@ -9,16 +9,18 @@
 
 #[allow(dead_code, reason = "the other tests that kill use more of it")]
 mod kill;
+#[path = "peers/layout.rs"]
+mod layout;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kill::{Which, Write, copy_folder};
+use layout::layout;
 use meterseal::clock::Clock;
-use meterseal::model::{Category, Layout, Number, Ratio, Reading, Slot, Timestamp};
+use meterseal::model::{Number, Reading, Timestamp};
 use meterseal::store::{self, Config, Store, StoreError};
 
 /// What `cargo test` kills at.
@@ -60,20 +62,7 @@ fn restore(dir: &Path) -> Result<(), String> {
 fn fill(dir: &Path, readings: i64, looks: impl FnOnce()) -> u64 {
     kill::run(async {
         let store = Store::open(config(dir), clock(), None).unwrap();
-        let slot = |quantity: &str| Slot {
-            quantity: quantity.parse().unwrap(),
-            scale: Ratio::ONE,
-            rolls_over_at: None,
-            interval: None,
-        };
-        let layout = Arc::new(Layout {
-            meter: "m1".parse().unwrap(),
-            category: Category::Cons,
-            interval_ms: Some(1_000),
-            template: None,
-            simulated: false,
-            slots: vec![slot("power_kw")],
-        });
+        let layout = layout("m1", 1_000, &[("power_kw", "1")]);
         let reading = |at: i64| Reading {
             layout: layout.clone(),
             taken: meterseal::model::Stamp { time: Timestamp::from_millis(T + at * 1_000), ..clock().stamp() },

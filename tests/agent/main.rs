@@ -7,6 +7,8 @@ mod backup;
 mod config;
 mod doctor;
 mod edits;
+#[path = "../peers/layout.rs"]
+mod layout;
 mod log;
 mod meter;
 mod plant;

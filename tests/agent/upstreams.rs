@@ -3,15 +3,15 @@
 #[path = "../peers/receiver.rs"]
 pub mod receiver;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
-use meterseal::model::{Category, Layout, Number, Ratio, Reading, Slot};
+use meterseal::model::{Number, Reading};
 use meterseal::store::{self, Created, Store};
 use receiver::{Faults, Receiver};
 use serde_json::{Value, json};
 
+use super::layout::layout;
 use super::meter::FakeMeter;
 use super::plant::{Plant, line};
 use super::{client, until};
@@ -27,16 +27,7 @@ async fn with_history(plant: &Plant) -> Created {
     let clock = Clock::manual(now.plus_millis(-7_200_000));
     let created = store::init(&config.store, &config.site_id, &clock).unwrap();
     let store = Store::open(config.store, clock.clone(), None).unwrap();
-    let slot =
-        Slot { quantity: "energy_import_kwh".parse().unwrap(), scale: Ratio::ONE, rolls_over_at: None, interval: None };
-    let layout = Arc::new(Layout {
-        meter: "one".parse().unwrap(),
-        category: Category::Cons,
-        interval_ms: Some(60_000),
-        template: None,
-        simulated: false,
-        slots: vec![slot],
-    });
+    let layout = layout("one", 60_000, &[("energy_import_kwh", "1")]);
     for minute in 0..119_u64 {
         clock.advance(Duration::from_secs(60));
         let values = vec![(0, Number::U64(minute))];

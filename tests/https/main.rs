@@ -6,6 +6,8 @@ mod certificate;
 #[path = "../peers/certificates.rs"]
 mod certificates;
 mod contract;
+#[path = "../peers/layout.rs"]
+mod layout;
 mod line;
 #[path = "../peers/receiver.rs"]
 mod receiver;

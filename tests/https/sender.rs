@@ -1,15 +1,12 @@
 //! A gateway's log and records, and what sends them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use meterseal::model::merkle::{self, Nodes};
 use meterseal::model::note::{Checkpoint, SignedCheckpoint, VerifierKey};
-use meterseal::model::{
-    Category, ClockState, Digest, Layout, Number, Position, Ratio, Slot, Stream, TakenReading, Timestamp,
-};
+use meterseal::model::{ClockState, Digest, Number, Position, Stream, TakenReading, Timestamp};
 use meterseal::store::Identity;
 use meterseal::upstream::https::{Config, HttpsReceiver, address};
 use meterseal::upstream::receiver::{Batch, Receiver as _, Witness};
@@ -17,6 +14,7 @@ use meterseal::upstream::record::{Body, LineWriter, Record};
 use meterseal::upstream::tls::Tls;
 use zeroize::Zeroizing;
 
+use crate::layout::layout;
 use crate::receiver::{Key, Options, Receiver};
 
 pub const GATEWAY: &str = "00112233445566778899aabbccddeeff";
@@ -116,20 +114,7 @@ pub fn readings(seqs: impl IntoIterator<Item = u64>) -> Batch {
 
 /// The same, with other values.
 pub fn valued(seqs: impl IntoIterator<Item = u64>, offset: i64) -> Batch {
-    let slot = |quantity: &str, scale: &str| Slot {
-        quantity: quantity.parse().unwrap(),
-        scale: Ratio::parse(scale).unwrap(),
-        rolls_over_at: None,
-        interval: None,
-    };
-    let layout = Arc::new(Layout {
-        meter: "main-incomer".parse().unwrap(),
-        category: Category::Cons,
-        interval_ms: Some(1_000),
-        template: None,
-        simulated: false,
-        slots: vec![slot("power_kw", "0.001")],
-    });
+    let layout = layout("main-incomer", 1_000, &[("power_kw", "0.001")]);
     let record = |seq: u64| {
         let time = Timestamp::from_millis(1_763_688_600_000 + seq.cast_signed());
         let reading = TakenReading {

@@ -8,6 +8,8 @@ mod collector;
 mod ems;
 #[path = "../peers/ems.rs"]
 mod ems_backend;
+#[path = "../peers/layout.rs"]
+mod layout;
 #[path = "../peers/mosquitto.rs"]
 mod mosquitto;
 mod mqtt;

@@ -1,11 +1,10 @@
 //! Reports to a backend that sums them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use meterseal::clock::Clock;
 use meterseal::model::entry::{EntryKind, Salt};
-use meterseal::model::{Block, Category, Layout, LoggedBlock, Number, Ratio, Reading, Slot, Stream, Timestamp};
+use meterseal::model::{Block, LoggedBlock, Number, Reading, Stream, Timestamp};
 use meterseal::store::{self, Store};
 use meterseal::upstream::https;
 use meterseal::upstream::receiver::{Answer, Batch, Fault, Receiver as _};
@@ -15,6 +14,7 @@ use meterseal::upstream::tls::Tls;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::layout::layout;
 use crate::telemetry_backend::{Act, Backend, Script};
 use crate::{batch, identity};
 
@@ -98,20 +98,8 @@ async fn a_report_bears_the_mean_voltage_of_its_block() {
     let clock = Clock::manual(Timestamp::from_millis(1_795_219_199_000));
     store::init(&kept, &"test".parse().unwrap(), &clock).unwrap();
     let store = Store::open(kept, clock.clone(), None).unwrap();
-    let slot = |name: &str| Slot {
-        quantity: name.parse().unwrap(),
-        scale: Ratio::parse("0.1").unwrap(),
-        rolls_over_at: None,
-        interval: None,
-    };
-    let layout = Arc::new(Layout {
-        meter: "m1".parse().unwrap(),
-        category: Category::Cons,
-        interval_ms: Some(1_000),
-        template: None,
-        simulated: false,
-        slots: ["voltage_l1_v", "power_kw", "voltage_l2_v", "voltage_l1_l2_v"].map(slot).to_vec(),
-    });
+    let slots = ["voltage_l1_v", "power_kw", "voltage_l2_v", "voltage_l1_l2_v"].map(|quantity| (quantity, "0.1"));
+    let layout = layout("m1", 1_000, &slots);
     for (wait, volts) in [(0, [9_000; 4]), (2, [2310, 5, 2330, 4000]), (60, [2320, 5, 2328, 4000]), (1_739, [9_000; 4])]
     {
         clock.advance(Duration::from_secs(wait));
