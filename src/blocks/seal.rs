@@ -254,7 +254,7 @@ impl Sealer {
         if waits_for != self.waits_for {
             match waits_for {
                 Some(why) => warn!("{why}"),
-                None => info!("the clock is good: blocks are sealed again"),
+                None => info!("{}", sealing_again(stamp.clock)),
             }
             self.waits_for = waits_for;
         }
@@ -714,6 +714,16 @@ pub fn spans_of(config: &Config) -> Spans {
 }
 
 /// Ends the task between two transactions, as a crash would.
+/// What is said when blocks wait for the clock no longer, be it good or not.
+fn sealing_again(clock: ClockState) -> &'static str {
+    match clock {
+        ClockState::Synchronised => "the clock is good: blocks are sealed again",
+        ClockState::Unsynchronised => {
+            "the clock is still not synchronised: blocks are sealed by it as it is, and say so in their flags"
+        }
+    }
+}
+
 #[cfg(test)]
 pub mod fuse {
     use std::cell::Cell;
@@ -741,5 +751,17 @@ pub mod fuse {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod sealing {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_never_came_is_not_called_good() {
+        assert!(sealing_again(ClockState::Synchronised).starts_with("the clock is good"));
+        let told = sealing_again(ClockState::Unsynchronised);
+        assert!(told.contains("not synchronised") && !told.contains("good"), "{told}");
     }
 }
