@@ -184,7 +184,32 @@ fn status(path: &std::path::Path, json: bool) -> Done {
 }
 
 fn table(told: &AnchorsTold) -> String {
-    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting, .. } = &told.status;
+    let mut text = match (&told.status.off, told.status.is_configured()) {
+        (Some(why), _) => format!("anchoring is off: {why}\n"),
+        (None, true) => set_up(&told.status),
+        (None, false) => "no anchoring is configured: docs/anchors.md says how to set it up\n".to_owned(),
+    };
+    for AnchoredBy { chain_id, account } in &told.former {
+        text += &format!("formerly: {account} on chain {chain_id}\n");
+    }
+    text += "\n";
+    for anchor in &told.anchors {
+        let what = match (&anchor.what, anchor.made_contract()) {
+            (Anchored::Checkpoint { epoch, size, .. }, _) => format!("{size} entries of {epoch}"),
+            (Anchored::Contract, Some(contract)) => format!("contract {contract}"),
+            (Anchored::Contract, None) => "contract".to_owned(),
+        };
+        text += &format!("{}; {what}; since {}\n", line(anchor), anchor.since);
+    }
+    if told.anchors.is_empty() {
+        text += "nothing is anchored yet\n";
+    }
+    text
+}
+
+/// How anchoring is set up, and how it does.
+fn set_up(status: &AnchorStatus) -> String {
+    let AnchorStatus { chain_id, account, contract, balance, days_left, next, rpcs, waiting, .. } = status;
     let name = match chain_id {
         137 => " (Polygon)",
         80_002 => " (Amoy, Polygon's test net)",
@@ -193,9 +218,6 @@ fn table(told: &AnchorsTold) -> String {
     let mut text = format!("chain:    {chain_id}{name}\n");
     if let Some(account) = account {
         text += &format!("account:  {account}\n");
-    }
-    for AnchoredBy { chain_id, account } in &told.former {
-        text += &format!("formerly: {account} on chain {chain_id}\n");
     }
     let lasts = days_left.map_or_else(String::new, |days| format!(", which lasts {days} days at the present rate"));
     text += &match balance {
@@ -218,18 +240,6 @@ fn table(told: &AnchorsTold) -> String {
     if let Some(waiting) = waiting {
         text += &format!("waiting:  since {}: {}\n", waiting.since, waiting.text);
     }
-    text += "\n";
-    for anchor in &told.anchors {
-        let what = match (&anchor.what, anchor.made_contract()) {
-            (Anchored::Checkpoint { epoch, size, .. }, _) => format!("{size} entries of {epoch}"),
-            (Anchored::Contract, Some(contract)) => format!("contract {contract}"),
-            (Anchored::Contract, None) => "contract".to_owned(),
-        };
-        text += &format!("{}; {what}; since {}\n", line(anchor), anchor.since);
-    }
-    if told.anchors.is_empty() {
-        text += "nothing is anchored yet\n";
-    }
     text
 }
 
@@ -238,6 +248,18 @@ mod tests {
     use super::*;
     use crate::model::{Attempt, Inclusion, Timestamp};
     use alloy_primitives::{Address, B256, Bytes};
+
+    #[test]
+    fn what_is_not_set_up_is_told_as_that() {
+        let told = |status| table(&AnchorsTold { status, anchors: Vec::new(), former: Vec::new() });
+        let none = "no anchoring is configured: docs/anchors.md says how to set it up\n\nnothing is anchored yet\n";
+        assert_eq!(told(AnchorStatus::default()), none);
+        let off = AnchorStatus { off: Some("there is no file /key".to_owned()), ..AnchorStatus::default() };
+        assert!(told(off).starts_with("anchoring is off: there is no file /key\n"));
+        assert!(
+            told(AnchorStatus { chain_id: 137, ..AnchorStatus::default() }).starts_with("chain:    137 (Polygon)\n")
+        );
+    }
 
     #[test]
     fn one_that_fell_off_the_chain_is_told_by_what_is_sent_again() {
