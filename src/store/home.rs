@@ -10,8 +10,11 @@ impl Shared {
     /// To be asked before each commit, and before files are touched by name: fails while the store is not at its path.
     pub fn at_home(&self) -> Result<(), StoreError> {
         let mut lock = mutex(&self.lock);
-        let held = lock.as_ref().ok_or(StoreError::Closed)?;
+        let held = lock.as_mut().ok_or(StoreError::Closed)?;
         if held.lies_at(&self.root) {
+            if let Err(error) = held.tell_name() {
+                tracing::debug!(%error, "commands do not find this process by the store");
+            }
             return Ok(());
         }
         let mut evidence = mutex(&self.evidence);

@@ -1,7 +1,8 @@
 //! One process opens the store: an advisory lock that names its holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use super::evidence::{Place, place};
 /// The held lock; free again when it is dropped or the process ends in whatever way.
 pub struct Lock {
     file: File,
+    /// What is written over the name of the holder before, in place: on a full disk there is no room for a longer file.
+    name: Vec<u8>,
+    is_named: bool,
     place: Option<Place>,
     /// Where commands reach this process.
     pub socket: Option<PathBuf>,
@@ -23,6 +27,9 @@ struct Holder {
     pid: u32,
     socket: Option<PathBuf>,
 }
+
+/// A name takes a multiple of this, filled up with blanks, so that the next one has its place.
+const NAME: usize = 512;
 
 impl Lock {
     /// Keeps others from opening the store while the file is held, but for those who look as well; none where nobody ever
@@ -60,13 +67,24 @@ impl Lock {
         }
         let place = file.metadata().ok().map(|file| Place::of(&file));
         let holder = Holder { pid: std::process::id(), socket };
-        let text = serde_json::to_string(&holder).map_err(|source| io(source.into()))?;
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-        match written {
-            // On a full disk the lock still holds; only its holder stays unnamed.
+        let mut name = serde_json::to_vec(&holder).map_err(|source| io(source.into()))?;
+        let before = file.metadata().map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
+        name.resize(name.len().max(before.min(NAME * 16)).next_multiple_of(NAME), b' ');
+        let mut lock = Self { file, name, is_named: false, place, socket: holder.socket };
+        match lock.tell_name() {
+            // On a full disk the lock still holds; only its holder stays unnamed until there is room.
             Err(source) if source.kind() != ErrorKind::StorageFull => Err(io(source)),
-            _ => Ok(Self { file, place, socket: holder.socket }),
+            _ => Ok(lock),
         }
+    }
+
+    /// Names the holder, where there was no room for that before.
+    pub fn tell_name(&mut self) -> std::io::Result<()> {
+        if !self.is_named {
+            self.file.write_all_at(&self.name, 0)?;
+            self.is_named = true;
+        }
+        Ok(())
     }
 
     /// The lock file of the store at this path is the one that is held.
@@ -86,7 +104,8 @@ fn held(store: &Path, file: &mut File) -> StoreError {
 impl Drop for Lock {
     fn drop(&mut self) {
         // The name goes first: a command that finds no name knows that nobody answers.
-        if let Err(error) = self.file.set_len(0).and_then(|()| self.file.unlock()) {
+        self.name.fill(b' ');
+        if let Err(error) = self.file.write_all_at(&self.name, 0).and_then(|()| self.file.unlock()) {
             tracing::debug!(%error, "the lock file could not be cleared");
         }
     }
