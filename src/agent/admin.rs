@@ -170,6 +170,10 @@ const REQUEST_BYTES: u64 = 65_536;
 const REPLY_BYTES: u64 = 16 << 20;
 /// A poll of a meter that is slow or away, and then some.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// An answer for which nothing is asked of others.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Where the socket of the unit's daemon is: `RuntimeDirectory=` of systemd/meterseal.service.
+const UNIT_SOCKET: &str = "/run/meterseal/meterseal.sock";
 
 /// Where the socket of a daemon on this store is: in the runtime directory that systemd made, else beside the store.
 pub fn socket_path(store: &Path) -> PathBuf {
@@ -281,16 +285,22 @@ impl Desk {
                 self.polls.send(PollNow { meter, reply }).await.map_err(|_| gone())?;
                 Ok(serde_json::to_value(answer.await.map_err(|_| gone())??)?)
             }
-            Request::Status {} => Ok(json!({
+            Request::Status {} => {
+                let (own, sources, store) =
+                    (self.problems.borrow().clone(), self.status.borrow().clone(), self.reader.health());
+                let problems = web::problems_of(&own, &sources, &self.upstreams.borrow(), &store);
+                Ok(json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
                 "page": self.page.borrow().to_string(),
                 "fingerprint": self.certificate.borrow().fingerprint,
                 "gateway": self.reader.identity().gateway,
-                "problems": **self.problems.borrow(),
-                "store": self.reader.health(),
-                "sources": **self.status.borrow(),
-            })),
+                "problems": problems,
+                "folder": self.config.borrow().store.path,
+                "store": store,
+                "sources": *sources,
+                }))
+            }
             Request::Doctor {} => Ok(serde_json::to_value(doctor::told(self).await?)?),
             Request::Reload {} => {
                 let (reply, answer) = oneshot::channel();
@@ -482,6 +492,11 @@ impl Desk {
     }
 }
 
+/// How the daemon behind `socket` is doing. It knows that without looking far: one that does not say so at once hangs.
+pub async fn status(socket: &Path) -> anyhow::Result<Value> {
+    timeout(AT_ONCE, ask(socket, &Request::Status {})).await.context(SILENT)?
+}
+
 /// Asks the daemon behind `socket`.
 pub async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<T> {
     let stream = UnixStream::connect(socket).await;
@@ -490,9 +505,7 @@ pub async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyho
     text.push(b'\n');
     stream.write_all(&text).await?;
     let mut line = Vec::new();
-    timeout(PATIENCE, stream.take(REPLY_BYTES).read_to_end(&mut line))
-        .await
-        .context("the daemon does not answer")??;
+    timeout(PATIENCE, stream.take(REPLY_BYTES).read_to_end(&mut line)).await.context(SILENT)??;
     match serde_json::from_slice(&line).context(NOT_UNDERSTOOD)? {
         Reply::Done(value) => Ok(serde_json::from_value(value)?),
         Reply::Failed(why) => Err(anyhow!(why)),
@@ -500,6 +513,7 @@ pub async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyho
     }
 }
 
+const SILENT: &str = "the daemon does not answer";
 const NOT_UNDERSTOOD: &str = "the daemon's answer was not understood";
 
 /// Lets the daemon behind `socket` search a bus.
@@ -583,7 +597,7 @@ pub async fn backed_up<T: Send + 'static>(
         let line = lines.next_line().await?.ok_or(Ended)?;
         serde_json::from_str(&line).context(NOT_UNDERSTOOD)
     };
-    let inventory = match next().await? {
+    let inventory = match timeout(PATIENCE, next()).await.context(SILENT)?? {
         Reply::Told(inventory) => serde_json::from_value(inventory)?,
         Reply::Failed(why) => bail!(why),
         Reply::Done(_) => bail!(NOT_UNDERSTOOD),
@@ -677,12 +691,65 @@ pub async fn rotate_key(reader: &Reader, ledger: &Ledger, publisher: &Publisher)
 /// The socket of the daemon that has this store open; `None` when nobody has.
 pub fn daemon_of(store: &store::Config) -> anyhow::Result<Option<PathBuf>> {
     match store::free(&store.path) {
-        Ok(()) | Err(StoreError::Missing { .. }) => Ok(None),
+        Ok(()) => Ok(None),
+        // A folder can be deleted, or its disk go away, under a daemon that runs.
+        Err(StoreError::Missing { .. }) => Ok(usual_socket(&store.path)),
         Err(StoreError::Locked { socket: Some(socket), .. }) => Ok(Some(socket)),
-        Err(StoreError::Locked { socket: None, pid, .. }) => {
-            bail!("process {pid} has the store open and takes no requests: try again when it is done")
-        }
+        // A daemon that was started on a full disk could not write where it is to be reached.
+        Err(StoreError::Locked { socket: None, pid, .. }) => match usual_socket(&store.path) {
+            Some(socket) => Ok(Some(socket)),
+            None => bail!("process {pid} has the store open and takes no requests: try again when it is done"),
+        },
         // Whether a daemon runs cannot be seen, and many gateways take one connection only.
-        Err(error) => Err(error).context("run this as root or as the user that runs meterseal"),
+        Err(error @ StoreError::Forbidden { .. }) => {
+            Err(error).context("run this as root or as the user that runs meterseal")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where a daemon on this store has its socket as a rule, if one answers there: for a store that does not say it.
+fn usual_socket(store: &Path) -> Option<PathBuf> {
+    let has_store = |socket: &PathBuf| match folder_of_daemon(socket) {
+        Ok(folder) => folder == store,
+        Err(error) => {
+            debug!("{}: {error:#}", socket.display());
+            false
+        }
+    };
+    [socket_path(store), UNIT_SOCKET.into()].into_iter().find(has_store)
+}
+
+fn folder_of_daemon(socket: &Path) -> anyhow::Result<PathBuf> {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(AT_ONCE))?;
+    stream.set_write_timeout(Some(AT_ONCE))?;
+    let mut text = serde_json::to_vec(&Request::Status {})?;
+    text.push(b'\n');
+    io::Write::write_all(&mut stream, &text)?;
+    let mut line = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(stream, REPLY_BYTES), &mut line)?;
+    match serde_json::from_slice(&line).context(NOT_UNDERSTOOD)? {
+        Reply::Done(status) => Ok(status["folder"].as_str().context(NOT_UNDERSTOOD)?.into()),
+        Reply::Failed(why) => bail!(why),
+        Reply::Told(_) => bail!(NOT_UNDERSTOOD),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_hangs_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("meterseal.sock");
+        // The kernel takes connections for it, and nobody reads them.
+        let _hangs = bind(&socket).unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(status(&socket).await.unwrap_err().to_string(), SILENT);
+        assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
+        let waited = timeout(Duration::from_secs(3_600), backed_up(&socket, |_| Ok(()), || {})).await;
+        assert_eq!(waited.unwrap().unwrap_err().to_string(), SILENT);
     }
 }

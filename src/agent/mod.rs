@@ -436,7 +436,8 @@ impl Agent {
         });
         stages.start("watchdog", millis(50), |stop| {
             let (sources, meters) = (status.subscribe(), wires.meters.subscribe());
-            systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters }, stop)
+            let problems = wires.problems.subscribe();
+            systemd::watch(systemd::Signs { reader: reader.clone(), sources, meters, problems }, stop)
         });
 
         debug_assert!(stages.longest() + CLOSING < STOPPING, "a stop takes {:?}", stages.longest() + CLOSING);

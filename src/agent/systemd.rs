@@ -11,6 +11,7 @@ use tracing::{debug, error};
 
 use crate::model::{Condition, Meter, Origin, SourcesStatus};
 use crate::store::Reader;
+use crate::web;
 
 /// Tells systemd; there is none in a terminal or a container, and that is fine.
 pub fn tell(state: &[NotifyState]) {
@@ -32,6 +33,8 @@ pub struct Signs {
     pub reader: Reader,
     pub sources: watch::Receiver<Arc<SourcesStatus>>,
     pub meters: watch::Receiver<Arc<Vec<Meter>>>,
+    /// What is wrong with the config, and with what stands beside it.
+    pub problems: watch::Receiver<Arc<Vec<String>>>,
 }
 
 /// Feeds systemd's watchdog, three times in its period, for as long as work is done. Without a watchdog it only says
@@ -57,7 +60,9 @@ impl Signs {
     fn status(&self) -> String {
         let sources = self.sources.borrow();
         let answering = sources.meters.values().filter(|meter| meter.condition == Condition::Answering).count();
-        format!("{answering} of {} meters answer", sources.meters.len())
+        let mut wrong = web::problems_of_store(&self.reader.health());
+        wrong.extend(self.problems.borrow().iter().cloned());
+        status(answering, sources.meters.len(), &wrong)
     }
 
     async fn look(&self, patience: Duration) -> Seen {
@@ -81,6 +86,17 @@ impl Signs {
             answers,
         }
     }
+}
+
+fn status(answering: usize, meters: usize, wrong: &[String]) -> String {
+    let mut text = format!("{answering} of {meters} meters answer");
+    if let Some(first) = wrong.first() {
+        text += &format!("; {first}");
+    }
+    if wrong.len() > 1 {
+        text += &format!(" (and {} more: `meterseal health`)", wrong.len() - 1);
+    }
+    text
 }
 
 /// What one look saw.
@@ -138,6 +154,15 @@ mod tests {
 
     fn seen(attempts: u64, commits: u64) -> Seen {
         Seen { attempts, interval: Some(SECOND), commits, waiting: true, answers: true }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_beside_the_meters() {
+        let told = |wrong: &[&str]| status(3, 4, &wrong.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+        assert_eq!(told(&[]), "3 of 4 meters answer");
+        assert_eq!(told(&["the disk is full"]), "3 of 4 meters answer; the disk is full");
+        let two = "3 of 4 meters answer; the disk is full (and 1 more: `meterseal health`)";
+        assert_eq!(told(&["the disk is full", "the config on disk is refused"]), two);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{ConfigArgument, Done, Failed, complete, print};
-use crate::agent::admin::{self, Request};
+use super::{ConfigArgument, Done, Failed, complete, faulty, print};
+use crate::agent::admin;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Checked};
 use crate::store;
 
 #[derive(clap::Args)]
@@ -28,8 +28,14 @@ pub struct HealthArguments {
 const AGAIN: Duration = Duration::from_millis(500);
 
 pub fn health(arguments: &HealthArguments) -> Done {
-    // A config that is refused says where the store is all the same: the last good one runs.
-    let store = config::load(&arguments.config.path, Clock::system().now()).1.store;
+    let path = &arguments.config.path;
+    // A config that is refused says where the store is all the same: the last good one runs. Not so one that cannot be
+    // read, or whose fault is just that.
+    let (files, Checked { faults, store, .. }) = config::load(path, Clock::system().now());
+    let of_store: Vec<_> = faults.into_iter().filter(|fault| files.is_none() || fault.key == "store.path").collect();
+    if !of_store.is_empty() {
+        return Err(faulty(path, &of_store, ""));
+    }
     let patience = Duration::from_secs(arguments.wait.into());
     let status = complete(wait_for(&store, patience))??;
     if arguments.json {
@@ -55,7 +61,7 @@ async fn look(store: &store::Config) -> Result<Value, Failed> {
     let Some(socket) = admin::daemon_of(store)? else {
         return Err(Failed::new("no daemon runs").hint("See why with `journalctl -u meterseal`."));
     };
-    let status: Value = admin::ask(&socket, &Request::Status {}).await?;
+    let status = admin::status(&socket).await?;
     if let Some(why) = status["store"]["unwritable"].as_str() {
         return Err(Failed::new(format!("the daemon runs and cannot store what it reads: {why}")));
     }

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::query::{Asked, Nothing};
 use super::wire::{At, Json};
 use super::{Web, guard};
-use crate::model::{ClockState, Condition, UpstreamState};
+use crate::model::{ClockState, Condition, SourcesStatus, UpstreamState, UpstreamsStatus};
 use crate::store::StoreHealth;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -166,8 +166,19 @@ pub async fn store_health(web: &Web) -> Result<StoreHealth, Problem> {
 
 /// All that is wrong now, one sentence each.
 pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
-    let mut problems = web.views.problems.borrow().as_ref().clone();
-    let sources = web.views.sources.borrow().clone();
+    let (own, sources) = (web.views.problems.borrow().clone(), web.views.sources.borrow().clone());
+    let upstreams = web.views.upstreams.borrow();
+    problems_of(&own, &sources, &upstreams, store)
+}
+
+/// The same, for whoever has no page: what is wrong by itself, and what the parts say of themselves.
+pub fn problems_of(
+    own: &[String],
+    sources: &SourcesStatus,
+    upstreams: &UpstreamsStatus,
+    store: &StoreHealth,
+) -> Vec<String> {
+    let mut problems = own.to_vec();
     let told = |problem: &Option<String>| problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
     for (name, line) in &sources.lines {
         if !line.connected {
@@ -190,7 +201,7 @@ pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
             Condition::Starting | Condition::Answering => {}
         }
     }
-    for (name, upstream) in web.views.upstreams.borrow().iter() {
+    for (name, upstream) in upstreams {
         match upstream.state {
             UpstreamState::Away => problems.push(format!("upstream {name} is away{}", told(&upstream.problem))),
             UpstreamState::Stopped => problems.push(format!("upstream {name} has stopped{}", told(&upstream.problem))),
@@ -205,6 +216,13 @@ pub fn problems(web: &Web, store: &StoreHealth) -> Vec<String> {
             ));
         }
     }
+    problems.extend(problems_of_store(store));
+    problems
+}
+
+/// What is wrong with the store.
+pub fn problems_of_store(store: &StoreHealth) -> Vec<String> {
+    let mut problems = Vec::new();
     if let Some(why) = &store.unwritable {
         problems.push(format!("the store is in trouble: {why}"));
     }

@@ -81,6 +81,7 @@ pub use bulk::{BulkArchive, BulkNow, ReadAt};
 pub use config::{ShownConfig, ShownFile};
 pub use connections::{Asks, Connection, Credentials, Exports, Query, TestFault, TestNow, Tested};
 pub use edits::{ConfigFault, Edit, EditNow, EditRefused, Edited, Reloaded};
+pub use health::{problems_of, problems_of_store};
 pub use log_lines::LogLines;
 use openapi::Audience;
 use problem::Problem;

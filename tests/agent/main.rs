@@ -450,6 +450,41 @@ async fn a_missing_store_is_no_empty_one() {
     assert!(said.contains(" runs and stores what it reads\n") && said.contains(&format!("page: {page}\n")), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_deleted_under_the_daemon_is_told_and_the_daemon_is_found() {
+    let meter = FakeMeter::start().await;
+    let (plant, _) = Plant::new(&line("a", meter.address, &[("one", 1)]));
+    let run = tempfile::tempdir().unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = plant.command(arguments);
+        command.env("RUNTIME_DIRECTORY", run.path());
+        command
+    };
+    let mut daemon = Daemon::start(command(&["run"]), run.path().join("meterseal.sock"));
+    daemon.status(|status| through_seq(status) > 0).await;
+    std::fs::remove_dir_all(plant.store()).unwrap();
+    let told = command(&["health"]).output().unwrap();
+    let said = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    assert!(said.contains("the daemon runs and cannot store") && said.contains("its folder is gone"), "{said}");
+}
+
+#[test]
+fn health_looks_at_no_other_store_than_that_of_the_config() {
+    let (plant, _) = Plant::new("");
+    let asked = |wanted: &str| {
+        let told = plant.output(&["health"]);
+        assert_eq!(told.status.code(), Some(1));
+        let said = String::from_utf8(told.stderr).unwrap();
+        assert!(said.contains(wanted) && !said.contains("no daemon runs"), "{said}");
+    };
+    let good = std::fs::read_to_string(plant.config()).unwrap();
+    std::fs::write(plant.config(), good.replace("[store]\npath = \"", "[store]\npath = \"here")).unwrap();
+    asked("store.path");
+    std::fs::remove_file(plant.config()).unwrap();
+    asked("cannot be read");
+}
+
 /// Takes messages until one of them has this line.
 fn told(systemd: &UnixDatagram, wanted: &str) -> String {
     let mut buffer = [0; 4_096];

@@ -142,6 +142,9 @@ async fn on_a_full_disk_it_starts_says_so_and_goes_on_when_there_is_room() {
     let mut daemon = plant.daemon();
     let full = |status: &Value| status["store"]["reserve_used"] == true || !status["store"]["unwritable"].is_null();
     let status = daemon.status(full).await;
+    let told = plant.output(&["health"]);
+    let said = String::from_utf8([told.stdout, told.stderr].concat()).unwrap();
+    assert!(said.contains("the disk") && said.contains("full"), "{said}");
     let text = health(daemon.child.id(), status["page"].as_str().unwrap());
     assert!(text.contains("\"degraded\"") || text.contains("\"failing\""), "{text}");
     disk.make_room();
@@ -150,6 +153,25 @@ async fn on_a_full_disk_it_starts_says_so_and_goes_on_when_there_is_room() {
     daemon.status(|status| through_seq(status) > before).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().0.success());
+
+    // A former version left the lock empty: with no room for a name in it, commands find the daemon all the same, and it is
+    // written down once there is room.
+    let lock = plant.store().join("lock");
+    std::fs::File::options().write(true).open(&lock).unwrap().set_len(0).unwrap();
+    disk.fill();
+    let mut daemon = plant.daemon();
+    daemon.status(full).await;
+    let keys = plant.output(&["key", "show"]);
+    assert!(keys.status.success(), "{}", String::from_utf8_lossy(&keys.stderr));
+    disk.make_room();
+    let before = through_seq(&daemon.status(well).await);
+    daemon.status(|status| through_seq(status) > before).await;
+    let named = format!("{{\"pid\":{},", daemon.child.id());
+    assert!(std::fs::read_to_string(&lock).unwrap().starts_with(&named));
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().0.success());
+    assert_eq!(std::fs::read_to_string(&lock).unwrap().trim(), "");
+    assert_ne!(lock.metadata().unwrap().len(), 0, "the next one has no place for its name on a full disk");
 
     // With no reserve left there is not even room to open it: it says so, and systemd tries it again.
     std::fs::remove_file(plant.store().join("reserve")).unwrap();
@@ -191,6 +213,7 @@ async fn each_broken_part_is_off_and_told_and_the_rest_runs() {
     let gone = |status: &Value| status["sources"]["lines"]["c"]["problem"].is_string();
     let status = daemon.status(|status| through_seq(status) > 2 && gone(status)).await;
     let problems = status["problems"].to_string();
+    assert!(problems.contains("\"line c is down: "), "{problems}");
     assert!(problems.contains("no-credential") && problems.contains("self-signed"), "{problems}");
     assert!(status["sources"]["lines"]["c"]["problem"].as_str().unwrap().contains("plugged in"), "{status}");
     let page = status["page"].as_str().unwrap();
