@@ -290,15 +290,15 @@ impl Desk {
                     (self.problems.borrow().clone(), self.status.borrow().clone(), self.reader.health());
                 let problems = web::problems_of(&own, &sources, &self.upstreams.borrow(), &store);
                 Ok(json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "pid": std::process::id(),
-                "page": self.page.borrow().to_string(),
-                "fingerprint": self.certificate.borrow().fingerprint,
-                "gateway": self.reader.identity().gateway,
-                "problems": problems,
-                "folder": self.config.borrow().store.path,
-                "store": store,
-                "sources": *sources,
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "pid": std::process::id(),
+                    "page": self.page.borrow().to_string(),
+                    "fingerprint": self.certificate.borrow().fingerprint,
+                    "gateway": self.reader.identity().gateway,
+                    "problems": problems,
+                    "folder": self.config.borrow().store.path,
+                    "store": store,
+                    "sources": *sources,
                 }))
             }
             Request::Doctor {} => Ok(serde_json::to_value(doctor::told(self).await?)?),
