@@ -487,11 +487,12 @@ fn health_looks_at_no_other_store_than_that_of_the_config() {
 
 /// Takes messages until one of them has this line.
 fn told(systemd: &UnixDatagram, wanted: &str) -> String {
-    let mut buffer = [0; 4_096];
+    let (mut buffer, began) = ([0; 4_096], Instant::now());
     loop {
+        assert!(began.elapsed() < PATIENCE, "no {wanted}");
         let length = systemd.recv(&mut buffer).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
         let message = std::str::from_utf8(&buffer[..length]).unwrap().to_owned();
-        if message.lines().any(|line| line == wanted) {
+        if message.lines().any(|line| line.starts_with(wanted)) {
             return message;
         }
     }
