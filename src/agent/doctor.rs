@@ -66,11 +66,7 @@ pub async fn facts(path: &Path) -> Result<Facts, NotLooked> {
     let faults: Vec<_> = faults.iter().map(told_of).collect();
     let mut config = ConfigFacts { path: path.to_owned(), faults, warnings: warnings.len(), last_good: false };
     let mut found = Found::default();
-    let unasked = match good.as_ref().map(|good| &good.anchor) {
-        None | Some(Part::Absent) => Anchors::Absent,
-        Some(Part::Off(why)) => Anchors::Off(why.clone()),
-        Some(Part::On(_)) => Anchors::Unknown("neither the daemon nor the store tells".to_owned()),
-    };
+    let unasked = good.as_ref().map_or(Anchors::Absent, |good| unasked(&good.anchor));
     match store::free(&limits.path) {
         Ok(()) => found = alone(&limits, good, &mut config, &clock).await,
         Err(error @ StoreError::Forbidden { .. }) => return Err(NotLooked::Forbidden(error)),
@@ -194,8 +190,7 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
                 Err(_) => Anchors::Unknown("the nodes of the chain do not answer in time".to_owned()),
             })
         }
-        Some(Config { anchor: Part::Off(why), .. }) => Some(Anchors::Off(why.clone())),
-        _ => None,
+        running => running.as_ref().map(|running| unasked(&running.anchor)),
     };
     drop(reader);
     if let Err(error) = store.close().await {
@@ -204,6 +199,15 @@ async fn alone(limits: &store::Config, good: Option<Config>, config: &mut Config
     let setup = running.as_ref().map(setup);
     let lines = running.map(|running| running.sources.lines).unwrap_or_default();
     Found { daemon: Daemon::Down, setup, kept, upstreams: sent, anchors, lines }
+}
+
+/// What the config alone says of anchors.
+fn unasked(part: &Part) -> Anchors {
+    match part {
+        Part::Absent => Anchors::Absent,
+        Part::Off(why) => Anchors::Off(why.clone()),
+        Part::On(_) => Anchors::Unknown("neither the daemon nor the store tells".to_owned()),
+    }
 }
 
 /// Opens each line and closes it again, all of them at once.
@@ -345,17 +349,19 @@ fn closed(error: StoreError) -> Kept {
     let mend = match &error {
         StoreError::Missing { .. } => return Kept::Missing(error.to_string()),
         StoreError::Due { .. } => return Kept::Due(error.to_string()),
-        StoreError::Newer { .. } => Some("install the newer package again: `sudo apt install ./meterseal_*.deb`"),
+        StoreError::Newer { .. } => {
+            Some("install the newer package again: `sudo apt install ./meterseal_*.deb`".to_owned())
+        }
         StoreError::Damaged { .. } => Some(
             "stop the daemon, and put the newest backup in its place, which keeps what is there beside it: `sudo meterseal \
-             restore --replace FILE` (docs/backup.md); look at the disk (`dmesg | tail`)",
+             restore --replace FILE` (docs/backup.md); look at the disk (`dmesg | tail`)"
+                .to_owned(),
         ),
-        StoreError::Forbidden { .. } => {
-            Some("give it to the user that the service runs as: `sudo chown -R meterseal: PATH`")
+        StoreError::Forbidden { path } => {
+            Some(format!("give it to the user that the service runs as: `sudo chown -R meterseal: {}`", path.display()))
         }
         _ => None,
     };
-    let mend = mend.map(str::to_owned);
     Kept::Closed { why: format!("{:#}", anyhow::Error::from(error)), mend }
 }
 

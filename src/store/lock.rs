@@ -65,10 +65,11 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        let place = file.metadata().ok().map(|file| Place::of(&file));
+        let there = file.metadata().ok();
+        let place = there.as_ref().map(Place::of);
         let holder = Holder { pid: std::process::id(), socket };
         let mut name = serde_json::to_vec(&holder).map_err(|source| io(source.into()))?;
-        let before = file.metadata().map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
+        let before = there.map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
         name.resize(name.len().max(before.min(NAME * 16)).next_multiple_of(NAME), b' ');
         let mut lock = Self { file, name, is_named: false, place, socket: holder.socket };
         match lock.tell_name() {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::super::backup::{BadBackup, RestoreError, check, finish, restore, write};
 use super::super::evidence;
+use super::opening::files;
 use super::*;
 use crate::model::entry::Reason;
 
@@ -40,18 +41,10 @@ fn has(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
-/// All files below a folder with their content.
+/// All files below a folder with their content, but for the lock, which names who had it last.
 fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in folder.read_dir().unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        // The lock names who had it last.
-        if path.is_dir() {
-            found.extend(content(&path));
-        } else if entry.file_name() != "lock" {
-            found.insert(path.clone(), fs::read(path).unwrap());
-        }
-    }
+    let mut found = files(folder);
+    found.retain(|path, _| !path.ends_with("lock"));
     found
 }
 

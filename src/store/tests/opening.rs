@@ -3,7 +3,7 @@
 use super::*;
 
 /// Each file below a folder, with what it holds.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in folder.read_dir().unwrap() {
         let path = entry.unwrap().path();
